@@ -1,0 +1,1 @@
+"""Sculpt a 3D volume out of 2D pictures."""

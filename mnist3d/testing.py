@@ -1,0 +1,1 @@
+"""Contract checks that the authors of kernels and backends import into their own tests."""
