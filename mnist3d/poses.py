@@ -1,0 +1,132 @@
+"""Rotations: Euler angles, turntables, and the distributions that training views are drawn from.
+
+What it is: pure functions of angles, or of a random generator. What it is not: no cameras, no volumes.
+Every distribution is a function `(count, generator) -> rotations` in the table `POSE_DISTRIBUTIONS`.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+from jaxtyping import Float
+from torch import Generator, Tensor
+
+PoseName = Literal["euler_normal", "sphere", "ring", "so3"]
+
+
+@dataclass
+class PoseOptions:
+    """Which directions the volume is seen from while it is sculpted.
+
+    Args:
+        name: Distribution of rotations: euler_normal (azimuth and elevation standard normal, the seed's law),
+            sphere (directions uniform on the sphere, camera upright), ring (any azimuth, little elevation),
+            so3 (all rotations alike, rolled pictures too).
+        elevation_spread: Standard deviation of the elevation of `ring`, radians, 0 to pi/2.
+    """
+
+    name: PoseName = "euler_normal"
+    elevation_spread: float = 0.2
+
+    def __post_init__(self) -> None:
+        if self.name not in get_args(PoseName):
+            raise ValueError(f"poses.name={self.name!r}: allowed are {', '.join(get_args(PoseName))}")
+        if not 0.0 <= self.elevation_spread <= math.pi / 2:
+            raise ValueError(f"poses.elevation_spread={self.elevation_spread}: allowed are radians from 0 to pi/2")
+
+
+def euler_matrix(angles: Float[Tensor, "*B 3"]) -> Float[Tensor, "*B 3 3"]:
+    """Rotation matrices Rx(a) Ry(b) Rz(c) of angles (a, b, c).
+
+    With c = 0 this is an upright turntable: b turns about the picture's vertical (azimuth), then a tilts
+    (elevation). (a, b, 0) and (pi - a, pi + b, 0) look along the same axis, with the picture turned by
+    180 degrees.
+
+    Args:
+        angles: radians.
+
+    Returns:
+        Proper orthogonal matrices; x_camera = R x_world.
+
+    Raises:
+        ValueError: the last axis is not 3 long.
+
+    Gradients:
+        To the angles.
+    """
+    if angles.shape[-1:] != (3,):
+        raise ValueError(f"angles have shape {tuple(angles.shape)}: the last axis must be the 3 angles (a, b, c)")
+    ca, cb, cc = angles.cos().unbind(-1)
+    sa, sb, sc = angles.sin().unbind(-1)
+    rows = [
+        torch.stack([cb * cc, -cb * sc, sb], dim=-1),
+        torch.stack([ca * sc + sa * sb * cc, ca * cc - sa * sb * sc, -sa * cb], dim=-1),
+        torch.stack([sa * sc - ca * sb * cc, sa * cc + ca * sb * sc, ca * cb], dim=-1),
+    ]
+    return torch.stack(rows, dim=-2)
+
+
+def upright_matrix(azimuth: Float[Tensor, "*B"], elevation: Float[Tensor, "*B"]) -> Float[Tensor, "*B 3 3"]:
+    """Rotation of an upright camera: `euler_matrix((elevation, azimuth, 0))`, radians."""
+    return euler_matrix(torch.stack([elevation, azimuth, torch.zeros_like(azimuth)], dim=-1))
+
+
+def turntable(count: int, elevation: float = 0.0) -> Float[Tensor, "B 3 3"]:
+    """`count` upright views around the vertical axis, evenly spaced, the first at azimuth 0.
+
+    Args:
+        count: number of views, B.
+        elevation: radians.
+    """
+    azimuth = 2.0 * math.pi * torch.arange(count) / max(count, 1)
+    return upright_matrix(azimuth, torch.full_like(azimuth, elevation))
+
+
+def _euler_normal(count: int, generator: Generator, options: PoseOptions) -> Tensor:
+    angles = torch.randn(count, 3, generator=generator)
+    angles[:, 2] = 0.0
+    return euler_matrix(angles)
+
+
+def _sphere(count: int, generator: Generator, options: PoseOptions) -> Tensor:
+    # Archimedes: the height of a uniform point on the sphere is uniform in [-1, 1].
+    uniform = torch.rand(count, 2, generator=generator)
+    return upright_matrix(2.0 * math.pi * uniform[:, 0], torch.asin(2.0 * uniform[:, 1] - 1.0))
+
+
+def _ring(count: int, generator: Generator, options: PoseOptions) -> Tensor:
+    azimuth = 2.0 * math.pi * torch.rand(count, generator=generator)
+    return upright_matrix(azimuth, options.elevation_spread * torch.randn(count, generator=generator))
+
+
+def _so3(count: int, generator: Generator, options: PoseOptions) -> Tensor:
+    # A normalised Gaussian quaternion is uniform on SO(3) (Muller 1959; Shoemake 1992).
+    w, x, y, z = torch.nn.functional.normalize(torch.randn(count, 4, generator=generator), dim=-1).unbind(-1)
+    rows = [
+        torch.stack([1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)], dim=-1),
+        torch.stack([2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)], dim=-1),
+        torch.stack([2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)], dim=-1),
+    ]
+    return torch.stack(rows, dim=-2)
+
+
+POSE_DISTRIBUTIONS: dict[str, Callable[[int, Generator, PoseOptions], Tensor]] = {
+    "euler_normal": _euler_normal,
+    "sphere": _sphere,
+    "ring": _ring,
+    "so3": _so3,
+}
+
+
+def sample_rotations(count: int, generator: Generator, options: PoseOptions | None = None) -> Float[Tensor, "B 3 3"]:
+    """Fresh rotations of a distribution, on the generator's device (a CPU generator: the same everywhere).
+
+    Args:
+        count: number of views, B.
+        generator: source of randomness, advanced by the call.
+        options: the distribution; default the seed's law.
+    """
+    options = options or PoseOptions()
+    return POSE_DISTRIBUTIONS[options.name](count, generator, options)
