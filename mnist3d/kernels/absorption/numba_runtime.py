@@ -1,5 +1,6 @@
 """How the numba kernels are compiled, cached and spread over threads. Imports numba; import it lazily."""
 
+import inspect
 import os
 import threading
 from collections.abc import Callable
@@ -22,6 +23,7 @@ def compiled(function: Callable[..., Any]) -> Any:
     """
     # contract and reassoc allow fused multiply-add and SIMD sums; nnan and ninf would make NaN and infinite
     # attenuation undefined behaviour, so fastmath=True is too much.
+    function = inspect.unwrap(function)  # shape checks of the tests wrap every function, and numba cannot compile those
     options: dict[str, Any] = {"nogil": True, "fastmath": {"contract", "reassoc", "nsz"}, "error_model": "numpy"}
     try:
         return numba.njit(cache=True, **options)(function)
