@@ -70,7 +70,7 @@ class ImageSet:
     """
 
     images: Float[Tensor, "N 1 H W"]
-    labels: Int[Tensor, "N"] | None
+    labels: Int[Tensor, " N"] | None
     class_names: list[str]
 
 

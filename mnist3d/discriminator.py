@@ -64,7 +64,7 @@ class Discriminator(nn.Module):
         self.score = nn.Linear(options.features, 1)
         self.classes = nn.Linear(options.features, num_classes) if num_classes else None
 
-    def forward(self, pictures: Float[Tensor, "B 1 H W"]) -> tuple[Float[Tensor, "B"], Float[Tensor, "B K"]]:
+    def forward(self, pictures: Float[Tensor, "B 1 H W"]) -> tuple[Float[Tensor, " B"], Float[Tensor, "B K"]]:
         """Score (unbounded, higher is more real) and class logits (K = 0 without a class head).
 
         Args:

@@ -5,7 +5,8 @@ A pairing of real and rendered scores is a pair of functions in the table `ADVER
 """
 
 from collections.abc import Callable
-from typing import Literal
+from dataclasses import dataclass
+from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -13,8 +14,38 @@ from jaxtyping import Float
 from torch import Tensor
 
 AdversarialName = Literal["relativistic", "non_saturating", "hinge", "wasserstein"]
-Scores = Float[Tensor, "B"]
+Scores = Float[Tensor, " B"]
 Scalar = Float[Tensor, ""]
+
+
+@dataclass
+class LossOptions:
+    """What pulls on the volume and on the discriminator.
+
+    Args:
+        adversarial: How real and rendered scores are paired: relativistic, non_saturating, hinge or wasserstein.
+        classification: Weight of the class head's cross-entropy on labelled real pictures, >= 0.
+        penalty: Weight (gamma) of the gradient penalties R1 and R2 on the discriminator, >= 0.
+        penalty_every: Steps between penalties, each then weighted by this number, at least 1.
+        diversity: Weight of the class diversity term on the volume, >= 0; needs labels.
+    """
+
+    adversarial: AdversarialName = "relativistic"
+    classification: float = 1.0
+    penalty: float = 1.0
+    penalty_every: int = 4
+    diversity: float = 0.3
+
+    def __post_init__(self) -> None:
+        if self.adversarial not in get_args(AdversarialName):
+            raise ValueError(
+                f"losses.adversarial={self.adversarial!r}: allowed are {', '.join(get_args(AdversarialName))}"
+            )
+        for name in ("classification", "penalty", "diversity"):
+            if not 0.0 <= getattr(self, name) < float("inf"):
+                raise ValueError(f"losses.{name}={getattr(self, name)}: allowed are weights >= 0")
+        if self.penalty_every < 1:
+            raise ValueError(f"losses.penalty_every={self.penalty_every}: allowed are steps from 1")
 
 
 def relativistic_discriminator_loss(real: Scores, rendered: Scores) -> Scalar:

@@ -1,6 +1,8 @@
 """The one interface that every volume owes the renderer."""
 
+import inspect
 from abc import ABC, abstractmethod
+from typing import Any
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -13,6 +15,22 @@ class Volume(nn.Module, ABC):
     strings, lists of them), so that a saved volume can be built again from them. The renderer asks inside
     the unit ball only; what a volume answers outside is not used.
     """
+
+    _init_args: dict[str, Any]
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> "Volume":
+        """Remembers the arguments of the constructor, which is all that a saved volume needs besides its weights."""
+        volume = super().__new__(cls)
+        bound = inspect.signature(cls.__init__).bind_partial(volume, *args, **kwargs)
+        bound.apply_defaults()
+        init_args = dict(list(bound.arguments.items())[1:])
+        object.__setattr__(volume, "_init_args", init_args)  # nn.Module is not initialised yet
+        return volume
+
+    @property
+    def init_args(self) -> dict[str, Any]:
+        """The constructor's arguments, defaults included."""
+        return dict(self._init_args)
 
     @abstractmethod
     def forward(self, points: Float[Tensor, "*P 3"]) -> tuple[Float[Tensor, "*P"], Float[Tensor, "*P"]]:

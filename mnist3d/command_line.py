@@ -1,0 +1,243 @@
+"""The command line: flags and YAML files -> Config, and a user's errors in one line.
+
+What it is: what `train.py` and the tools share of talking to a person at a terminal.
+What it is not: no option is defined here but those that choose files.
+"""
+
+import argparse
+import dataclasses
+import difflib
+import re
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NoReturn
+
+import yaml
+from jsonargparse import ActionConfigFile, ArgumentError, ArgumentParser, Namespace
+
+from .config import DEFAULT_VOLUME, SECTIONS, USER_ERRORS, Config, ConfigError, import_volume_class, read_config
+from .export import ExportError
+from .run_directory import RunDirectory, RunError
+from .volumes import Volume, class_path
+
+# What a resumed run may be told anew: how long it goes on and where, not what it is.
+RESUMABLE = ("trainer.max_steps", "trainer.max_minutes", "trainer.stop_after", "device")
+
+
+@dataclass
+class CommandLine:
+    """What the user asked `train.py` for.
+
+    Args:
+        config: all options.
+        run_dir: folder of the new run; None for one named by time.
+        resume: folder of the run to go on with, or None.
+        preset: short name of what is run.
+    """
+
+    config: Config
+    run_dir: str | None
+    resume: str | None
+    preset: str
+
+
+class _Parser(ArgumentParser):
+    """jsonargparse's parser, with the options of the default volume in `--help`."""
+
+    def format_help(self) -> str:
+        volume = ArgumentParser(prog="", add_help=False, usage="")
+        volume.add_class_arguments(import_volume_class(DEFAULT_VOLUME), "volume", skip=set())
+        text = volume.format_help()
+        return (
+            super().format_help().rstrip()
+            + "\n\n"
+            + text[text.index("\n") :].strip()
+            + "\n\nOptions of another volume class: --volume.help CLASS_PATH\n"
+        )
+
+
+def _parser() -> ArgumentParser:
+    parser = _Parser(
+        prog=Path(sys.argv[0]).name,
+        description="Sculpt a volume whose views look like the given pictures.",
+        exit_on_error=False,
+    )
+    parser.add_argument("--config", action=ActionConfigFile, help="YAML file with any of the keys below, see configs/.")
+    parser.add_argument("--run_dir", type=str | None, help="Folder of the new run; default runs/<time>-<preset>.")
+    parser.add_argument("--resume", type=str | None, help="Folder of a run to go on with.")
+    parser.add_argument("--seed", type=int, default=0, help="Of everything random.")
+    device = Literal["auto", "cpu", "cuda"]
+    parser.add_argument("--device", type=device, default="auto", help="auto takes a CUDA GPU where there is one.")
+    parser.add_subclass_arguments(Volume, "volume", default={"class_path": DEFAULT_VOLUME}, help="What is sculpted.")
+    for name, section in SECTIONS.items():
+        parser.add_class_arguments(section, name)
+    return parser
+
+
+def parse_command_line(arguments: Sequence[str]) -> CommandLine:
+    """The configuration that a command line asks for.
+
+    Args:
+        arguments: without the program's name.
+
+    Raises:
+        ConfigError, DataError, RunError: one line about what is wrong with them.
+        SystemExit: after `--help` and `--print_config`.
+    """
+    arguments = list(arguments)
+    resumed = _resumed_config(arguments)
+    inserted = [] if resumed is None else ["--config", str(resumed.config_path)]
+    parser = _parser()
+    parsed = _parse(parser, inserted + arguments)
+    config = _to_config(parsed)
+    if resumed is not None:
+        _check_resumable(_to_config(_parse(parser, inserted)), config)
+    named = [Path(str(path)).stem for path in parsed.config or []]
+    preset = named[-1] if named and resumed is None else "digits"
+    if parsed.resume is not None and parsed.run_dir is not None:
+        raise ConfigError("run_dir and resume: a resumed run goes on in its own folder; give only one of the two")
+    return CommandLine(config, parsed.run_dir, parsed.resume, preset)
+
+
+def _parse(parser: ArgumentParser, arguments: list[str]) -> Namespace:
+    try:
+        return parser.parse_args(arguments)
+    except ArgumentError as error:
+        raise ConfigError(_one_line(str(error), parser)) from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(" ".join(str(error).split())) from None
+
+
+def _to_config(parsed: Namespace) -> Config:
+    values = parsed.as_dict()
+    chosen = {name: values[name] for name in ("seed", "device", "volume", *SECTIONS)}
+    chosen["volume"] = {
+        "class_path": class_path(import_volume_class(chosen["volume"]["class_path"])),
+        "init_args": chosen["volume"].get("init_args", {}),
+    }
+    return Config.from_mapping(chosen)
+
+
+def _resumed_config(arguments: list[str]) -> RunDirectory | None:
+    finder = argparse.ArgumentParser(add_help=False, exit_on_error=False, allow_abbrev=False)
+    finder.add_argument("--resume")
+    finder.add_argument("--volume", action="append", default=[])
+    try:
+        known, _ = finder.parse_known_args(arguments)
+    except argparse.ArgumentError:
+        return None  # the real parser says it better
+    if known.resume is None:
+        return None
+    run = RunDirectory(known.resume)
+    for path in (run.config_path, run.resume_path):
+        if not path.is_file():
+            raise RunError(f"resume={known.resume}: nothing to resume there, {path.name} is missing")
+    name = str(read_config(run).volume.get("class_path"))
+    if not name.startswith("mnist3d.volumes.") and name not in known.volume:
+        raise RunError(f"resume={known.resume}: its volume is a {name}; to trust it, add --volume {name}")
+    return run
+
+
+def _check_resumable(before: Config, after: Config) -> None:
+    old, new = _flat(dataclasses.asdict(before)), _flat(dataclasses.asdict(after))
+    for key in sorted(old.keys() | new.keys()):
+        if old.get(key) != new.get(key) and key not in RESUMABLE:
+            raise ConfigError(
+                f"{key}={new.get(key)}: a resumed run keeps its {key}={old.get(key)}; "
+                f"only {', '.join(RESUMABLE)} may change"
+            )
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        flat.update(_flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value})
+    return flat
+
+
+def _one_line(message: str, parser: ArgumentParser) -> str:
+    """jsonargparse's messages, several lines long, as one line that names key, value and what is allowed."""
+    keys = re.findall(r'Parser key "([^"]+)"', message)
+    key = ".".join(dict.fromkeys(keys))
+    if unknown := re.search(r"unrecognized arguments: (.*)|Option '([^']+)' is not accepted", message):
+        given = (unknown.group(1) or unknown.group(2)).split()[0]
+        if keys == ["volume"]:
+            given = f"volume.{given}"
+        return f"{given}: no such key{_nearest(given, parser)}; --help lists all"
+    if key == "volume" and ("dot import path" in message or "does not correspond to a subclass" in message):
+        given = re.search(r"Import path (\S+) does|import path string: (\S+)", message)
+        name = "" if given is None else f"={given.group(1) or given.group(2)}"
+        return f"volume{name}: no such volume class; allowed are our own (VoxelGrid) or a class path package.Class"
+    value = re.search(r"(?:Got value|Given value): (.*)", message)
+    expected = re.findall(r"Expected an? (.+?)(?:\. Got|\.?$)", message, re.MULTILINE)
+    if key == "config" and "does not exist" in message:
+        return f"config={_after(message, 'exist: ')}: no such file; presets lie in configs/"
+    if "Problems parsing config" in message:
+        return f"config: not valid YAML ({_after(message, 'config: ')})"
+    if key and value and expected:
+        kinds = " or ".join(dict.fromkeys(_kind(kind) for kind in expected))
+        return f"{key}={value.group(1).strip()}: allowed are {kinds}"
+    return " ".join(message.split())
+
+
+def _after(message: str, mark: str) -> str:
+    return " ".join(message.partition(mark)[2].split()).strip("'")
+
+
+def _kind(expected: str) -> str:
+    literal = re.search(r"Literal\[(.*)\]", expected)
+    if literal:
+        return literal.group(1).replace("'", "")
+    name = re.sub(r"<class '(.*)'>", r"\1", expected).removeprefix("typing.")
+    return {"int": "whole numbers", "float": "numbers", "bool": "true or false", "NoneType": "null", "list": "lists"}.get(name, name)
+
+
+def _nearest(given: str, parser: ArgumentParser) -> str:
+    volume_keys = [f"volume.{name}" for name in import_volume_class(DEFAULT_VOLUME)().init_args]
+    known = [action.dest for action in parser._actions if action.dest != "help"] + volume_keys
+    dashes = "--" if given.startswith("--") else ""
+    near = difflib.get_close_matches(given.lstrip("-").split("=")[0], known, n=1, cutoff=0.6)
+    return f", did you mean {dashes}{near[0]}?" if near else ""
+
+
+class OneLineParser(argparse.ArgumentParser):
+    """argparse for the small tools, whose errors are one line as everywhere here."""
+
+    def error(self, message: str) -> NoReturn:
+        """Exit code 2 and one line, without the usage text."""
+        print(f"{self.prog}: error: {message}; {self.prog} --help explains", file=sys.stderr)
+        sys.exit(2)
+
+
+def in_range(kind: type, low: float, high: float) -> Callable[[str], Any]:
+    """An argparse type: a number of a kind from `low` to `high`; anything else is a user's error in one line."""
+
+    def parse(text: str) -> Any:
+        try:
+            value = kind(text)
+        except ValueError:
+            value = None
+        if value is None or not low <= value <= high:
+            raise argparse.ArgumentTypeError(
+                f"{text!r} is not allowed; allowed are {kind.__name__}s from {low} to {high}"
+            )
+        return value
+
+    return parse
+
+
+def run_command_line(main: Callable[[Sequence[str]], object]) -> NoReturn:
+    """Call a program's `main` with the command line; a user's error becomes one line on stderr and exit code 2."""
+    try:
+        main(sys.argv[1:])
+    except (*USER_ERRORS, ExportError) as error:
+        print(f"{Path(sys.argv[0]).name}: error: {' '.join(str(error).split())}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print(f"{Path(sys.argv[0]).name}: interrupted", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:  # the reader of our output has gone, as in `... | head`
+        sys.exit(141)
+    sys.exit(0)

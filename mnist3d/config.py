@@ -1,0 +1,191 @@
+"""All options in one place: the dataclasses put together, `config.yaml`, `load_run`.
+
+What it is: the whole configuration of a run, and building the parts from it. What it is not: it holds no option
+of its own beyond seed and device (each stands beside its part), and it parses no command line.
+"""
+
+import dataclasses
+import importlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import yaml
+
+from .datasets import DataError, DataOptions
+from .discriminator import DiscriminatorOptions
+from .losses import LossOptions
+from .poses import PoseOptions
+from .renderer import AbsorptionRenderer, RendererOptions
+from .run_directory import RunDirectory, RunError
+from .trainer import TrainerOptions
+from .volumes import Volume, VolumeFileError, load_volume, read_description
+
+DEFAULT_VOLUME = "mnist3d.volumes.VoxelGrid"
+SECTIONS: dict[str, type] = {
+    "data": DataOptions,
+    "poses": PoseOptions,
+    "renderer": RendererOptions,
+    "discriminator": DiscriminatorOptions,
+    "losses": LossOptions,
+    "trainer": TrainerOptions,
+}
+
+
+class ConfigError(ValueError):
+    """A key, value or file of the user's that is not allowed; the message is one line."""
+
+
+USER_ERRORS = (ConfigError, DataError, RunError, VolumeFileError)
+
+
+@dataclass
+class Config:
+    """A run, completely described.
+
+    Args:
+        seed: Of everything random; the same seed, machine and CPU with max_steps give the same result to the bit.
+        device: Where to compute: auto (a CUDA GPU where there is one), cpu or cuda.
+        volume: Class path and arguments of the volume, {"class_path": ..., "init_args": {...}}.
+    """
+
+    seed: int = 0
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    volume: dict[str, Any] = field(default_factory=lambda: {"class_path": DEFAULT_VOLUME, "init_args": {}})
+    data: DataOptions = field(default_factory=DataOptions)
+    poses: PoseOptions = field(default_factory=PoseOptions)
+    renderer: RendererOptions = field(default_factory=RendererOptions)
+    discriminator: DiscriminatorOptions = field(default_factory=DiscriminatorOptions)
+    losses: LossOptions = field(default_factory=LossOptions)
+    trainer: TrainerOptions = field(default_factory=TrainerOptions)
+
+    def to_yaml(self) -> str:
+        """The text of `config.yaml`."""
+        return yaml.safe_dump(dataclasses.asdict(self), sort_keys=False)
+
+    @classmethod
+    def from_mapping(cls, values: dict[str, Any]) -> "Config":
+        """A configuration from what `config.yaml` holds, without importing the volume's class.
+
+        Raises:
+            ConfigError: an unknown key or a value out of range.
+        """
+        try:
+            sections = {name: part(**values[name]) for name, part in SECTIONS.items() if name in values}
+            return cls(**{**values, **sections})
+        except (TypeError, ValueError) as error:
+            raise ConfigError(" ".join(str(error).split())) from None
+
+
+def import_volume_class(class_path: str) -> type[Volume]:
+    """The class of a volume; imports the module that the path names, so the path must come from the user.
+
+    Raises:
+        ConfigError: no volume class has that path.
+    """
+    module, _, name = class_path.rpartition(".")
+    found = getattr(importlib.import_module(module), name)
+    if not (isinstance(found, type) and issubclass(found, Volume)):
+        raise ConfigError(f"volume={class_path}: is no Volume")
+    return found
+
+
+def build_device(config: Config) -> torch.device:
+    """The device that a configuration asks for.
+
+    Raises:
+        ConfigError: a GPU was asked for by name and there is none.
+    """
+    if config.device == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("device=cuda: torch sees no CUDA GPU here; allowed are cpu and auto")
+    if config.device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return torch.device(config.device)
+
+
+def build_volume(config: Config) -> Volume:
+    """A fresh volume, on the CPU, from torch's own random generator.
+
+    Raises:
+        ConfigError: the class refuses its arguments.
+    """
+    volume_class = import_volume_class(config.volume["class_path"])
+    try:
+        return volume_class(**config.volume["init_args"])
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"volume.{' '.join(str(error).split())}") from None
+
+
+def build_renderer(config: Config) -> AbsorptionRenderer:
+    """The renderer that a configuration describes."""
+    return AbsorptionRenderer(config.renderer.image_size, config.renderer.samples_per_ray)
+
+
+def read_config(run: RunDirectory) -> Config:
+    """The configuration of a run directory; imports nothing that the file names.
+
+    Raises:
+        RunError: it is missing or damaged.
+    """
+    try:
+        values = yaml.safe_load(run.config_path.read_text(encoding="utf-8"))
+        return Config.from_mapping(values if isinstance(values, dict) else {"file": values})
+    except FileNotFoundError:
+        raise RunError(f"{run.path}: no run lies there, {run.config_path.name} is missing") from None
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())
+        raise RunError(f"{run.config_path}: damaged, or of another version ({reason})") from None
+
+
+@dataclass
+class Run:
+    """A finished or running run, as it lies on disk.
+
+    Args:
+        path: the run directory.
+        config: what it was started with.
+        volume: the averaged volume, on the CPU.
+        renderer: makes the pictures that the discriminator saw.
+    """
+
+    path: Path
+    config: Config
+    volume: Volume
+    renderer: AbsorptionRenderer
+
+
+def load_sculpture(path: str | Path, *, trusted: Sequence[type[Volume]] = ()) -> Run:
+    """Read a run directory, or a volume file on its own.
+
+    A lone volume file says itself how it is rendered; the rest of its configuration is the default.
+
+    Raises:
+        RunError, VolumeFileError, ConfigError: as `load_run`.
+    """
+    path = Path(path)
+    if not path.is_file():
+        return load_run(path, trusted=trusted)
+    volume = load_volume(path, trusted=trusted)
+    description = read_description(path)
+    volume_spec = {"class_path": description["class_path"], "init_args": description["init_args"]}
+    config = Config.from_mapping({"volume": volume_spec, "renderer": description.get("renderer", {})})
+    return Run(path.parent, config, volume.eval().requires_grad_(False), build_renderer(config))
+
+
+def load_run(path: str | Path, *, trusted: Sequence[type[Volume]] = ()) -> Run:
+    """Read a run directory.
+
+    Args:
+        path: the folder.
+        trusted: volume classes outside this package that may be built.
+
+    Raises:
+        RunError: no run lies there, or its configuration is damaged.
+        VolumeFileError: it has no volume yet, a damaged one, or one of a class that is not trusted.
+    """
+    run = RunDirectory(path)
+    config = read_config(run)
+    volume = load_volume(run.volume_path, trusted=trusted)
+    return Run(run.path, config, volume.eval().requires_grad_(False), build_renderer(config))

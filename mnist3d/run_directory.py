@@ -1,0 +1,242 @@
+"""Everything a run leaves on disk, each file whole or not there at all.
+
+What it is: names, places and atomic writes. What it is not: it knows no volumes, no configs, no trainer;
+they hand it bytes, text, dictionaries and pictures.
+"""
+
+import io
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+from datetime import datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from filelock import FileLock, Timeout
+
+VOLUME_FILE = "volume.safetensors"
+RESUME_FILE = "resume.pt"
+CONFIG_FILE = "config.yaml"
+STATS_FILE = "stats.jsonl"
+LOCK_FILE = ".lock"
+REPORTED_PACKAGES = ("torch", "torchvision", "numpy", "numba", "einops", "imageio", "jsonargparse", "safetensors")
+
+
+class RunError(RuntimeError):
+    """A run directory that is missing, incomplete, taken or cannot be written; the message is one line."""
+
+
+class RunDirectory:
+    """A folder `runs/<time>-<preset>/` and the names of what lies in it.
+
+    Args:
+        path: the folder; it need not exist yet.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self._lock: FileLock | None = None
+
+    @classmethod
+    def create(cls, path: str | Path | None, root: str | Path, preset: str) -> "RunDirectory":
+        """A new folder, taken for this process.
+
+        Args:
+            path: where; None for `root/<time>-<preset>`.
+            root: parent of the folders that are named by time.
+            preset: short name of what is run.
+
+        Raises:
+            RunError: the folder holds something already, or cannot be made.
+        """
+        if path is None:
+            stem = f"{datetime.now():%Y%m%d-%H%M%S}-{preset}"
+            tries = [Path(root) / stem, *(Path(root) / f"{stem}-{k}" for k in range(2, 100))]
+        else:
+            tries = [Path(path)]
+        for folder in tries:
+            try:
+                folder.mkdir(parents=True, exist_ok=path is not None)
+            except FileExistsError:
+                if folder.is_dir():
+                    continue  # another run began in the same second
+                raise RunError(f"run_dir={folder}: is a file; give the name of a new folder") from None
+            except OSError as error:
+                raise RunError(f"run_dir={folder}: cannot be made ({error.strerror})") from None
+            run = cls(folder)
+            if any(child.name != LOCK_FILE for child in folder.iterdir()):
+                raise RunError(
+                    f"run_dir={folder}: not empty; give a new folder, or go on with that run: --resume {folder}"
+                )
+            run.take()
+            return run
+        raise RunError(f"run_dir: no free name under {root}")
+
+    def take(self) -> None:
+        """Keep other processes out until `release`, or until this process ends.
+
+        Raises:
+            RunError: another process writes here, or the folder cannot be written.
+        """
+        lock = FileLock(self.path / LOCK_FILE)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise RunError(f"run_dir={self.path}: in use by another process; wait, or give another folder") from None
+        except OSError as error:
+            raise RunError(f"run_dir={self.path}: cannot be written ({error.strerror})") from None
+        self._lock = lock
+
+    def release(self) -> None:
+        """Let others write here."""
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
+
+    @property
+    def volume_path(self) -> Path:
+        """The averaged volume: what people look at and share."""
+        return self.path / VOLUME_FILE
+
+    @property
+    def resume_path(self) -> Path:
+        """All that an exact continuation needs."""
+        return self.path / RESUME_FILE
+
+    @property
+    def config_path(self) -> Path:
+        """The resolved configuration: the run can be repeated from it alone."""
+        return self.path / CONFIG_FILE
+
+    def write(self, name: str, content: bytes | str) -> Path:
+        """A file of the run, whole or not at all; returns its path.
+
+        Raises:
+            RunError: the disk is full, or the folder cannot be written.
+        """
+        return write_atomically(self.path / name, content.encode() if isinstance(content, str) else content)
+
+    def write_json(self, name: str, value: Any) -> Path:
+        """`write` of indented JSON."""
+        return self.write(name, json.dumps(value, indent=2) + "\n")
+
+    def write_picture(self, name: str, picture: np.ndarray) -> Path:
+        """`write` of a uint8 picture (H, W) or (H, W, 3) under `pictures/`, as PNG."""
+        return self.write(f"pictures/{name}", png_bytes(picture))
+
+    def append_stats(self, record: dict[str, Any]) -> None:
+        """One line of `stats.jsonl`.
+
+        Raises:
+            RunError: the disk is full, or the folder cannot be written.
+        """
+        try:
+            with open(self.path / STATS_FILE, "a", encoding="utf-8") as file:
+                file.write(json.dumps(record) + "\n")
+        except OSError as error:
+            raise RunError(f"{self.path / STATS_FILE}: cannot be written ({error.strerror})") from None
+
+    def read_stats(self) -> list[dict[str, Any]]:
+        """The lines of `stats.jsonl`; a last line that was cut off by a crash is left out."""
+        path = self.path / STATS_FILE
+        if not path.is_file():
+            return []
+        records = []
+        for line in path.read_text(encoding="utf-8").splitlines():
+            try:
+                records.append(json.loads(line))
+            except json.JSONDecodeError:
+                continue
+        return records
+
+    def cut_stats(self, last_step: int) -> None:
+        """Drop the lines after a step, which a resumed run will write again."""
+        kept = [record for record in self.read_stats() if record.get("step", 0) <= last_step]
+        if (self.path / STATS_FILE).is_file():
+            self.write(STATS_FILE, "".join(json.dumps(record) + "\n" for record in kept))
+
+
+def png_bytes(picture: np.ndarray) -> bytes:
+    """A uint8 picture (H, W) or (H, W, 3) as the content of a PNG file."""
+    import imageio.v3 as iio
+
+    buffer = io.BytesIO()
+    iio.imwrite(buffer, picture, extension=".png")
+    return buffer.getvalue()
+
+
+def write_atomically(path: Path, content: bytes) -> Path:
+    """Write to a temporary name in the same folder, fsync, replace.
+
+    Raises:
+        RunError: the disk is full, or the folder cannot be written; what was there before stays.
+    """
+    temporary = ""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o666 & ~_umask())  # mkstemp's 0600 would keep colleagues out
+        os.replace(temporary, path)
+    except OSError as error:
+        if temporary:
+            Path(temporary).unlink(missing_ok=True)
+        raise RunError(f"{path}: cannot be written ({error.strerror}); what was there before is unchanged") from None
+    return path
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def latest_run(root: str | Path) -> Path:
+    """The newest folder under `root` that holds a volume.
+
+    Raises:
+        RunError: there is none.
+    """
+    root = Path(root)
+    volumes = list(root.glob(f"*/{VOLUME_FILE}")) if root.is_dir() else []
+    if not volumes:
+        raise RunError(f"{root}: holds no finished run; sculpt one first: python train.py")
+    return max(volumes, key=lambda path: path.stat().st_mtime).parent
+
+
+def environment(device: str) -> dict[str, Any]:
+    """Versions, platform, device and git commit: what a figure needs to be repeated."""
+    versions = {}
+    for package in REPORTED_PACKAGES:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            versions[package] = None
+    return {
+        "python": sys.version.split()[0],
+        "platform": platform.platform(),
+        "processor": platform.machine(),
+        "cpu_count": os.cpu_count(),
+        "device": device,
+        "packages": versions,
+        "git_commit": _git_commit(),
+        "command": sys.argv,
+    }
+
+
+def _git_commit() -> str | None:
+    """The commit of the checkout that the code lies in, with a + when it was changed; None outside git."""
+    here = Path(__file__).resolve().parent
+    command = ["git", "-C", str(here), "describe", "--always", "--dirty=+", "--abbrev=12", "--exclude=*"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None

@@ -1,0 +1,142 @@
+"""From a command line's wishes to a sculpted volume on disk.
+
+What it is: the order in which the parts are built, started and saved. What it is not: the loop (`trainer`).
+"""
+
+import io
+import os
+import pickle
+import signal
+import sys
+from pathlib import Path
+from types import FrameType
+from typing import NoReturn
+
+import torch
+
+from .command_line import CommandLine, parse_command_line, run_command_line
+from .config import Config, ConfigError, build_device, build_renderer, build_volume
+from .datasets import load_images
+from .hooks import Pictures, Progress, Saver, Stats
+from .run_directory import RunDirectory, RunError, environment
+from .trainer import Trainer
+
+RUNS_ROOT = "runs"
+
+
+def train_command() -> NoReturn:
+    """The installed command `mnist3d-train`, the same as `python train.py`."""
+    run_command_line(lambda arguments: sculpt(parse_command_line(arguments)))
+
+
+def build_trainer(config: Config) -> Trainer:
+    """Volume, renderer, pictures and discriminator as the configuration says, seeded.
+
+    Raises:
+        ConfigError, DataError: a value, device or picture that will not do.
+    """
+    device = build_device(config)
+    images = load_images(config.data, config.renderer.image_size)
+    torch.manual_seed(config.seed)
+    volume = build_volume(config).to(device)
+    try:
+        return Trainer(
+            volume,
+            build_renderer(config).to(device),
+            images,
+            options=config.trainer,
+            losses=config.losses,
+            poses=config.poses,
+            discriminator=config.discriminator,
+            seed=config.seed,
+        )
+    except ValueError as error:  # pictures too small for the discriminator
+        raise ConfigError(" ".join(str(error).split())) from None
+
+
+def sculpt(command: CommandLine) -> Path:
+    """Run or resume a sculpture, and leave it in its run directory.
+
+    Args:
+        command: what the user asked for.
+
+    Returns:
+        The run directory.
+
+    Raises:
+        ConfigError, DataError, RunError: what the user can mend; nothing is overwritten.
+    """
+    trainer = build_trainer(command.config)  # everything that can be refused, before a folder appears
+    if command.resume is None:
+        run = RunDirectory.create(command.run_dir, RUNS_ROOT, command.preset)
+    else:
+        run = RunDirectory(command.resume)
+        run.take()
+    try:
+        if command.resume is not None:
+            _resume(trainer, run)
+        run.write(run.config_path.name, command.config.to_yaml())
+        run.write_json("environment.json", environment(str(trainer.device)))
+        _announce(command, trainer, run)
+        with _StopOnInterrupt(trainer):
+            trainer.run([Progress(), Stats(run), Pictures(run), Saver(run)])
+    finally:
+        run.release()
+    _conclude(command, trainer, run)
+    return run.path
+
+
+def _resume(trainer: Trainer, run: RunDirectory) -> None:
+    try:
+        content = io.BytesIO(run.resume_path.read_bytes())
+        trainer.load_state_dict(torch.load(content, map_location="cpu", weights_only=True))
+    except (OSError, RuntimeError, KeyError, ValueError, TypeError, EOFError, pickle.UnpicklingError) as error:
+        reason = " ".join(str(error).split())[:120]
+        raise RunError(f"{run.resume_path}: damaged, or of other options ({reason}); start a new run") from None
+    if trainer.share >= 1.0:
+        raise RunError(
+            f"resume={run.path}: that run is complete after {trainer.steps_done} steps and {trainer.seconds:.0f} s; "
+            "give it more: --trainer.max_steps or --trainer.max_minutes"
+        )
+    run.cut_stats(trainer.steps_done)
+
+
+def _announce(command: CommandLine, trainer: Trainer, run: RunDirectory) -> None:
+    config = command.config
+    weights = sum(weight.numel() for weight in trainer.volume.parameters())
+    began = "going on at step" if command.resume else "starting at step"
+    name = config.volume["class_path"].rpartition(".")[2]
+    print(
+        f"{name} with {weights:,} weights, {len(trainer.images):,} pictures of {config.data.name}, "
+        f"{trainer.device}, {torch.get_num_threads()} threads; {began} {trainer.steps_done}; into {run.path}",
+        file=sys.stderr,
+        flush=True,
+    )
+
+
+def _conclude(command: CommandLine, trainer: Trainer, run: RunDirectory) -> None:
+    where = os.path.relpath(run.path) if run.path.is_absolute() and run.path.is_relative_to(Path.cwd()) else run.path
+    if trainer.share < 1.0:
+        print(f"stopped at step {trainer.steps_done}; go on with: python train.py --resume {where}", file=sys.stderr)
+    print(f"The sculpture lies in {where} (views: {where}/pictures/views.png). Look at it: python inference.py {where}")
+
+
+class _StopOnInterrupt:
+    """Ctrl-C asks the trainer to stop after the current step; a second one interrupts at once."""
+
+    def __init__(self, trainer: Trainer) -> None:
+        self.trainer = trainer
+        self.previous = None
+
+    def __enter__(self) -> None:
+        self.previous = signal.signal(signal.SIGINT, self._stop)
+
+    def __exit__(self, *_: object) -> None:
+        signal.signal(signal.SIGINT, self.previous)
+
+    def _stop(self, number: int, frame: FrameType | None) -> None:
+        if self.trainer.stop_requested:
+            signal.signal(signal.SIGINT, self.previous)
+            raise KeyboardInterrupt
+        self.trainer.stop_requested = True
+        print("\nstopping after this step and saving (Ctrl-C again: at once)", file=sys.stderr, flush=True)

@@ -1,0 +1,325 @@
+"""The training loop: draw poses, render, teach the discriminator, move the volume.
+
+What it is: one loop that can be read aloud, with everything an exact resume needs as its state.
+What it is not: it prints nothing and writes nothing; progress, pictures, files and the viewer are hooks.
+"""
+
+import copy
+import math
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from .datasets import ImageSet
+from .discriminator import Discriminator, DiscriminatorOptions, random_shift
+from .losses import ADVERSARIAL_LOSSES, LossOptions, class_diversity_loss, gradient_penalty
+from .poses import PoseOptions, sample_rotations
+from .renderer import AbsorptionRenderer
+from .volumes.base import Volume
+
+# The relativistic pairing is a moving game: no momentum, and a long memory of the second moment (R3GAN).
+ADAM_BETAS = (0.0, 0.99)
+
+
+DEFAULT_MINUTES = 10.0
+
+
+@dataclass
+class TrainerOptions:
+    """The length and the pace of a run.
+
+    Args:
+        max_steps: End of the run and of its schedule, in steps, at least 1; a run limited by steps is the same to
+            the bit on the same machine's CPU.
+        max_minutes: End of the run in minutes, > 0; default 10 without max_steps, else no limit. Whichever comes
+            first ends the run; the schedule follows max_steps where both are set.
+        stop_after: Stop and save after this many steps of this session, at least 1, leaving the schedule as it is.
+        views: Rendered and real pictures in a step, at least 2.
+        volume_rate: Learning rate of the volume, > 0.
+        discriminator_rate: Learning rate of the discriminator, > 0.
+        decay_from: Share of the run after which both rates fall linearly, [0, 1).
+        final_rate: What they have fallen to at the end, as a share, [0, 1].
+        average_decay: Of the averaged volume, each step, [0, 1).
+        max_shift: Pixels by which each picture is moved at random before the discriminator sees it, >= 0.
+    """
+
+    max_steps: int | None = None
+    max_minutes: float | None = None
+    stop_after: int | None = None
+    views: int = 40
+    volume_rate: float = 0.06
+    discriminator_rate: float = 0.0015
+    decay_from: float = 0.5
+    final_rate: float = 0.1
+    average_decay: float = 0.98
+    max_shift: int = 2
+
+    def __post_init__(self) -> None:
+        positive = "numbers above 0"
+        checks = {
+            "max_steps": (self.max_steps is None or self.max_steps >= 1, "steps from 1"),
+            "max_minutes": (self.max_minutes is None or 0.0 < self.max_minutes < math.inf, positive),
+            "stop_after": (self.stop_after is None or self.stop_after >= 1, "steps from 1"),
+            "views": (self.views >= 2, "numbers from 2"),
+            "volume_rate": (0.0 < self.volume_rate < math.inf, positive),
+            "discriminator_rate": (0.0 < self.discriminator_rate < math.inf, positive),
+            "decay_from": (0.0 <= self.decay_from < 1.0, "shares from 0 to below 1"),
+            "final_rate": (0.0 <= self.final_rate <= 1.0, "shares from 0 to 1"),
+            "average_decay": (0.0 <= self.average_decay < 1.0, "values from 0 to below 1"),
+            "max_shift": (0 <= self.max_shift <= 64, "pixels from 0 to 64"),
+        }
+        for name, (valid, allowed) in checks.items():
+            if not valid:
+                raise ValueError(f"trainer.{name}={getattr(self, name)}: allowed are {allowed}")
+
+    @property
+    def seconds_limit(self) -> float:
+        """Longest training time; infinite for a run limited by steps alone."""
+        if self.max_minutes is not None:
+            return 60.0 * self.max_minutes
+        return math.inf if self.max_steps is not None else 60.0 * DEFAULT_MINUTES
+
+    def rate_factor(self, share: float) -> float:
+        """Learning rates as a share of their start: flat, then linear to `final_rate`."""
+        fallen = max(0.0, share - self.decay_from) / (1.0 - self.decay_from)
+        return 1.0 + (self.final_rate - 1.0) * fallen
+
+
+@dataclass
+class StepReport:
+    """What a step did.
+
+    Args:
+        step: steps done, this one included.
+        share: of the run that is done, [0, 1].
+        discriminator_loss: adversarial part.
+        classification_loss: cross-entropy of the class head on real pictures; 0 without labels.
+        penalty: R1 + R2 of the last step that computed it.
+        volume_loss: adversarial part.
+        diversity_loss: class diversity term before its weight; 0 without labels.
+        class_shares: how often the class head sees each class in this step's views; empty without labels.
+        mean_brightness: of the views.
+    """
+
+    step: int
+    share: float
+    discriminator_loss: float
+    classification_loss: float
+    penalty: float
+    volume_loss: float
+    diversity_loss: float
+    class_shares: list[float]
+    mean_brightness: float
+
+
+class Hook(Protocol):
+    """Something that watches a run."""
+
+    def after_step(self, trainer: "Trainer", report: StepReport) -> None:
+        """Called after every step."""
+
+    def finish(self, trainer: "Trainer") -> None:
+        """Called once when the run ends, however it ends."""
+
+
+class Trainer:
+    """A volume, its critic, their optimisers and the sources of randomness.
+
+    Args:
+        volume: what is sculpted, on its device.
+        renderer: makes its pictures.
+        images: real pictures, of the renderer's size.
+        options: length and pace.
+        losses: what pulls.
+        poses: where the views are drawn from.
+        discriminator: its widths.
+        seed: of poses, real pictures and shifts. The weights' start comes from torch's own generator.
+    """
+
+    def __init__(
+        self,
+        volume: Volume,
+        renderer: AbsorptionRenderer,
+        images: ImageSet,
+        *,
+        options: TrainerOptions | None = None,
+        losses: LossOptions | None = None,
+        poses: PoseOptions | None = None,
+        discriminator: DiscriminatorOptions | None = None,
+        seed: int = 0,
+    ) -> None:
+        self.options = options or TrainerOptions()
+        self.losses = losses or LossOptions()
+        self.poses = poses or PoseOptions()
+        self.device = next(volume.parameters()).device
+        self.volume, self.renderer = volume, renderer
+        self.averaged = copy.deepcopy(volume).requires_grad_(False)
+        self.images = images.images.to(self.device)
+        self.labels = None if images.labels is None else images.labels.to(self.device)
+        self.class_names = images.class_names
+        self.discriminator = Discriminator(
+            self.images.shape[-1], len(images.class_names) if images.labels is not None else 0, discriminator
+        ).to(self.device)
+        self.volume_optimiser = torch.optim.Adam(volume.parameters(), lr=self.options.volume_rate, betas=ADAM_BETAS)
+        self.discriminator_optimiser = torch.optim.Adam(
+            self.discriminator.parameters(), lr=self.options.discriminator_rate, betas=ADAM_BETAS
+        )
+        self.generator = torch.Generator().manual_seed(seed)
+        self.steps_done = 0
+        self.seconds_done = 0.0
+        self.last_penalty = 0.0
+        self.stop_requested = False
+        self._resumed_at = time.monotonic()
+
+    def run(self, hooks: Iterable[Hook] = ()) -> None:
+        """Step until the run is complete or a stop is requested; then let every hook finish."""
+        hooks = list(hooks)
+        self.stop_requested = False
+        self._resumed_at = time.monotonic()
+        stop_at = None if self.options.stop_after is None else self.steps_done + self.options.stop_after
+        try:
+            while not self.stop_requested and self.share < 1.0 and self.seconds < self.options.seconds_limit:
+                report = self.step()
+                for hook in hooks:
+                    hook.after_step(self, report)
+                if self.steps_done == stop_at:
+                    break
+        finally:
+            self.seconds_done, self._resumed_at = self.seconds, time.monotonic()
+            for hook in hooks:
+                hook.finish(self)
+
+    def step(self) -> StepReport:
+        """One step of both players on fresh poses and fresh real pictures."""
+        share = self.share
+        for optimiser, rate in (
+            (self.volume_optimiser, self.options.volume_rate),
+            (self.discriminator_optimiser, self.options.discriminator_rate),
+        ):
+            optimiser.param_groups[0]["lr"] = rate * self.options.rate_factor(share)
+        reals, labels = self._draw_reals()
+        rotations = sample_rotations(self.options.views, self.generator, self.poses).to(self.device)
+        views = self.renderer(self.volume, rotations)
+        discriminator_loss, classification_loss = self._teach_discriminator(reals, labels, views.detach())
+        volume_loss, diversity_loss, logits = self._move_volume(reals, views)
+        self.steps_done += 1
+        self._average()
+        counts = torch.bincount(logits.argmax(dim=1), minlength=logits.shape[1]) if logits.shape[1] else logits[0]
+        return StepReport(
+            step=self.steps_done,
+            share=self.share,
+            discriminator_loss=discriminator_loss,
+            classification_loss=classification_loss,
+            penalty=self.last_penalty,
+            volume_loss=volume_loss,
+            diversity_loss=diversity_loss,
+            class_shares=(counts / max(len(logits), 1)).tolist(),
+            mean_brightness=views.detach().mean().item(),
+        )
+
+    @property
+    def seconds(self) -> float:
+        """Training time so far, earlier sessions of a resumed run included."""
+        return self.seconds_done + time.monotonic() - self._resumed_at
+
+    @property
+    def share(self) -> float:
+        """Of the run that is done, [0, 1]: by steps where `max_steps` is set, else by minutes."""
+        if self.options.max_steps is not None:
+            return min(self.steps_done / self.options.max_steps, 1.0)
+        return min(self.seconds / self.options.seconds_limit, 1.0)
+
+    def _draw_reals(self) -> tuple[Float[Tensor, "B 1 H W"], Int[Tensor, " B"] | None]:
+        index = torch.randint(len(self.images), (self.options.views,), generator=self.generator).to(self.device)
+        return self.images[index], None if self.labels is None else self.labels[index]
+
+    def _teach_discriminator(
+        self, reals: Float[Tensor, "B 1 H W"], labels: Int[Tensor, " B"] | None, views: Float[Tensor, "B 1 H W"]
+    ) -> tuple[float, float]:
+        options = self.losses
+        with_penalty = options.penalty > 0 and self.steps_done % options.penalty_every == 0
+        real = random_shift(reals, self.options.max_shift, self.generator).requires_grad_(with_penalty)
+        rendered = random_shift(views, self.options.max_shift, self.generator).requires_grad_(with_penalty)
+        real_score, real_logits = self.discriminator(real)
+        rendered_score, _ = self.discriminator(rendered)
+        adversarial = ADVERSARIAL_LOSSES[options.adversarial][0](real_score, rendered_score)
+        loss, classification = adversarial, adversarial.new_zeros(())
+        if labels is not None:
+            classification = F.cross_entropy(real_logits, labels)
+            loss = loss + options.classification * classification
+        if with_penalty:
+            penalty = gradient_penalty(real_score, real) + gradient_penalty(rendered_score, rendered)
+            loss = loss + options.penalty * options.penalty_every * penalty
+            self.last_penalty = penalty.item()
+        self.discriminator_optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        self.discriminator_optimiser.step()
+        return adversarial.item(), classification.item()
+
+    def _move_volume(
+        self, reals: Float[Tensor, "B 1 H W"], views: Float[Tensor, "B 1 H W"]
+    ) -> tuple[float, float, Float[Tensor, "B K"]]:
+        options = self.losses
+        self.discriminator.requires_grad_(False)
+        with torch.no_grad():
+            real_score, _ = self.discriminator(random_shift(reals, self.options.max_shift, self.generator))
+        score, logits = self.discriminator(random_shift(views, self.options.max_shift, self.generator))
+        self.discriminator.requires_grad_(True)
+        adversarial = ADVERSARIAL_LOSSES[options.adversarial][1](real_score, score)
+        loss, diversity = adversarial, adversarial.new_zeros(())
+        if logits.shape[1] and options.diversity > 0:
+            diversity = class_diversity_loss(logits)
+            loss = loss + options.diversity * diversity
+        self.volume_optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        self.volume_optimiser.step()
+        return adversarial.item(), diversity.item(), logits.detach()
+
+    @torch.no_grad()
+    def _average(self) -> None:
+        """Exponential moving average of the weights, shorter at first so that the noisy start is forgotten."""
+        decay = min(self.options.average_decay, self.steps_done / (self.steps_done + 10.0))
+        for mean, value in zip(self.averaged.parameters(), self.volume.parameters(), strict=True):
+            mean.lerp_(value, 1.0 - decay)
+        for mean, value in zip(self.averaged.buffers(), self.volume.buffers(), strict=True):
+            mean.copy_(value)
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that an exact resume needs: tensors and plain values only, so `weights_only=True` loads it."""
+        return {
+            "volume": self.volume.state_dict(),
+            "averaged": self.averaged.state_dict(),
+            "discriminator": self.discriminator.state_dict(),
+            "volume_optimiser": self.volume_optimiser.state_dict(),
+            "discriminator_optimiser": self.discriminator_optimiser.state_dict(),
+            "generator": self.generator.get_state(),
+            "torch_rng": torch.get_rng_state(),
+            "cuda_rng": torch.cuda.get_rng_state_all() if self.device.type == "cuda" else [],
+            "steps_done": self.steps_done,
+            "seconds_done": self.seconds,
+            "last_penalty": self.last_penalty,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue where `state_dict` was taken.
+
+        Raises:
+            KeyError, RuntimeError, ValueError: the state is of another version or of other options.
+        """
+        for name in ("volume", "averaged", "discriminator", "volume_optimiser", "discriminator_optimiser"):
+            getattr(self, name).load_state_dict(state[name])
+        self.generator.set_state(state["generator"])
+        torch.set_rng_state(state["torch_rng"])
+        if state["cuda_rng"] and self.device.type == "cuda":
+            torch.cuda.set_rng_state_all(state["cuda_rng"])
+        self.steps_done = int(state["steps_done"])
+        self.seconds_done = float(state["seconds_done"])
+        self.last_penalty = float(state["last_penalty"])
+        if not math.isfinite(self.seconds_done):
+            raise ValueError("seconds_done is not a number")

@@ -1,0 +1,127 @@
+"""`volume.safetensors`: the weights of a volume, with what is needed to build it again as JSON metadata.
+
+What it is: the file people share. What it is not: it cannot carry code, and a class outside this package is
+built only when the caller has named it.
+"""
+
+import importlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save as safetensors_bytes
+
+from .base import Volume
+
+FORMAT_VERSION = 1
+OWN_PACKAGE = __name__.split(".", 1)[0]
+
+
+class VolumeFileError(ValueError):
+    """A volume file that is missing, damaged, of another format, or of a class that is not trusted."""
+
+
+def class_path(cls: type[Volume]) -> str:
+    """The import path of a volume class; our own backends under their public place."""
+    public = f"{OWN_PACKAGE}.volumes"
+    if getattr(importlib.import_module(public), cls.__name__, None) is cls:
+        return f"{public}.{cls.__name__}"
+    return f"{cls.__module__}.{cls.__qualname__}"
+
+
+def volume_bytes(volume: Volume, extra: dict[str, Any] | None = None) -> bytes:
+    """The content of a volume file.
+
+    Args:
+        volume: any backend whose constructor takes plain values.
+        extra: more metadata that JSON can hold, such as the renderer's settings and the step.
+
+    Raises:
+        TypeError: a constructor argument or an extra is no plain value.
+    """
+    description = {
+        "format_version": FORMAT_VERSION,
+        "class_path": class_path(type(volume)),
+        "init_args": volume.init_args,
+        **(extra or {}),
+    }
+    weights = {key: value.detach().cpu().contiguous() for key, value in volume.state_dict().items()}
+    return safetensors_bytes(weights, metadata={OWN_PACKAGE: json.dumps(description)})
+
+
+def read_description(path: str | Path) -> dict[str, Any]:
+    """The metadata of a volume file, without its weights.
+
+    Raises:
+        VolumeFileError: missing or damaged file, or a newer format.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise VolumeFileError(f"{path}: no such volume file")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+        description = json.loads(metadata[OWN_PACKAGE])
+        version = description["format_version"]
+        known = isinstance(description["class_path"], str) and isinstance(description["init_args"], dict)
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise VolumeFileError(f"{path}: not a volume file of {OWN_PACKAGE}, or damaged ({reason})") from None
+    if not known or not isinstance(version, int):
+        raise VolumeFileError(f"{path}: not a volume file of {OWN_PACKAGE} (its description is malformed)")
+    if version > FORMAT_VERSION:
+        raise VolumeFileError(
+            f"{path}: format version {version}, but this program knows up to {FORMAT_VERSION}; update {OWN_PACKAGE}"
+        )
+    return description
+
+
+def load_volume(path: str | Path, *, trusted: Sequence[type[Volume]] = ()) -> Volume:
+    """Build a saved volume again.
+
+    Args:
+        path: a volume file.
+        trusted: classes outside this package that may be built; a file alone never causes an import.
+
+    Raises:
+        VolumeFileError: missing or damaged file, newer format, a class that is not trusted, or weights that
+            do not fit it.
+    """
+    description = read_description(path)
+    volume_class = _trusted_class(Path(path), description["class_path"], trusted)
+    try:
+        with safe_open(path, framework="pt") as file:
+            weights = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (no mapping)
+        if volume_class not in trusted:  # a few bytes of arguments must not make us allocate gigabytes
+            with torch.device("meta"):
+                expected = volume_class(**description["init_args"]).state_dict()
+            if {k: w.shape for k, w in expected.items()} != {k: w.shape for k, w in weights.items()}:
+                raise ValueError("the weights do not fit the arguments")
+        volume = volume_class(**description["init_args"])
+        volume.load_state_dict(weights)
+    except (SafetensorError, RuntimeError, TypeError, ValueError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise VolumeFileError(f"{path}: damaged, or written by another version ({reason})") from None
+    # +-inf is legitimate (attenuation 0 is softplus(-inf)), nan never is
+    if any(bool(weight.isnan().any()) for weight in weights.values()):
+        raise VolumeFileError(f"{path}: holds weights that are not a number")
+    return volume
+
+
+def _trusted_class(path: Path, name: str, trusted: Sequence[type[Volume]]) -> type[Volume]:
+    for cls in trusted:
+        if name in (f"{cls.__module__}.{cls.__qualname__}", cls.__qualname__):
+            return cls
+    public = f"{OWN_PACKAGE}.volumes"
+    found = None
+    if name.rpartition(".")[0] == public:
+        found = getattr(importlib.import_module(public), name.rpartition(".")[2], None)
+    if not (isinstance(found, type) and issubclass(found, Volume) and found is not Volume):
+        raise VolumeFileError(
+            f"{path}: its volume is a {name}, which {OWN_PACKAGE} does not contain; if you trust that class, pass it: "
+            f"--volume {name}, or load_volume(path, trusted=[...])"
+        )
+    return found
