@@ -58,7 +58,7 @@ def wear(pictures: Pictures, generator: Generator) -> Pictures:
     return (worn + noise * _chance(0.6, generator, count)).clamp(0.0, 1.0)
 
 
-def blur(pictures: Pictures, sigma: Float[Tensor, "N"]) -> Pictures:
+def blur(pictures: Pictures, sigma: Float[Tensor, " N"]) -> Pictures:
     """Each picture under its own Gaussian, `sigma` in pixels; 0 leaves it as it is."""
     count, _, height, width = pictures.shape
     reach = math.ceil(3 * MAX_BLUR)
@@ -79,7 +79,7 @@ class Counterexamples:
         generator: chooses up to 2,000 of them when there are more; advanced by the call.
     """
 
-    def __init__(self, pictures: Pictures, labels: Int[Tensor, "N"], generator: Generator) -> None:
+    def __init__(self, pictures: Pictures, labels: Int[Tensor, " N"], generator: Generator) -> None:
         chosen = torch.randperm(len(pictures), generator=generator)[:POOL_LIMIT]
         self.pictures, self.labels = pictures[chosen], labels[chosen]
         self.real = _comparable(self.pictures)
@@ -97,7 +97,7 @@ class Counterexamples:
         drawn = torch.cat([kind(each, generator) for kind in self.kinds])
         return drawn[torch.randperm(len(drawn), generator=generator)[:count]]
 
-    def _near(self) -> Float[Tensor, "K"]:
+    def _near(self) -> Float[Tensor, " K"]:
         """For each class the distance below which a picture may still be one of it."""
         nearest = torch.cdist(self.real, self.real).fill_diagonal_(math.inf).amin(dim=1)
         near = torch.zeros(int(self.labels.max()) + 1)

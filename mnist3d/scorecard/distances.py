@@ -92,7 +92,7 @@ def precision_recall(real: Float[Tensor, "N F"], rendered: Float[Tensor, "M F"])
     return float(precision), float(recall)
 
 
-def _reach(features: Float[Tensor, "N F"]) -> Float[Tensor, "N"]:
+def _reach(features: Float[Tensor, "N F"]) -> Float[Tensor, " N"]:
     """Distance to the k-th nearest other member."""
     return torch.cdist(features, features).kthvalue(NEIGHBOURS + 1, dim=1).values  # the first is the point itself
 

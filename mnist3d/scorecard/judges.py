@@ -48,9 +48,9 @@ class Reading:
         features: of the last hidden layers, side by side.
     """
 
-    label: Int[Tensor, "N"]
-    confidence: Float[Tensor, "N"]
-    guess: Int[Tensor, "N"]
+    label: Int[Tensor, " N"]
+    confidence: Float[Tensor, " N"]
+    guess: Int[Tensor, " N"]
     features: Float[Tensor, "N F"]
 
     @property
@@ -149,7 +149,7 @@ ARCHITECTURES: list[Callable[[int], nn.Module]] = [_Pyramid, _Mixer]
 
 def load_judges(
     images: Float[Tensor, "N 1 H W"],
-    labels: Int[Tensor, "N"] | None,
+    labels: Int[Tensor, " N"] | None,
     class_names: list[str],
     cache_folder: str | Path | None = None,
     steps: int = STEPS,
@@ -262,7 +262,7 @@ def _judged_size(pictures: Tensor) -> Tensor:
     return F.interpolate(pictures, (JUDGE_SIZE, JUDGE_SIZE), mode="bilinear", antialias=True).clamp(0.0, 1.0)
 
 
-def _clusters(images: Float[Tensor, "N 1 H W"]) -> Int[Tensor, "N"]:
+def _clusters(images: Float[Tensor, "N 1 H W"]) -> Int[Tensor, " N"]:
     """Pseudo-classes: k-means of the blurred pictures, the centres started far from each other.
 
     Source:
@@ -273,9 +273,10 @@ def _clusters(images: Float[Tensor, "N 1 H W"]) -> Int[Tensor, "N"]:
     for _ in range(min(CLUSTERS, len(points)) - 1):
         chosen.append(int(torch.cdist(points, points[chosen]).amin(dim=1).argmax()))
     centres = points[chosen]
+    nearest = torch.cdist(points, centres).argmin(dim=1)
     for _ in range(20):
-        nearest = torch.cdist(points, centres).argmin(dim=1)
         total = torch.zeros_like(centres).index_add_(0, nearest, points)
         count = torch.bincount(nearest, minlength=len(centres))[:, None]
         centres = torch.where(count > 0, total / count.clamp_min(1), centres)
+        nearest = torch.cdist(points, centres).argmin(dim=1)
     return nearest
