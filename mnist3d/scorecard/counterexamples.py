@@ -23,6 +23,7 @@ POOL_LIMIT = 2000  # pictures that distorted ones are compared with: the distanc
 NEAR_QUANTILE = 0.75  # of the distances between real pictures of a class and their nearest real neighbours
 NEAR_MARGIN = 1.15  # nearer than this many times that quantile: may still be a picture of the class
 NEAR_SHARE = 0.1  # a class of which more than this share comes near gives no negatives of that kind
+BROKEN = 0.35  # share of its light that a picture must lose before it counts as broken
 MAX_BLUR = 1.0  # pixels, standard deviation
 MAX_NOISE = 0.07  # of brightness, standard deviation
 
@@ -84,7 +85,8 @@ class Counterexamples:
         self.pictures, self.labels = pictures[chosen], labels[chosen]
         self.real = _comparable(self.pictures)
         self.near = self._near()
-        pools = [self._changed(TURNS), self._changed(HALVES), self._overlapped(generator)]
+        pools = [self._changed(TURNS), self._changed(HALVES), self._broken(generator)]
+        pools += [self._overlapped(generator), self._joined(generator)]
         self.kinds: list[Callable[[int, Generator], Pictures]] = [self._shuffled, self._speckled, self._blobs]
         self.kinds += [self._blanks, self._noise]
         for pool in (pools[0], *pools):  # turned ones twice: a mirrored view is the likeliest failure
@@ -122,16 +124,36 @@ class Counterexamples:
                     far.append(changed[own & ~is_near])
         return torch.cat(far)
 
-    def _overlapped(self, generator: Generator) -> Pictures:
-        """Two of different classes at once, one over the other or their ghostly mean: a view between two digits."""
+    def _pairs(self, generator: Generator) -> tuple[Pictures, Pictures]:
+        """Pictures and as many others, of different classes where there are several."""
         count = 2 * len(self.pictures)
         first, second = _pick(len(self.pictures), generator, count), _pick(len(self.pictures), generator, count)
         differ = self.labels[first] != self.labels[second]
-        one, other = self.pictures[first[differ]], self.pictures[second[differ]]
+        return self.pictures[first[differ]], self.pictures[second[differ]]
+
+    def _overlapped(self, generator: Generator) -> Pictures:
+        """Two of different classes at once, one over the other or their ghostly mean: a view between two digits."""
+        one, other = self._pairs(generator)
         share = _uniform(0.42, 0.58, generator, len(one), 1, 1, 1)
         ghost = (1.5 * (share * one + (1.0 - share) * other)).clamp_max(1.0)
         both = torch.where(_chance(0.5, generator, len(one)), torch.maximum(one, other), ghost)
         return both[~self._is_near(both)]
+
+    def _joined(self, generator: Generator) -> Pictures:
+        """One half of a picture and the other half of another, beside or above each other."""
+        one, other = self._pairs(generator)
+        beside = _half(3, True)(one) + _half(3, False)(other)
+        above = _half(2, True)(one) + _half(2, False)(other)
+        joined = torch.where(_chance(0.5, generator, len(one)), beside, above)
+        return joined[~self._is_near(joined)]
+
+    def _broken(self, generator: Generator) -> Pictures:
+        """Scattered fragments: a picture of which a random field has eaten more than a third."""
+        count, _, height, width = self.pictures.shape
+        field = F.interpolate(torch.randn(count, 1, 5, 5, generator=generator), (height, width), mode="bicubic")
+        broken = self.pictures * torch.sigmoid(12.0 * (field - _uniform(-0.1, 0.4, generator, count, 1, 1, 1)))
+        lost = 1.0 - broken.sum(dim=(1, 2, 3)) / self.pictures.sum(dim=(1, 2, 3)).clamp_min(1e-6)
+        return broken[(lost > BROKEN) & ~self._is_near(broken)]
 
     def _shuffled(self, count: int, generator: Generator) -> Pictures:
         """The picture's blocks in another order, 2 x 2 or 4 x 4 of them."""

@@ -45,7 +45,7 @@ class Reading:
         label: the class that both hold most probable, else -1.
         confidence: the less convinced judge's probability of that class; 0 where they differ.
         guess: the class with the highest mean probability, whether a picture of it or not.
-        features: of the last hidden layers, side by side.
+        features: of the last hidden layers, side by side, in units of their spread over real pictures.
     """
 
     label: Int[Tensor, " N"]
@@ -90,7 +90,7 @@ class Judges:
         for network in self.networks:
             parts = [network(part) for part in pictures.split(CHUNK)]
             probabilities.append(torch.cat([logits for logits, _ in parts]).softmax(dim=1)[:, :-1])
-            features.append(torch.cat([feature for _, feature in parts]))
+            features.append(torch.cat([feature for _, feature in parts]) / network.get_buffer("spread"))
         stacked = torch.stack(probabilities)
         best, label = stacked.max(dim=2)
         confidence = best.amin(dim=0) * (label[0] == label[1])
@@ -108,6 +108,7 @@ class _Pyramid(nn.Module):
             layers += [nn.Conv2d(width, channels, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.BatchNorm2d(channels)]
         self.body = nn.Sequential(*layers, nn.Flatten(), nn.Dropout(0.2), nn.Linear(96 * 9, FEATURES), nn.ReLU())
         self.head = nn.Linear(FEATURES, outputs)
+        self.register_buffer("spread", torch.ones(()))
 
     def forward(self, pictures: Tensor) -> tuple[Tensor, Tensor]:
         features = self.body(2.0 * pictures - 1.0)
@@ -138,6 +139,7 @@ class _Mixer(nn.Module):
         self.body = nn.Sequential(patches, nn.GELU(), nn.BatchNorm2d(channels), *blocks, nn.Flatten())
         self.last = nn.Sequential(nn.Dropout(0.2), nn.Linear(channels * 49, FEATURES), nn.GELU())
         self.head = nn.Linear(FEATURES, outputs)
+        self.register_buffer("spread", torch.ones(()))
 
     def forward(self, pictures: Tensor) -> tuple[Tensor, Tensor]:
         features = self.last(self.body(2.0 * pictures - 1.0))
@@ -216,6 +218,10 @@ def _trained(
             with torch.no_grad():
                 for mean, now in zip(averaged.state_dict().values(), network.state_dict().values(), strict=True):
                     mean.copy_(now if not mean.is_floating_point() else mean.lerp(now, 1.0 - AVERAGE_DECAY))
+        averaged.eval()
+        with torch.no_grad():  # one number, so that distances between features mean the same for every judge
+            features = torch.cat([averaged(part)[1] for part in images.split(CHUNK)])
+            averaged.get_buffer("spread").copy_(features.var(dim=0).mean().sqrt().clamp_min(1e-6))
     return averaged
 
 
