@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any, Literal, NoReturn
 
 import yaml
-from jsonargparse import ActionConfigFile, ArgumentError, ArgumentParser, Namespace
+from jsonargparse import ActionConfigFile as ActionConfigFile  # pyright: ignore[reportPrivateImportUsage]
+from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
 from .config import DEFAULT_VOLUME, SECTIONS, USER_ERRORS, Config, ConfigError, import_volume_class, read_config
 from .export import ExportError
@@ -46,12 +47,12 @@ class CommandLine:
 class _Parser(ArgumentParser):
     """jsonargparse's parser, with the options of the default volume in `--help`."""
 
-    def format_help(self) -> str:
+    def format_help(self, *args: Any, **kwargs: Any) -> str:
         volume = ArgumentParser(prog="", add_help=False, usage="")
         volume.add_class_arguments(import_volume_class(DEFAULT_VOLUME), "volume", skip=set())
         text = volume.format_help()
         return (
-            super().format_help().rstrip()
+            super().format_help(*args, **kwargs).rstrip()
             + "\n\n"
             + text[text.index("\n") :].strip()
             + "\n\nOptions of another volume class: --volume.help CLASS_PATH\n"
@@ -191,7 +192,13 @@ def _kind(expected: str) -> str:
     if literal:
         return literal.group(1).replace("'", "")
     name = re.sub(r"<class '(.*)'>", r"\1", expected).removeprefix("typing.")
-    return {"int": "whole numbers", "float": "numbers", "bool": "true or false", "NoneType": "null", "list": "lists"}.get(name, name)
+    return {
+        "int": "whole numbers",
+        "float": "numbers",
+        "bool": "true or false",
+        "NoneType": "null",
+        "list": "lists",
+    }.get(name, name)
 
 
 def _nearest(given: str, parser: ArgumentParser) -> str:

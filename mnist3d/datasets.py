@@ -99,11 +99,11 @@ def load_images(options: DataOptions, image_size: int, part: Part = "training") 
             f"data.name={options.name}: {len(images)} pictures in the part {part!r}; 2 or more are needed "
             f"(data.held_out={options.held_out} keeps some back)"
         )
-    pictures = torch.from_numpy(np.ascontiguousarray(images)).float()[:, None] / 255.0
+    pictures = torch.tensor(images, dtype=torch.float32)[:, None] / 255.0
     if pictures.shape[-1] != image_size or pictures.shape[-2] != image_size:
         size = (image_size, image_size)
         pictures = F.interpolate(pictures, size=size, mode="bilinear", antialias=True).clamp(0.0, 1.0)
-    return ImageSet(pictures, torch.from_numpy(labels).long() if labels is not None else None, names)
+    return ImageSet(pictures, torch.tensor(labels) if labels is not None else None, names)
 
 
 Loaded = tuple[np.ndarray, "np.ndarray | None", list[str], bool]

@@ -51,14 +51,14 @@ class Discriminator(nn.Module):
         layers: list[nn.Module] = []
         width, size = 1, image_size
         for k, channels in enumerate(options.channels):
-            kernel = 4 if k < 2 else 3
-            layers += [nn.Conv2d(width, channels, kernel, stride=2, padding=1), nn.LeakyReLU(LEAK)]
-            width, size = channels, (size + 2 - kernel) // 2 + 1
-            if size < 1:
+            if size < 2:
                 raise ValueError(
                     f"discriminator.channels={options.channels}: {len(options.channels)} halvings are too many for "
                     f"pictures of {image_size} pixels"
                 )
+            kernel = 4 if k < 2 else 3
+            layers += [nn.Conv2d(width, channels, kernel, stride=2, padding=1), nn.LeakyReLU(LEAK)]
+            width, size = channels, (size + 2 - kernel) // 2 + 1
         layers += [nn.Flatten(), nn.Linear(width * size * size, options.features), nn.LeakyReLU(LEAK)]
         self.body = nn.Sequential(*layers)
         self.score = nn.Linear(options.features, 1)

@@ -63,8 +63,7 @@ class Progress:
                 file=self.stream,
                 disable=not self.stream.isatty(),
                 dynamic_ncols=True,
-                bar_format="{percentage:3.0f}%|{bar}| {postfix[0]}",
-                postfix=[""],
+                bar_format="{percentage:3.0f}%|{bar}| {desc}",
             )
         now = time.monotonic()
         rate = (report.step - self.first_step) / max(now - self.began, 1e-9)
@@ -75,9 +74,9 @@ class Progress:
             f"[{class_bar(report.class_shares, self.stream)}]  {_clock(left)} left"
         )
         if not self.bar.disable:
-            self.bar.postfix[0] = text
             self.bar.n = report.share
-            self.bar.update(0)
+            self.bar.set_description_str(text, refresh=False)
+            self.bar.update(0)  # redraws at most ten times a second
         elif now - self.last_line >= LINE_SECONDS or report.share >= 1.0:
             self.last_line = now
             print(f"{100 * report.share:3.0f} %  {text}", file=self.stream, flush=True)

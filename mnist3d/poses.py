@@ -37,7 +37,7 @@ class PoseOptions:
             raise ValueError(f"poses.elevation_spread={self.elevation_spread}: allowed are radians from 0 to pi/2")
 
 
-def euler_matrix(angles: Float[Tensor, "*B 3"]) -> Float[Tensor, "*B 3 3"]:
+def euler_matrix(angles: Float[Tensor, "..."]) -> Float[Tensor, "*B 3 3"]:
     """Rotation matrices Rx(a) Ry(b) Rz(c) of angles (a, b, c).
 
     With c = 0 this is an upright turntable: b turns about the picture's vertical (azimuth), then a tilts
@@ -45,7 +45,7 @@ def euler_matrix(angles: Float[Tensor, "*B 3"]) -> Float[Tensor, "*B 3 3"]:
     180 degrees.
 
     Args:
-        angles: radians.
+        angles: (..., 3), radians.
 
     Returns:
         Proper orthogonal matrices; x_camera = R x_world.

@@ -60,14 +60,12 @@ class AbsorptionRenderer(nn.Module):
         self.options = RendererOptions(image_size, samples_per_ray)
         self.impl = impl
 
-    def forward(
-        self, volume: Volume, rotation: Float[Tensor, "3 3"] | Float[Tensor, "B 3 3"]
-    ) -> Float[Tensor, "B 1 H W"]:
+    def forward(self, volume: Volume, rotation: Float[Tensor, "..."]) -> Float[Tensor, "B 1 H W"]:
         """Pictures of the volume under the rotations.
 
         Args:
             volume: asked for its grid first, else for the points along the rays.
-            rotation: x_camera = rotation @ x_world; one view, or B of them.
+            rotation: (3, 3) or (B, 3, 3); x_camera = rotation @ x_world.
 
         Returns:
             Brightness in [0, 1]; B is 1 for a single rotation.

@@ -9,7 +9,7 @@ import math
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -118,6 +118,7 @@ class StepReport:
     mean_brightness: float
 
 
+@runtime_checkable
 class Hook(Protocol):
     """Something that watches a run."""
 

@@ -5,6 +5,9 @@ implementations. What it is not: it knows no volumes, no cameras beyond the orth
 `docs/conventions.md`, and keeps no state.
 """
 
+import logging
+from collections.abc import Callable
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -12,7 +15,10 @@ from torch import Tensor
 from .quadrature import ball_quadrature
 from .reference import render_grid_reference
 
-IMPLEMENTATIONS = ("auto", "reference")
+IMPLEMENTATIONS = ("auto", "reference", "numba")
+
+_log = logging.getLogger(__name__)
+_said: set[str] = set()
 
 
 def render_grid(
@@ -44,26 +50,74 @@ def render_grid(
         rotation: x_camera = rotation @ x_world.
         image_size: pixels along each edge of the square picture of [-1, 1]^2.
         num_samples: steps on the ball's diameter.
-        impl: "reference" (plain PyTorch, any device and float dtype) or "auto".
+        impl: "reference" (plain PyTorch, any device and float dtype), "numba" (CPU, float32 and float64,
+            torch.get_num_threads() threads) or "auto": numba where it can be had, else the reference.
 
     Returns:
         (B, H, W) with H = W = image_size, values in [0, 1] up to rounding.
 
     Raises:
-        ValueError: unknown `impl`, or shapes that do not fit.
+        ValueError: unknown `impl`, shapes that do not fit, or tensors that the chosen `impl` cannot take.
+        ImportError: impl="numba" where numba cannot be imported; "auto" takes the reference there.
 
     Gradients:
         To attenuation, absorbance and rotation.
     """
+    _check(attenuation, absorbance, rotation, image_size, num_samples)
+    render = _choose(impl, attenuation, absorbance, rotation)
+    opacity = -torch.expm1(-attenuation * (2.0 / num_samples))
+    return render(opacity, absorbance, rotation, image_size, num_samples)
+
+
+def _check(attenuation: Tensor, absorbance: Tensor, rotation: Tensor, image_size: int, num_samples: int) -> None:
+    if attenuation.shape != absorbance.shape or attenuation.ndim != 3 or attenuation.numel() == 0:
+        raise ValueError(
+            f"attenuation is {tuple(attenuation.shape)} and absorbance {tuple(absorbance.shape)}: "
+            "both must be the same (Z, Y, X), without an empty axis"
+        )
+    if rotation.ndim != 3 or rotation.shape[1:] != (3, 3):
+        raise ValueError(f"rotation is {tuple(rotation.shape)}: it must be (B, 3, 3); add [None] to a single matrix")
+    for name, value in (("image_size", image_size), ("num_samples", num_samples)):
+        if value < 1:
+            raise ValueError(f"{name}={value}: it must be at least 1")
+
+
+def _choose(impl: str, *tensors: Tensor) -> Callable[..., Tensor]:
+    """The implementation for these tensors; says once what "auto" took and why."""
     if impl not in IMPLEMENTATIONS:
         raise ValueError(f"impl={impl!r}: allowed are {', '.join(IMPLEMENTATIONS)}")
-    if attenuation.shape != absorbance.shape:
-        raise ValueError(
-            f"attenuation is {tuple(attenuation.shape)} but absorbance is {tuple(absorbance.shape)}: "
-            "both must be the same (Z, Y, X)"
-        )
-    opacity = -torch.expm1(-attenuation * (2.0 / num_samples))
-    return render_grid_reference(opacity, absorbance, rotation, image_size, num_samples)
+    if impl == "reference":
+        return render_grid_reference
+    reason = _numba_obstacle(*tensors)
+    if reason is None:
+        try:
+            from .trilinear_numba import render_grid_numba
+        except ImportError as error:  # also what numba raises for a NumPy it does not know
+            if impl == "numba":
+                raise ImportError(f"impl='numba' cannot import numba ({error}): pip install numba") from error
+            reason = f"numba cannot be imported ({error})"
+        else:
+            _say_once("render_grid: impl='auto' takes numba on the CPU")
+            return render_grid_numba
+    if impl == "numba":
+        raise ValueError(f"impl='numba' cannot take {reason}: allowed are float32 and float64 tensors on the CPU")
+    _say_once(f"render_grid: impl='auto' takes the reference: {reason}")
+    return render_grid_reference
+
+
+def _numba_obstacle(attenuation: Tensor, absorbance: Tensor, rotation: Tensor) -> str | None:
+    for name, tensor in (("attenuation", attenuation), ("absorbance", absorbance), ("rotation", rotation)):
+        if tensor.device.type != "cpu":
+            return f"{name} on {tensor.device}"
+        if tensor.dtype != attenuation.dtype or tensor.dtype not in (torch.float32, torch.float64):
+            return f"{name} of {tensor.dtype} (attenuation is {attenuation.dtype})"
+    return None
+
+
+def _say_once(message: str) -> None:
+    if message not in _said:
+        _said.add(message)
+        _log.info(message)
 
 
 __all__ = ["ball_quadrature", "render_grid"]

@@ -1,0 +1,202 @@
+"""Sources of pictures, and what is said of bad ones."""
+
+import gzip
+import struct
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from mnist3d.datasets import DataError, DataOptions, load_images
+
+
+def idx_bytes(array):
+    return struct.pack(f">HBB{array.ndim}I", 0, 8, array.ndim, *array.shape) + array.astype(np.uint8).tobytes()
+
+
+def write_pictures(folder, count, size=(28, 28), suffix=".png"):
+    folder.mkdir(parents=True, exist_ok=True)
+    random = np.random.default_rng(0)
+    for k in range(count):
+        Image.fromarray(random.integers(0, 255, size[::-1], dtype=np.uint8)).save(folder / f"{k}{suffix}")
+
+
+def folder_options(path, **others):
+    return DataOptions(name="images", path=str(path), **{"held_out": 0.0, **others})
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return load_images(DataOptions(), 28), load_images(DataOptions(), 28, "held_out")
+
+
+def test_default_digits(digits):
+    training, held_out = digits
+    assert training.images.shape == (3500, 1, 28, 28)
+    assert held_out.images.shape == (1500, 1, 28, 28)
+    assert training.labels is not None
+    assert training.labels.bincount().tolist() == [350] * 10
+    assert training.class_names == list("0123456789")
+    assert training.images.min() == 0
+    assert training.images.max() == 1
+    assert training.images.dtype == torch.float32
+
+
+def test_the_sculpture_never_sees_what_is_held_out(digits):
+    training, held_out = (part.images.flatten(1) for part in digits)
+    seen = {row.numpy().tobytes() for row in training}
+    assert not any(row.numpy().tobytes() in seen for row in held_out)
+
+
+def test_digits_are_upright_white_on_black(digits):
+    """The mean 1 is a bright upright stroke in the middle of black; the mean 7 is brighter above than below."""
+    training, _ = digits
+    assert training.labels is not None
+    one = training.images[training.labels == 1].mean(dim=0)[0]
+    assert one[8:20, 13:15].mean() > 0.5
+    assert one[:, :5].max() < 0.05
+    seven = training.images[training.labels == 7].mean(dim=0)[0]
+    assert seven[7:11, 8:20].mean() > 1.5 * seven[18:22, 8:20].mean()
+
+
+def test_limit_takes_evenly_from_the_classes():
+    chosen = load_images(DataOptions(limit=30), 28)
+    assert chosen.labels is not None
+    assert chosen.labels.bincount().tolist() == [3] * 10
+
+
+def test_other_sizes_are_resampled():
+    chosen = load_images(DataOptions(limit=10), 16)
+    assert chosen.images.shape == (10, 1, 16, 16)
+    assert chosen.images.max() <= 1
+
+
+@pytest.mark.parametrize("zipped", [False, True])
+def test_idx_with_and_without_gzip_labels_and_test_set(tmp_path, zipped):
+    pictures = np.arange(6 * 28 * 28).reshape(6, 28, 28) % 256
+    labels = np.array([3, 5, 3, 5, 9, 9])
+    suffix, pack = (".gz", gzip.compress) if zipped else ("", bytes)
+    (tmp_path / f"train-images-idx3-ubyte{suffix}").write_bytes(pack(idx_bytes(pictures)))
+    options = DataOptions(name="idx", path=str(tmp_path), held_out=0.5)
+    assert load_images(options, 28).labels is None
+    (tmp_path / f"train-labels-idx1-ubyte{suffix}").write_bytes(pack(idx_bytes(labels)))
+    both = [load_images(options, 28), load_images(options, 28, "held_out")]
+    assert [len(part.images) for part in both] == [3, 3]
+    assert both[0].class_names == ["3", "5", "9"]
+    (tmp_path / f"t10k-images-idx3-ubyte{suffix}").write_bytes(pack(idx_bytes(pictures[:4])))
+    (tmp_path / f"t10k-labels-idx1-ubyte{suffix}").write_bytes(pack(idx_bytes(labels[:4])))
+    assert len(load_images(options, 28).images) == 6
+    held_out = load_images(options, 28, "held_out")
+    assert torch.equal(held_out.images[1, 0], torch.tensor(pictures[1] % 256, dtype=torch.float32) / 255)
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"short", idx_bytes(np.zeros((2, 28, 28)))[:-1], b"\x1f\x8bnot gzip", idx_bytes(np.zeros((4,)))]
+)
+def test_corrupt_idx(tmp_path, content):
+    (tmp_path / "train-images-idx3-ubyte").write_bytes(content)
+    with pytest.raises(DataError, match="train-images-idx3-ubyte"):
+        load_images(DataOptions(name="idx", path=str(tmp_path)), 28)
+
+
+def test_idx_labels_that_do_not_fit(tmp_path):
+    (tmp_path / "train-images-idx3-ubyte").write_bytes(idx_bytes(np.zeros((4, 28, 28))))
+    (tmp_path / "train-labels-idx1-ubyte").write_bytes(idx_bytes(np.zeros((3,))))
+    with pytest.raises(DataError, match="4 pictures"):
+        load_images(DataOptions(name="idx", path=str(tmp_path)), 28)
+
+
+def test_folder_with_classes(tmp_path):
+    write_pictures(tmp_path / "cat", 3)
+    write_pictures(tmp_path / "ant", 2, suffix=".jpg")
+    images = load_images(folder_options(tmp_path), 28)
+    assert images.class_names == ["ant", "cat"]
+    assert images.labels is not None
+    assert images.labels.tolist() == [0, 0, 1, 1, 1]
+
+
+def test_folder_without_classes_colour_and_transparency(tmp_path):
+    white = np.full((28, 28, 4), 255, np.uint8)
+    white[:, :14, 3] = 0  # the left half is transparent
+    Image.fromarray(white, "RGBA").save(tmp_path / "a.png")
+    Image.fromarray(white[..., :3]).save(tmp_path / "b.png")
+    images = load_images(folder_options(tmp_path), 28)
+    assert images.labels is None
+    assert images.images[0, 0, :, :14].max() == 0
+    assert images.images[0, 0, :, 14:].min() == 1
+    assert images.images[1].min() == 1
+
+
+def test_several_sizes_are_an_error_that_tells_the_way_out(tmp_path):
+    write_pictures(tmp_path, 1)
+    Image.new("L", (40, 20)).save(tmp_path / "wide.png")
+    with pytest.raises(DataError, match=r"28x28.*40x20.*--data\.resize true"):
+        load_images(folder_options(tmp_path), 28)
+    assert load_images(folder_options(tmp_path, resize=True), 28).images.shape == (2, 1, 28, 28)
+
+
+def test_resize_shows_the_whole_picture(tmp_path):
+    for name in ("a", "b"):
+        Image.new("L", (40, 20), 255).save(tmp_path / f"{name}.png")
+    picture = load_images(folder_options(tmp_path, resize=True), 28).images[0, 0]
+    assert picture[14].min() == 1  # full width
+    assert picture[:6].max() == 0  # black above
+
+
+def test_bad_folders(tmp_path):
+    with pytest.raises(DataError, match="no such folder"):
+        load_images(folder_options(tmp_path / "nothing"), 28)
+    with pytest.raises(DataError, match="no pictures"):
+        load_images(folder_options(tmp_path), 28)
+    (tmp_path / "broken.png").write_bytes(b"not a picture")
+    with pytest.raises(DataError, match=r"broken\.png: not a readable picture"):
+        load_images(folder_options(tmp_path), 28)
+    (tmp_path / "broken.png").unlink()
+    write_pictures(tmp_path, 1)
+    with pytest.raises(DataError, match="1 pictures"):
+        load_images(folder_options(tmp_path), 28)
+
+
+def test_a_failed_download_says_what_to_do_offline(tmp_path, monkeypatch):
+    from torchvision import datasets
+
+    def offline(self):
+        raise RuntimeError("Error downloading train-images-idx3-ubyte.gz")
+
+    monkeypatch.setattr(datasets.MNIST, "download", offline)
+    with pytest.raises(DataError, match=r"--data\.name idx --data\.path FOLDER.*mnist_5k"):
+        load_images(DataOptions(name="mnist", path=str(tmp_path)), 28)
+
+
+@pytest.mark.parametrize("name", ["mnist", "fashion_mnist", "kmnist"])
+def test_torchvision_sources_read_what_was_downloaded(tmp_path, monkeypatch, name):
+    from torchvision import datasets
+
+    kind = {"mnist": "MNIST", "fashion_mnist": "FashionMNIST", "kmnist": "KMNIST"}[name]
+    raw = tmp_path / kind / "raw"
+    raw.mkdir(parents=True)
+    pictures = np.arange(4 * 28 * 28).reshape(4, 28, 28) % 256
+    for part, count in (("train", 4), ("t10k", 2)):
+        (raw / f"{part}-images-idx3-ubyte").write_bytes(idx_bytes(pictures[:count]))
+        (raw / f"{part}-labels-idx1-ubyte").write_bytes(idx_bytes(np.arange(count)))
+    monkeypatch.setattr(datasets.MNIST, "download", lambda self: None)
+    options = DataOptions(name=name, path=str(tmp_path))
+    training = load_images(options, 28)
+    assert torch.equal(training.images[2, 0], torch.tensor(pictures[2] % 256, dtype=torch.float32) / 255)
+    assert training.labels is not None
+    assert training.labels.tolist() == [0, 1, 2, 3]
+    assert len(training.class_names) == 10
+    assert len(load_images(options, 28, "held_out").images) == 2
+
+
+@pytest.mark.parametrize(("key", "value"), [("held_out", 1.0), ("held_out", -0.1), ("limit", 1)])
+def test_bad_options_name_the_key(key, value):
+    with pytest.raises(DataError, match=rf"data\.{key}=.*allowed"):
+        DataOptions(**{key: value})
+
+
+@pytest.mark.parametrize("name", ["images", "idx"])
+def test_a_folder_is_needed(name):
+    with pytest.raises(DataError, match=r"data\.path"):
+        DataOptions(name=name)

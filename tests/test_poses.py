@@ -1,0 +1,91 @@
+"""Euler angles and the distributions of rotations."""
+
+import math
+
+import pytest
+import torch
+
+from mnist3d.poses import PoseOptions, euler_matrix, sample_rotations, turntable
+
+
+def rotation_about(axis: int, angle: float) -> torch.Tensor:
+    """An elementary rotation written out by hand: the oracle."""
+    c, s = math.cos(angle), math.sin(angle)
+    matrices = [
+        [[1, 0, 0], [0, c, -s], [0, s, c]],
+        [[c, 0, s], [0, 1, 0], [-s, 0, c]],
+        [[c, -s, 0], [s, c, 0], [0, 0, 1]],
+    ]
+    return torch.tensor(matrices[axis], dtype=torch.float64)
+
+
+def test_euler_matrix_is_rx_ry_rz():
+    a, b, c = 0.4, -1.3, 2.2
+    expected = rotation_about(0, a) @ rotation_about(1, b) @ rotation_about(2, c)
+    assert torch.allclose(euler_matrix(torch.tensor([a, b, c], dtype=torch.float64)), expected, atol=1e-14)
+
+
+def test_euler_matrix_keeps_leading_axes_and_has_gradients():
+    angles = torch.randn(2, 3, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    assert euler_matrix(angles).shape == (2, 3, 3, 3)
+    assert torch.autograd.gradcheck(euler_matrix, angles)
+
+
+def test_euler_matrix_refuses_two_angles():
+    with pytest.raises(ValueError, match="3 angles"):
+        euler_matrix(torch.zeros(4, 2))
+
+
+def test_the_second_chart_looks_along_the_same_axis_upside_down():
+    a, b = 0.3, 0.8
+    first = euler_matrix(torch.tensor([a, b, 0.0], dtype=torch.float64))
+    second = euler_matrix(torch.tensor([math.pi - a, math.pi + b, 0.0], dtype=torch.float64))
+    half_turn = torch.diag(torch.tensor([-1.0, -1.0, 1.0], dtype=torch.float64))
+    assert torch.allclose(second, half_turn @ first, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["euler_normal", "sphere", "ring", "so3"])
+def test_every_distribution_gives_proper_rotations_from_the_generator_alone(name):
+    options = PoseOptions(name=name)
+    first = sample_rotations(64, torch.Generator().manual_seed(3), options)
+    again = sample_rotations(64, torch.Generator().manual_seed(3), options)
+    other = sample_rotations(64, torch.Generator().manual_seed(4), options)
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+    assert torch.allclose(first @ first.mT, torch.eye(3).expand(64, 3, 3), atol=1e-5)
+    assert torch.allclose(torch.linalg.det(first), torch.ones(64), atol=1e-5)
+    assert sample_rotations(0, torch.Generator(), options).shape == (0, 3, 3)
+
+
+def test_share_of_upside_down_views_of_the_seeds_law():
+    """P(|a| > pi/2) of a standard normal: 11.6 %, the figure docs/conventions.md gives."""
+    rotations = sample_rotations(40_000, torch.Generator().manual_seed(0))
+    share = (rotations[:, 1, 1] < 0).double().mean().item()
+    assert abs(share - math.erfc(math.pi / 2 / math.sqrt(2))) < 0.005  # three standard errors of 40,000 draws
+
+
+@pytest.mark.parametrize("name", ["sphere", "so3"])
+def test_directions_are_uniform_on_the_sphere(name):
+    directions = sample_rotations(40_000, torch.Generator().manual_seed(0), PoseOptions(name=name))[:, 2]
+    # The mean is 0 and the second moment 1/3 along every axis; 0.015 is over four standard errors.
+    assert directions.mean(dim=0).abs().max() < 0.015
+    assert (directions.mT @ directions / 40_000 - torch.eye(3) / 3).abs().max() < 0.015
+
+
+def test_sphere_and_ring_are_upright():
+    for name in ("sphere", "ring"):
+        rotations = sample_rotations(200, torch.Generator().manual_seed(0), PoseOptions(name=name))
+        assert (rotations[:, 0, 1].abs() < 1e-6).all()  # the picture's right stays level
+        assert name == "ring" or (rotations[:, 1, 1] >= -1e-6).all()  # its down points down
+
+
+def test_turntable_starts_at_the_front_and_steps_evenly():
+    views = turntable(4)
+    assert torch.allclose(views[0], torch.eye(3), atol=1e-6)
+    assert torch.allclose(views[1] @ views[1], views[2], atol=1e-6)
+
+
+@pytest.mark.parametrize(("key", "value"), [("elevation_spread", -0.1), ("elevation_spread", 2.0)])
+def test_bad_options_name_the_key(key, value):
+    with pytest.raises(ValueError, match=rf"poses\.{key}=.*allowed"):
+        PoseOptions(**{key: value})

@@ -1,0 +1,245 @@
+"""The image formation against closed forms, symmetries and pixels computed by hand."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from mnist3d import AbsorptionRenderer, Volume, VoxelGrid, euler_matrix
+from mnist3d.poses import turntable
+
+
+class Analytic(Volume):
+    """A field given by two functions of the points."""
+
+    def __init__(self, attenuation, absorbance):
+        super().__init__()
+        self.functions = (attenuation, absorbance)
+        self.unused = nn.Parameter(torch.zeros(()))
+
+    def forward(self, points):
+        return self.functions[0](points), self.functions[1](points)
+
+
+def constant(value):
+    return lambda points: torch.full_like(points[..., 0], value)
+
+
+def pixel_radius_squared(size):
+    centre = (2 * torch.arange(size, dtype=torch.float64) + 1) / size - 1
+    return centre[:, None] ** 2 + centre[None, :] ** 2
+
+
+IDENTITY = torch.eye(3, dtype=torch.float64)
+
+
+def test_empty_volume_is_black():
+    picture = AbsorptionRenderer(9)(Analytic(constant(0.0), constant(0.3)), IDENTITY)
+    assert picture.shape == (1, 1, 9, 9)
+    assert (picture == 0).all()
+
+
+@pytest.mark.parametrize("samples", [1, 7, 64])
+def test_uniform_ball(samples):
+    """1 - exp(-mu L), L the chord, times 1 - absorbance: exact at any step, for steps are clipped to the ball."""
+    mu, absorbance = 1.7, 0.25
+    picture = AbsorptionRenderer(16, samples)(Analytic(constant(mu), constant(absorbance)), IDENTITY)[0, 0]
+    chord = 2 * (1 - pixel_radius_squared(16)).clamp_min(0).sqrt()
+    assert torch.allclose(picture, (1 - absorbance) * (1 - torch.exp(-mu * chord)), atol=1e-12)
+
+
+def slab(low, high, value):
+    return lambda p: value * ((p[..., 2] >= low) & (p[..., 2] < high)).to(p.dtype)
+
+
+def test_uniform_slab():
+    """A slab across the ray, edges on step borders: 1 - exp(-mu L) times 1 - absorbance in the centre."""
+    picture = AbsorptionRenderer(5, 40)(Analytic(slab(-0.5, 0.25, 3.0), constant(0.4)), IDENTITY)[0, 0]
+    assert picture[2, 2].item() == pytest.approx(0.6 * (1 - math.exp(-3.0 * 0.75)), abs=1e-12)
+
+
+def test_two_slabs_the_nearer_hides_the_farther():
+    def attenuation(p):
+        return slab(-0.5, -0.25, 2.0)(p) + slab(0.5, 0.75, 5.0)(p)
+
+    def absorbance(p):
+        return 1.0 - 0.9 * (p[..., 2] >= 0).to(p.dtype)  # dark in front, bright behind
+
+    volume = Analytic(attenuation, absorbance)
+    front = AbsorptionRenderer(5, 40)(volume, IDENTITY)[0, 0, 2, 2].item()
+    behind = AbsorptionRenderer(5, 40)(volume, turntable(2)[1].double())[0, 0, 2, 2].item()
+    bright = 0.9 * (1 - math.exp(-5.0 * 0.25))
+    assert front == pytest.approx(math.exp(-2.0 * 0.25) * bright, abs=1e-12)
+    assert behind == pytest.approx(bright, abs=1e-9)  # float32 turntable angles: sin(pi) is not quite 0
+
+
+def smooth_attenuation(p):
+    x, y, z = p.unbind(-1)
+    return (
+        2.0 * torch.exp(-3 * ((x - 0.1) ** 2 + 2 * (y + 0.2) ** 2 + (z - 0.15) ** 2)) * (1 - p.square().sum(-1)).relu()
+    )
+
+
+def smooth_absorbance(p):
+    return torch.sigmoid(2 * p[..., 0] - p[..., 1] + 3 * p[..., 2])
+
+
+def test_halving_the_step_converges_with_second_order():
+    """The midpoint rule's error falls fourfold; 3.5 leaves room for the next order."""
+    rotation = euler_matrix(torch.tensor([0.4, 0.9, -0.3], dtype=torch.float64))
+    volume = Analytic(smooth_attenuation, smooth_absorbance)
+    fine = AbsorptionRenderer(12, 1024)(volume, rotation)
+    errors = [(AbsorptionRenderer(12, n)(volume, rotation) - fine).abs().max().item() for n in (16, 32, 64)]
+    assert errors[0] / errors[1] > 3.5
+    assert errors[1] / errors[2] > 3.5
+
+
+def test_dense_grid_converges_to_the_field_it_samples():
+    """Grid and step refined together: interpolating one step's opacity is first order in the step."""
+    rotation = euler_matrix(torch.tensor([0.4, 0.9, -0.3], dtype=torch.float64))
+    truth = AbsorptionRenderer(12, 512)(Analytic(smooth_attenuation, smooth_absorbance), rotation)
+    errors = []
+    for n in (16, 32, 64):
+        centre = (2 * torch.arange(n, dtype=torch.float64) + 1) / n - 1
+        z, y, x = torch.meshgrid(centre, centre, centre, indexing="ij")
+        points = torch.stack([x, y, z], dim=-1)
+        grid = VoxelGrid.from_array(torch.stack([smooth_attenuation(points), smooth_absorbance(points)])).double()
+        errors.append((AbsorptionRenderer(12, n)(grid, rotation) - truth).abs().max().item())
+    assert errors[0] > 1.7 * errors[1] > 1.7 * 1.7 * errors[2]
+    assert errors[2] < 2e-3
+
+
+def test_grid_and_its_own_field_agree():
+    """The kernel and the point query are two ways to the same picture; they meet as the step shrinks."""
+    generator = torch.Generator().manual_seed(0)
+    grid = VoxelGrid.from_array(torch.rand(2, 6, 7, 5, generator=generator)).double()
+    field = Analytic(lambda p: grid(p)[0], lambda p: grid(p)[1])
+    rotation = euler_matrix(torch.tensor([1.0, -0.4, 0.2], dtype=torch.float64))
+    difference = AbsorptionRenderer(8, 2000)(grid, rotation) - AbsorptionRenderer(8, 2000)(field, rotation)
+    assert difference.abs().max() < 2e-4
+
+
+def test_opposite_views_mirror_when_absorbance_is_uniform():
+    generator = torch.Generator().manual_seed(0)
+    array = torch.rand(2, 8, 8, 8, generator=generator, dtype=torch.float64)
+    array[1] = 0.35
+    front, back = AbsorptionRenderer(10, 16)(VoxelGrid.from_array(array).double(), turntable(2).double())
+    assert torch.allclose(front, back.flip(-1), atol=1e-6)  # sin(pi) in float32
+    array[1] = torch.rand(8, 8, 8, generator=generator, dtype=torch.float64)
+    front, back = AbsorptionRenderer(10, 16)(VoxelGrid.from_array(array).double(), turntable(2).double())
+    assert not torch.allclose(front, back.flip(-1), atol=1e-2)
+
+
+def test_asymmetric_phantom_fixes_every_axis_and_sign():
+    """Three opaque voxels of 5^3, each on its own axis; brightness tells them apart. Pixels computed by hand."""
+    array = torch.zeros(2, 5, 5, 5)
+    for (z, y, x), brightness in {(2, 2, 4): 1.0, (2, 1, 2): 0.5, (1, 2, 2): 0.25}.items():
+        array[0, z, y, x] = 1e4
+        array[1, z, y, x] = 1 - brightness
+    volume = VoxelGrid.from_array(array)
+    render = AbsorptionRenderer(5, 5)  # pixel centres are voxel centres, samples too
+
+    def pixels(*angles):
+        picture = render(volume, euler_matrix(torch.tensor(angles)))[0, 0]
+        rounded = (picture * 4).round() / 4
+        return {(row, column): rounded[row, column].item() for row, column in rounded.nonzero().tolist()}
+
+    # +x voxel right of the centre, the y = -0.4 voxel above it, the z = -0.4 voxel in the centre.
+    assert pixels(0.0, 0.0, 0.0) == {(2, 4): 1.0, (1, 2): 0.5, (2, 2): 0.25}
+    # Ry(90 deg): camera x = world z, camera z = -world x: the +x voxel comes to the front and centre.
+    assert pixels(0.0, math.pi / 2, 0.0) == {(2, 2): 1.0, (1, 2): 0.5, (2, 1): 0.25}
+    # Rx(90 deg): camera y = -world z, camera z = world y: the z = -0.4 voxel moves down, y = -0.4 to the front.
+    assert pixels(math.pi / 2, 0.0, 0.0) == {(2, 4): 1.0, (2, 2): 0.5, (3, 2): 0.25}
+    # Rz(90 deg): camera x = -world y, camera y = world x.
+    assert pixels(0.0, 0.0, math.pi / 2) == {(4, 2): 1.0, (2, 3): 0.5, (2, 2): 0.25}
+
+
+def test_gradcheck_of_grid_and_rotation():
+    generator = torch.Generator().manual_seed(1)
+    volume = VoxelGrid(resolution=[4, 3, 5]).double()
+    rotation = euler_matrix(torch.randn(2, 3, generator=generator, dtype=torch.float64)).requires_grad_()
+    render = AbsorptionRenderer(4, 5)
+
+    def picture(rotation, *levels):
+        return torch.func.functional_call(
+            _Rendering(volume, render), {f"volume.levels.{k}": level for k, level in enumerate(levels)}, (rotation,)
+        )
+
+    levels = [level.detach().clone().requires_grad_() for level in volume.levels]
+    assert torch.autograd.gradcheck(picture, (rotation, *levels))
+
+
+class _Rendering(nn.Module):
+    def __init__(self, volume, renderer):
+        super().__init__()
+        self.volume, self.renderer = volume, renderer
+
+    def forward(self, rotation):
+        return self.renderer(self.volume, rotation)
+
+
+def test_gradcheck_of_a_field_in_the_rotation():
+    volume = Analytic(smooth_attenuation, smooth_absorbance)
+    rotation = euler_matrix(torch.tensor([[0.2, 0.5, -0.7]], dtype=torch.float64)).requires_grad_()
+    assert torch.autograd.gradcheck(lambda r: AbsorptionRenderer(4, 6)(volume, r), rotation)
+
+
+@pytest.mark.parametrize("attenuation", [0.0, 1e4])
+def test_extreme_attenuation_keeps_range_and_gradients_finite(attenuation):
+    array = torch.full((2, 6, 6, 6), 0.5)
+    array[0] = attenuation
+    volume = VoxelGrid.from_array(array)
+    rotation = turntable(3).requires_grad_()
+    picture = AbsorptionRenderer(9)(volume, rotation)
+    picture.sum().backward()
+    assert picture.min() >= 0
+    assert picture.max() <= 1
+    assert all(weight.grad is not None and weight.grad.isfinite().all() for weight in volume.parameters())
+    assert rotation.grad is not None
+    assert rotation.grad.isfinite().all()
+
+
+def test_picture_never_passes_one_and_keeps_its_gradient_there():
+    array = torch.zeros(2, 8, 8, 8)
+    array[0] = 30.0
+    volume = VoxelGrid.from_array(array)
+    picture = AbsorptionRenderer(28, 32)(volume, turntable(8))
+    assert picture.max() <= 1.0
+    picture.sum().backward()
+    gradient = volume.levels[0].grad
+    assert gradient is not None
+    assert gradient.isfinite().all()
+    assert gradient[0].abs().sum() > 0
+
+
+def test_picture_does_not_depend_on_the_resolution_of_a_uniform_grid():
+    pictures = [
+        AbsorptionRenderer(12, 32)(VoxelGrid.from_array(torch.full((2, n, n, n), 0.5)), torch.eye(3))
+        for n in (2, 9, 32)
+    ]
+    assert torch.allclose(pictures[0], pictures[1], atol=1e-6)
+    assert torch.allclose(pictures[0], pictures[2], atol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(3,), (2, 3), (1, 1, 3, 3), (4, 4)])
+def test_bad_rotation_says_its_shape(shape):
+    with pytest.raises(ValueError, match=r"rotation has shape .* must be \(3, 3\) or \(B, 3, 3\)"):
+        AbsorptionRenderer(4)(VoxelGrid(2), torch.zeros(shape))
+
+
+def test_no_views_give_no_pictures():
+    assert AbsorptionRenderer(4)(VoxelGrid(2), torch.zeros(0, 3, 3)).shape == (0, 1, 4, 4)
+    field = Analytic(constant(1.0), constant(0.0))
+    assert AbsorptionRenderer(4)(field, torch.zeros(0, 3, 3)).shape == (0, 1, 4, 4)
+
+
+@pytest.mark.parametrize(("size", "samples"), [(0, None), (28, 0), (5000, None), (28, 9999)])
+def test_options_out_of_range(size, samples):
+    with pytest.raises(ValueError, match="allowed are 1 to 4096"):
+        AbsorptionRenderer(size, samples)
+
+
+def test_an_unknown_implementation_is_named():
+    with pytest.raises(ValueError, match="impl='fastest'"):
+        AbsorptionRenderer(4, impl="fastest")(VoxelGrid(2), torch.eye(3))

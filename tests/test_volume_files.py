@@ -1,0 +1,115 @@
+"""What people share: a file that rebuilds the volume and cannot carry code."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from mnist3d import Volume, VoxelGrid
+from mnist3d.volumes import VolumeFileError, load_volume, read_description, volume_bytes
+
+
+class Sphere(Volume):
+    """A third-party backend, as small as one can be."""
+
+    def __init__(self, radius: float = 0.5):
+        super().__init__()
+        self.radius = torch.nn.Parameter(torch.tensor(radius))
+
+    def forward(self, points):
+        return (points.norm(dim=-1) < self.radius).to(points.dtype), torch.zeros_like(points[..., 0])
+
+
+@pytest.fixture
+def saved(tmp_path):
+    path = tmp_path / "volume.safetensors"
+    path.write_bytes(volume_bytes(VoxelGrid(6, pyramid=[0.5]), {"step": 12}))
+    return path
+
+
+def rewrite(path, **changes):
+    """The same file with some of its description changed."""
+    description = {**read_description(path), **changes}
+    save_file(load_file(path), path, metadata={"mnist3d": json.dumps(description)})
+
+
+def test_round_trip_is_exact(tmp_path):
+    volume = VoxelGrid([3, 4, 5], pyramid=[0.5])
+    path = tmp_path / "volume.safetensors"
+    path.write_bytes(volume_bytes(volume, {"step": 12}))
+    again = load_volume(path)
+    assert torch.equal(again.dense(), volume.dense())
+    assert again.init_args == volume.init_args
+    description = read_description(path)
+    assert description["class_path"] == "mnist3d.volumes.VoxelGrid"
+    assert description["step"] == 12
+
+
+def test_values_at_the_border_of_their_range_survive(tmp_path):
+    volume = VoxelGrid.from_array(torch.zeros(2, 2, 2, 2))  # raw -inf
+    path = tmp_path / "volume.safetensors"
+    path.write_bytes(volume_bytes(volume))
+    assert torch.equal(load_volume(path).dense(), volume.dense())
+
+
+def test_another_packages_class_needs_trust(tmp_path):
+    path = tmp_path / "sphere.safetensors"
+    path.write_bytes(volume_bytes(Sphere(0.25)))
+    with pytest.raises(VolumeFileError, match=r"Sphere, which mnist3d does not contain.*trust"):
+        load_volume(path)
+    again = load_volume(path, trusted=[Sphere])
+    assert isinstance(again, Sphere)
+    assert again.radius.item() == 0.25
+
+
+@pytest.mark.parametrize("name", ["os.system", "mnist3d.volumes.Volume", "mnist3d.volumes.os", "torch.nn.Linear", "x"])
+def test_a_file_never_causes_an_import(saved, name):
+    rewrite(saved, class_path=name)
+    with pytest.raises(VolumeFileError, match="does not contain"):
+        load_volume(saved)
+
+
+def test_a_few_bytes_cannot_ask_for_gigabytes(saved):
+    init_args = {**read_description(saved)["init_args"], "resolution": 1024}
+    rewrite(saved, init_args=init_args)
+    with pytest.raises(VolumeFileError, match="do not fit"):
+        load_volume(saved)
+
+
+def test_unknown_arguments_newer_formats_and_nan(saved):
+    rewrite(saved, init_args={"colour": "red"})
+    with pytest.raises(VolumeFileError, match="colour"):
+        load_volume(saved)
+    rewrite(saved, format_version=99)
+    with pytest.raises(VolumeFileError, match="format version 99"):
+        load_volume(saved)
+    volume = VoxelGrid(4)
+    with torch.no_grad():
+        volume.levels[0].fill_(float("nan"))
+    saved.write_bytes(volume_bytes(volume))
+    with pytest.raises(VolumeFileError, match="not a number"):
+        load_volume(saved)
+
+
+@pytest.mark.parametrize("content", [b"", b"abc", b"\x00" * 64])
+def test_damaged_files(tmp_path, content):
+    path = tmp_path / "volume.safetensors"
+    path.write_bytes(content)
+    with pytest.raises(VolumeFileError, match="damaged"):
+        load_volume(path)
+
+
+def test_cut_short_and_missing(saved, tmp_path):
+    saved.write_bytes(saved.read_bytes()[:-10])
+    with pytest.raises(VolumeFileError, match="damaged"):
+        load_volume(saved)
+    with pytest.raises(VolumeFileError, match="no such volume file"):
+        load_volume(tmp_path / "nothing.safetensors")
+
+
+def test_a_safetensors_of_somebody_else(tmp_path):
+    path = tmp_path / "other.safetensors"
+    save_file({"weight": torch.zeros(3)}, path)
+    with pytest.raises(VolumeFileError, match="not a volume file"):
+        load_volume(path)
