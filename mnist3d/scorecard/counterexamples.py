@@ -85,8 +85,7 @@ class Counterexamples:
         self.pictures, self.labels = pictures[chosen], labels[chosen]
         self.real = _comparable(self.pictures)
         self.near = self._near()
-        pools = [self._changed(TURNS), self._changed(HALVES), self._broken(generator)]
-        pools += [self._overlapped(generator), self._joined(generator)]
+        pools = [self._changed(TURNS), self._changed(HALVES), self._broken(generator), self._overlapped(generator)]
         self.kinds: list[Callable[[int, Generator], Pictures]] = [self._shuffled, self._speckled, self._blobs]
         self.kinds += [self._blanks, self._noise]
         for pool in (pools[0], *pools):  # turned ones twice: a mirrored view is the likeliest failure
@@ -124,28 +123,16 @@ class Counterexamples:
                     far.append(changed[own & ~is_near])
         return torch.cat(far)
 
-    def _pairs(self, generator: Generator) -> tuple[Pictures, Pictures]:
-        """Pictures and as many others, of different classes where there are several."""
+    def _overlapped(self, generator: Generator) -> Pictures:
+        """Two of different classes at once, one over the other or their ghostly mean: a view between two digits."""
         count = 2 * len(self.pictures)
         first, second = _pick(len(self.pictures), generator, count), _pick(len(self.pictures), generator, count)
         differ = self.labels[first] != self.labels[second]
-        return self.pictures[first[differ]], self.pictures[second[differ]]
-
-    def _overlapped(self, generator: Generator) -> Pictures:
-        """Two of different classes at once, one over the other or their ghostly mean: a view between two digits."""
-        one, other = self._pairs(generator)
+        one, other = self.pictures[first[differ]], self.pictures[second[differ]]
         share = _uniform(0.42, 0.58, generator, len(one), 1, 1, 1)
         ghost = (1.5 * (share * one + (1.0 - share) * other)).clamp_max(1.0)
         both = torch.where(_chance(0.5, generator, len(one)), torch.maximum(one, other), ghost)
         return both[~self._is_near(both)]
-
-    def _joined(self, generator: Generator) -> Pictures:
-        """One half of a picture and the other half of another, beside or above each other."""
-        one, other = self._pairs(generator)
-        beside = _half(3, True)(one) + _half(3, False)(other)
-        above = _half(2, True)(one) + _half(2, False)(other)
-        joined = torch.where(_chance(0.5, generator, len(one)), beside, above)
-        return joined[~self._is_near(joined)]
 
     def _broken(self, generator: Generator) -> Pictures:
         """Scattered fragments: a picture of which a random field has eaten more than a third."""

@@ -27,11 +27,12 @@ RECIPE = 1  # raise it with every change that changes what the judges say: older
 JUDGE_SIZE = 28  # pixels: pictures of another size are resampled, so that judging costs the same everywhere
 FEATURES = 64  # of each judge's last hidden layer
 STEPS = 500
-REAL_BATCH, OTHER_BATCH = 56, 40
+REAL_BATCH, OTHER_BATCH = 60, 36
 LEARNING_RATE = 3e-3
 AVERAGE_DECAY = 0.985  # of the averaged weights, a step
 LEGIBLE, CLEAN = 0.5, 0.9  # both judges' probability of one class above this
 CLUSTERS = 10  # pseudo-classes of unlabelled pictures, which only shape the features
+ZOOMS = (0.92, 1.0, 1.1)  # a judge's verdict is its mean over three sizes of the picture, which steadies it
 CHUNK = 256  # pictures judged at once: what fits a core's cache
 
 log = logging.getLogger(__name__)
@@ -88,9 +89,13 @@ class Judges:
         pictures = _judged_size(pictures.detach().float().cpu())
         probabilities, features = [], []
         for network in self.networks:
-            parts = [network(part) for part in pictures.split(CHUNK)]
-            probabilities.append(torch.cat([logits for logits, _ in parts]).softmax(dim=1)[:, :-1])
-            features.append(torch.cat([feature for _, feature in parts]) / network.get_buffer("spread"))
+            verdicts, hidden = [], []
+            for part in pictures.split(CHUNK):
+                logits, seen = zip(*(network(_zoomed(part, zoom)) for zoom in ZOOMS), strict=True)
+                verdicts.append(torch.stack(logits).softmax(dim=2).mean(dim=0))
+                hidden.append(seen[ZOOMS.index(1.0)] / network.get_buffer("spread"))
+            probabilities.append(torch.cat(verdicts)[:, :-1])  # without the class "none"
+            features.append(torch.cat(hidden))
         stacked = torch.stack(probabilities)
         best, label = stacked.max(dim=2)
         confidence = best.amin(dim=0) * (label[0] == label[1])
@@ -266,6 +271,16 @@ def _judged_size(pictures: Tensor) -> Tensor:
     if pictures.shape[-2:] == (JUDGE_SIZE, JUDGE_SIZE):
         return pictures
     return F.interpolate(pictures, (JUDGE_SIZE, JUDGE_SIZE), mode="bilinear", antialias=True).clamp(0.0, 1.0)
+
+
+def _zoomed(pictures: Float[Tensor, "N 1 H W"], zoom: float) -> Float[Tensor, "N 1 H W"]:
+    """The middle of the pictures, `zoom` of their width and height, as large as before."""
+    if zoom == 1.0:
+        return pictures
+    affine = zoom * torch.eye(2, 3).expand(len(pictures), 2, 3)
+    return F.grid_sample(
+        pictures, F.affine_grid(affine, list(pictures.shape), align_corners=False), align_corners=False
+    )
 
 
 def _clusters(images: Float[Tensor, "N 1 H W"]) -> Int[Tensor, " N"]:
