@@ -28,6 +28,9 @@ class LossOptions:
         penalty: Weight (gamma) of the gradient penalties R1 and R2 on the discriminator, >= 0.
         penalty_every: Steps between penalties, each then weighted by this number, at least 1.
         diversity: Weight of the class diversity term on the volume, >= 0; needs labels.
+        nearest: Weight, at the end of the run, of the mean absolute difference between a view and the nearest
+            real picture of the class that the discriminator reads in it, >= 0; 0 leaves a pure GAN.
+        nearest_from: Share of the run at which that pull begins to grow from 0, linearly, [0, 1).
     """
 
     adversarial: AdversarialName = "relativistic"
@@ -35,17 +38,25 @@ class LossOptions:
     penalty: float = 1.0
     penalty_every: int = 4
     diversity: float = 0.3
+    nearest: float = 20.0
+    nearest_from: float = 0.3
 
     def __post_init__(self) -> None:
         if self.adversarial not in get_args(AdversarialName):
             raise ValueError(
                 f"losses.adversarial={self.adversarial!r}: allowed are {', '.join(get_args(AdversarialName))}"
             )
-        for name in ("classification", "penalty", "diversity"):
+        for name in ("classification", "penalty", "diversity", "nearest"):
             if not 0.0 <= getattr(self, name) < float("inf"):
                 raise ValueError(f"losses.{name}={getattr(self, name)}: allowed are weights >= 0")
         if self.penalty_every < 1:
             raise ValueError(f"losses.penalty_every={self.penalty_every}: allowed are steps from 1")
+        if not 0.0 <= self.nearest_from < 1.0:
+            raise ValueError(f"losses.nearest_from={self.nearest_from}: allowed are shares from 0 to below 1")
+
+    def nearest_weight(self, share: float) -> float:
+        """Weight of the pull towards the nearest real pictures when a share of the run is done."""
+        return self.nearest * max(0.0, share - self.nearest_from) / (1.0 - self.nearest_from)
 
 
 def relativistic_discriminator_loss(real: Scores, rendered: Scores) -> Scalar:

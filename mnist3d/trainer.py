@@ -18,6 +18,7 @@ from torch import Tensor
 
 from .datasets import ImageSet
 from .discriminator import Discriminator, DiscriminatorOptions, random_shift
+from .exemplars import Exemplars
 from .losses import ADVERSARIAL_LOSSES, LossOptions, class_diversity_loss, gradient_penalty
 from .poses import PoseOptions, sample_rotations
 from .renderer import AbsorptionRenderer
@@ -103,6 +104,7 @@ class StepReport:
         penalty: R1 + R2 of the last step that computed it.
         volume_loss: adversarial part.
         diversity_loss: class diversity term before its weight; 0 without labels.
+        nearest_loss: mean absolute difference to the nearest real pictures before its weight; 0 while that is 0.
         class_shares: how often the class head sees each class in this step's views; empty without labels.
         mean_brightness: of the views.
     """
@@ -114,6 +116,7 @@ class StepReport:
     penalty: float
     volume_loss: float
     diversity_loss: float
+    nearest_loss: float
     class_shares: list[float]
     mean_brightness: float
 
@@ -164,6 +167,7 @@ class Trainer:
         self.images = images.images.to(self.device)
         self.labels = None if images.labels is None else images.labels.to(self.device)
         self.class_names = images.class_names
+        self.exemplars = Exemplars(self.images, self.labels)
         self.discriminator = Discriminator(
             self.images.shape[-1], len(images.class_names) if images.labels is not None else 0, discriminator
         ).to(self.device)
@@ -208,7 +212,7 @@ class Trainer:
         rotations = sample_rotations(self.options.views, self.generator, self.poses).to(self.device)
         views = self.renderer(self.volume, rotations)
         discriminator_loss, classification_loss = self._teach_discriminator(reals, labels, views.detach())
-        volume_loss, diversity_loss, logits = self._move_volume(reals, views)
+        volume_loss, diversity_loss, nearest_loss, logits = self._move_volume(reals, views, share)
         self.steps_done += 1
         self._average()
         counts = torch.bincount(logits.argmax(dim=1), minlength=logits.shape[1]) if logits.shape[1] else logits[0]
@@ -220,6 +224,7 @@ class Trainer:
             penalty=self.last_penalty,
             volume_loss=volume_loss,
             diversity_loss=diversity_loss,
+            nearest_loss=nearest_loss,
             class_shares=(counts / max(len(logits), 1)).tolist(),
             mean_brightness=views.detach().mean().item(),
         )
@@ -264,8 +269,8 @@ class Trainer:
         return adversarial.item(), classification.item()
 
     def _move_volume(
-        self, reals: Float[Tensor, "B 1 H W"], views: Float[Tensor, "B 1 H W"]
-    ) -> tuple[float, float, Float[Tensor, "B K"]]:
+        self, reals: Float[Tensor, "B 1 H W"], views: Float[Tensor, "B 1 H W"], share: float
+    ) -> tuple[float, float, float, Float[Tensor, "B K"]]:
         options = self.losses
         self.discriminator.requires_grad_(False)
         with torch.no_grad():
@@ -273,14 +278,18 @@ class Trainer:
         score, logits = self.discriminator(random_shift(views, self.options.max_shift, self.generator))
         self.discriminator.requires_grad_(True)
         adversarial = ADVERSARIAL_LOSSES[options.adversarial][1](real_score, score)
-        loss, diversity = adversarial, adversarial.new_zeros(())
+        loss, diversity, nearest = adversarial, adversarial.new_zeros(()), adversarial.new_zeros(())
         if logits.shape[1] and options.diversity > 0:
             diversity = class_diversity_loss(logits)
             loss = loss + options.diversity * diversity
+        if (weight := options.nearest_weight(share)) > 0:
+            targets = self.exemplars.nearest(views.detach(), logits.argmax(dim=1) if logits.shape[1] else None)
+            nearest = (views - targets).abs().mean()
+            loss = loss + weight * nearest
         self.volume_optimiser.zero_grad(set_to_none=True)
         loss.backward()
         self.volume_optimiser.step()
-        return adversarial.item(), diversity.item(), logits.detach()
+        return adversarial.item(), diversity.item(), nearest.item(), logits.detach()
 
     @torch.no_grad()
     def _average(self) -> None:

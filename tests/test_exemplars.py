@@ -1,0 +1,44 @@
+"""Looking up the nearest real picture."""
+
+import torch
+
+from mnist3d import exemplars
+from mnist3d.exemplars import Exemplars, blur
+
+
+def pictures(count, seed=0):
+    return torch.rand(count, 1, 6, 6, generator=torch.Generator().manual_seed(seed))
+
+
+def brute_force(views, images, labels, classes):
+    """The definition, one pair at a time."""
+    chosen = []
+    for view, k in zip(blur(views), classes.tolist(), strict=True):
+        pairs = [
+            ((view - blur(image[None])[0]).square().sum().item(), i) for i, image in enumerate(images) if labels[i] == k
+        ]
+        chosen.append(min(pairs)[1])
+    return images[chosen]
+
+
+def test_nearest_within_the_class_against_brute_force(monkeypatch):
+    images, views = pictures(40), pictures(9, seed=1)
+    labels, classes = torch.arange(40) % 3, torch.arange(9) % 3
+    expected = brute_force(views, images, labels, classes)
+    assert torch.equal(Exemplars(images, labels).nearest(views, classes), expected)
+    monkeypatch.setattr(exemplars, "CANDIDATES_AT_ONCE", 4)
+    assert torch.equal(Exemplars(images, labels).nearest(views, classes), expected)
+
+
+def test_without_classes_or_labels_all_pictures_count():
+    images, views = pictures(20), pictures(4, seed=1)
+    expected = brute_force(views, images, torch.zeros(20), torch.zeros(4))
+    assert torch.equal(Exemplars(images, torch.arange(20) % 2).nearest(views), expected)
+    assert torch.equal(Exemplars(images, None).nearest(views, None), expected)
+
+
+def test_a_real_picture_finds_itself_and_an_empty_class_looks_everywhere():
+    images = pictures(10)
+    labels = torch.tensor([0] * 5 + [2] * 5)
+    assert torch.equal(Exemplars(images, labels).nearest(images, labels), images)
+    assert torch.equal(Exemplars(images, labels).nearest(images[:2], torch.tensor([1, 7])), images[:2])
