@@ -245,7 +245,7 @@ def test_other_sizes_and_numbers_of_classes(tmp_path: Path):
 
 @pytest.mark.parametrize(
     ("count", "labels", "names", "word"),
-    [(1, [0], ["a"], "2 or more"), (3, [0, 0], ["a"], "needs a label"), (3, [0, 1, 2], ["a", "b"], "needs a label")],
+    [(1, [0], ["a"], "2 or more"), (3, [0, 1, 2], ["a", "b"], "needs a label")],
 )
 def test_unfit_pictures_are_refused(count, labels, names, word, tmp_path: Path):
     with pytest.raises(ValueError, match=word):

@@ -26,10 +26,10 @@ from .counterexamples import Counterexamples, blur, wear
 RECIPE = 1  # raise it with every change that changes what the judges say: older caches are then not used
 JUDGE_SIZE = 28  # pixels: pictures of another size are resampled, so that judging costs the same everywhere
 FEATURES = 64  # of each judge's last hidden layer
-STEPS = 500
+STEPS = 450
 REAL_BATCH, OTHER_BATCH = 60, 36
-LEARNING_RATE = 3e-3
-AVERAGE_DECAY = 0.985  # of the averaged weights, a step
+LEARNING_RATE = 4e-3
+AVERAGED_SHARE = 1 / 15  # of the training that the averaged weights remember
 LEGIBLE, CLEAN = 0.5, 0.9  # both judges' probability of one class above this
 CLUSTERS = 10  # pseudo-classes of unlabelled pictures, which only shape the features
 ZOOMS = (0.92, 1.0, 1.1)  # a judge's verdict is its mean over three sizes of the picture, which steadies it
@@ -211,6 +211,7 @@ def _trained(
         averaged.load_state_dict(network.state_dict())
         others = Counterexamples(images, classes, generator)
         optimiser = torch.optim.AdamW(network.parameters(), LEARNING_RATE, weight_decay=0.02)
+        weight = min(1.0, 1.0 / (AVERAGED_SHARE * steps))  # of the newest step in the average
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, LEARNING_RATE, total_steps=steps, pct_start=0.15)
         for _ in range(steps):
             chosen = torch.randint(0, len(images), (REAL_BATCH,), generator=generator)
@@ -222,7 +223,7 @@ def _trained(
             schedule.step()
             with torch.no_grad():
                 for mean, now in zip(averaged.state_dict().values(), network.state_dict().values(), strict=True):
-                    mean.copy_(now if not mean.is_floating_point() else mean.lerp(now, 1.0 - AVERAGE_DECAY))
+                    mean.copy_(now if not mean.is_floating_point() else mean.lerp(now, weight))
         averaged.eval()
         with torch.no_grad():  # one number, so that distances between features mean the same for every judge
             features = torch.cat([averaged(part)[1] for part in images.split(CHUNK)])
