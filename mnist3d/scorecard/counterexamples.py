@@ -24,6 +24,7 @@ NEAR_QUANTILE = 0.75  # of the distances between real pictures of a class and th
 NEAR_MARGIN = 1.15  # nearer than this many times that quantile: may still be a picture of the class
 NEAR_SHARE = 0.1  # a class of which more than this share comes near gives no negatives of that kind
 BROKEN = 0.35  # share of its light that a picture must lose before it counts as broken
+HOLLOW = 0.4  # radius of the erased middle, half the picture's width is 1
 MAX_BLUR = 1.0  # pixels, standard deviation
 MAX_NOISE = 0.07  # of brightness, standard deviation
 
@@ -85,7 +86,7 @@ class Counterexamples:
         self.pictures, self.labels = pictures[chosen], labels[chosen]
         self.real = _comparable(self.pictures)
         self.near = self._near()
-        pools = [self._changed(TURNS), self._changed(HALVES), self._broken(generator), self._overlapped(generator)]
+        pools = [self._changed(TURNS), self._changed(CUTS), self._broken(generator), self._overlapped(generator)]
         self.kinds: list[Callable[[int, Generator], Pictures]] = [self._shuffled, self._speckled, self._blobs]
         self.kinds += [self._blanks, self._noise]
         for pool in (pools[0], *pools):  # turned ones twice: a mirrored view is the likeliest failure
@@ -199,6 +200,12 @@ def _half(axis: int, first: bool) -> Callable[[Tensor], Tensor]:
     return erase
 
 
+def _hollow(pictures: Tensor) -> Tensor:
+    """Without the middle: what is left of a 3 is a bow."""
+    y, x = (torch.linspace(-1.0, 1.0, size) for size in pictures.shape[-2:])
+    return pictures * (y[:, None].square() + x.square() > HOLLOW**2)
+
+
 TURNS: list[Callable[[Tensor], Tensor]] = [
     lambda pictures: pictures.flip(3),
     lambda pictures: pictures.flip(2),
@@ -206,7 +213,8 @@ TURNS: list[Callable[[Tensor], Tensor]] = [
     lambda pictures: pictures.rot90(1, (2, 3)),
     lambda pictures: pictures.rot90(-1, (2, 3)),
 ]
-HALVES: list[Callable[[Tensor], Tensor]] = [_half(axis, first) for axis in (2, 3) for first in (True, False)]
+CUTS: list[Callable[[Tensor], Tensor]] = [_half(axis, first) for axis in (2, 3) for first in (True, False)]
+CUTS.append(_hollow)
 
 
 def _comparable(pictures: Pictures) -> Float[Tensor, "N F"]:
