@@ -64,6 +64,7 @@ def _parser() -> ArgumentParser:
         prog=Path(sys.argv[0]).name,
         description="Sculpt a volume whose views look like the given pictures.",
         exit_on_error=False,
+        allow_abbrev=False,  # a typo must not become another key
     )
     parser.add_argument("--config", action=ActionConfigFile, help="YAML file with any of the keys below, see configs/.")
     parser.add_argument("--run_dir", type=str | None, help="Folder of the new run; default runs/<time>-<preset>.")
@@ -167,9 +168,10 @@ def _one_line(message: str, parser: ArgumentParser) -> str:
         if keys == ["volume"]:
             given = f"volume.{given}"
         return f"{given}: no such key{_nearest(given, parser)}; --help lists all"
-    if key == "volume" and ("dot import path" in message or "does not correspond to a subclass" in message):
-        given = re.search(r"Import path (\S+) does|import path string: (\S+)", message)
-        name = "" if given is None else f"={given.group(1) or given.group(2)}"
+    hopeless = ("dot import path", "does not correspond to a subclass", "No module named", "has no attribute")
+    if key == "volume" and any(words in message for words in hopeless):
+        given = re.search(r"Import path (\S+) does|import path string: (\S+)|given class_path '([^']+)'", message)
+        name = "" if given is None else f"={next(filter(None, given.groups()))}"
         return f"volume{name}: no such volume class; allowed are our own (VoxelGrid) or a class path package.Class"
     value = re.search(r"(?:Got value|Given value): (.*)", message)
     expected = re.findall(r"Expected an? (.+?)(?:\. Got|\.?$)", message, re.MULTILINE)

@@ -1,0 +1,270 @@
+"""What a person at a terminal meets: every key in --help, every mistake one line."""
+
+import dataclasses
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from mnist3d.command_line import parse_command_line, run_command_line
+from mnist3d.config import SECTIONS
+from mnist3d.session import sculpt
+
+ROOT = Path(__file__).parent.parent
+TINY = ["--trainer.views", "4", "--volume.resolution", "12", "--data.limit", "40", "--trainer.max_steps", "4"]
+
+
+def outcome(arguments, capsys):
+    """Exit code and stderr of train.py's main, in this process."""
+    old = sys.argv
+    sys.argv = ["train.py", *map(str, arguments)]
+    try:
+        with pytest.raises(SystemExit) as ended:
+            run_command_line(lambda rest: sculpt(parse_command_line(rest)))
+    finally:
+        sys.argv = old
+    return ended.value.code, capsys.readouterr().err
+
+
+@pytest.fixture(scope="module")
+def finished_run(tmp_path_factory):
+    path = tmp_path_factory.mktemp("runs") / "run"
+    sculpt(parse_command_line([*TINY, "--run_dir", str(path)]))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--sed", "1"], ["--sed", "no such key", "--seed"]),
+        (["--trainer.view", "8"], ["--trainer.view", "did you mean --trainer.views"]),
+        (["--volume.resoluton", "48"], ["volume.resoluton", "did you mean volume.resolution"]),
+        (["--seed", "x"], ["seed=x", "whole numbers"]),
+        (["--trainer.views", "1.5"], ["trainer.views=1.5", "whole numbers"]),
+        (["--trainer.views", "1"], ["trainer.views=1", "from 2"]),
+        (["--trainer.max_minutes", "nan"], ["trainer.max_minutes=nan", "allowed"]),
+        (["--device", "tpu"], ["device=tpu", "auto, cpu, cuda"]),
+        (["--poses.name", "helix"], ["poses.name=helix", "euler_normal, sphere, ring, so3"]),
+        (["--data.name", "cifar"], ["data.name=cifar", "mnist_5k"]),
+        (["--data.name", "images"], ["data.path", "--data.path FOLDER"]),
+        (["--data.name", "images", "--data.path", "nowhere"], ["data.path=nowhere", "no such folder"]),
+        (["--renderer.image_size", "0"], ["renderer.image_size=0", "1 to 4096"]),
+        (["--renderer.image_size", "4"], ["image_size=4", "8 pixels"]),
+        (["--volume", "json.JSONDecoder"], ["volume=json.JSONDecoder", "class path"]),
+        (["--volume", "Nope"], ["volume=Nope", "VoxelGrid"]),
+        (["--volume.resolution", "abc"], ["volume.resolution=abc", "whole numbers"]),
+        (["--volume.resolution", "0"], ["volume.resolution=0", "1 to 1024"]),
+        (["--discriminator.channels", "[]"], ["discriminator.channels=[]", "widths >= 1"]),
+        (["--losses.penalty", "-1"], ["losses.penalty=-1", ">= 0"]),
+        (["--config", "nowhere.yaml"], ["nowhere.yaml", "no such file"]),
+        (["--resume", "nowhere"], ["resume=nowhere", "nothing to resume"]),
+        (["stray"], ["stray", "no such key"]),
+    ],
+)
+def test_a_mistake_is_one_line_and_leaves_nothing(arguments, words, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, error = outcome(arguments, capsys)
+    assert code == 2
+    assert error.count("\n") == 1, error
+    assert all(word in error for word in words), error
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("pose:\n  name: ring\n", ["pose.name", "no such key"]),
+        ("trainer:\n  views: many\n", ["trainer.views=many"]),
+        ("trainer:\n  views: -1\n", ["trainer.views=-1"]),
+        ("seed: [\n", ["not valid YAML"]),
+        ("- 1\n- 2\n", ["config"]),
+        ("volume:\n  class_path: no.such.Volume\n", ["volume=no.such.Volume"]),
+    ],
+)
+def test_a_mistake_in_a_file_is_one_line(text, words, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.yaml").write_text(text)
+    code, error = outcome(["--config", "mine.yaml"], capsys)
+    assert code == 2
+    assert error.count("\n") == 1, error
+    assert all(word in error for word in words), error
+
+
+def test_a_used_folder_is_refused_and_unchanged(finished_run, capsys):
+    before = {path: path.read_bytes() for path in finished_run.rglob("*") if path.is_file()}
+    code, error = outcome([*TINY, "--run_dir", finished_run], capsys)
+    assert code == 2
+    assert "not empty" in error
+    assert before == {path: path.read_bytes() for path in finished_run.rglob("*") if path.is_file()}
+
+
+def test_resuming_what_is_complete_or_damaged_or_other(finished_run, capsys, tmp_path):
+    code, error = outcome(["--resume", finished_run], capsys)
+    assert code == 2
+    assert "complete" in error
+    assert "--trainer.max_steps" in error
+    code, error = outcome(["--resume", finished_run, "--volume.resolution", "16"], capsys)
+    assert code == 2
+    assert "volume.init_args.resolution=16" in error
+    code, error = outcome(["--resume", finished_run, "--run_dir", tmp_path / "new"], capsys)
+    assert code == 2
+    assert "only one of the two" in error
+    for name in ("config.yaml", "resume.pt"):
+        (tmp_path / name).write_bytes((finished_run / name).read_bytes())
+    (tmp_path / "resume.pt").write_bytes(b"damaged")
+    code, error = outcome(["--resume", tmp_path, "--trainer.max_steps", "9"], capsys)
+    assert code == 2
+    assert "resume.pt: damaged" in error
+    assert error.count("\n") == 1
+
+
+def test_a_foreign_class_in_a_runs_config_is_not_imported_on_resume(tmp_path, capsys):
+    (tmp_path / "config.yaml").write_text("volume:\n  class_path: antigravity.Volume\n")
+    (tmp_path / "resume.pt").touch()
+    code, error = outcome(["--resume", tmp_path], capsys)
+    assert code == 2
+    assert "to trust it, add --volume antigravity.Volume" in error
+    assert "antigravity" not in sys.modules
+
+
+def test_help_shows_every_key_with_default(capsys):
+    with pytest.raises(SystemExit) as ended:
+        parse_command_line(["--help"])
+    assert ended.value.code == 0
+    text = capsys.readouterr().out
+    keys = ["--config", "--print_config", "--run_dir", "--resume", "--seed", "--device", "--volume.resolution"]
+    keys += [f"--{name}.{field.name}" for name, part in SECTIONS.items() for field in dataclasses.fields(part)]
+    assert [key for key in keys if key not in text] == []
+    assert "default: 40" in text
+    assert "Voxels along each edge" in text
+
+
+def test_presets_hold_differences_only_and_parse():
+    presets = sorted((ROOT / "configs").glob("*.yaml"))
+    assert presets
+    for path in presets:
+        command = parse_command_line(["--config", str(path)])
+        assert command.preset == path.stem
+        assert len(path.read_text().splitlines()) <= 40, path
+
+
+def test_print_config_can_be_used_as_config(capsys, tmp_path):
+    with pytest.raises(SystemExit):
+        parse_command_line(["--trainer.views", "12", "--volume.resolution", "16", "--print_config"])
+    (tmp_path / "again.yaml").write_text(capsys.readouterr().out)
+    config = parse_command_line(["--config", str(tmp_path / "again.yaml")]).config
+    assert config.trainer.views == 12
+    assert config.volume["init_args"]["resolution"] == 16
+
+
+def test_a_run_leaves_what_the_readme_promises(finished_run):
+    names = {str(path.relative_to(finished_run)) for path in finished_run.rglob("*") if path.is_file()}
+    assert names >= {
+        "config.yaml",
+        "environment.json",
+        "stats.jsonl",
+        "volume.safetensors",
+        "resume.pt",
+        "pictures/reals.png",
+        "pictures/views.png",
+        "pictures/turntable.png",
+    }
+    config = yaml.safe_load((finished_run / "config.yaml").read_text())
+    assert config["volume"] == {
+        "class_path": "mnist3d.volumes.VoxelGrid",
+        "init_args": {**config["volume"]["init_args"], "resolution": 12},
+    }
+
+
+def test_a_run_can_be_repeated_from_its_config_alone(finished_run, tmp_path):
+    again = sculpt(
+        parse_command_line(["--config", str(finished_run / "config.yaml"), "--run_dir", str(tmp_path / "b")])
+    )
+    assert (again / "volume.safetensors").read_bytes() == (finished_run / "volume.safetensors").read_bytes()
+
+
+def test_stop_after_then_resume_is_the_whole_run_to_the_bit(finished_run, tmp_path):
+    half = sculpt(parse_command_line([*TINY, "--trainer.stop_after", "2", "--run_dir", str(tmp_path / "half")]))
+    assert (half / "volume.safetensors").read_bytes() != (finished_run / "volume.safetensors").read_bytes()
+    sculpt(parse_command_line(["--resume", str(half), "--trainer.stop_after", "null"]))
+    assert (half / "volume.safetensors").read_bytes() == (finished_run / "volume.safetensors").read_bytes()
+
+
+def run_program(*arguments, **options):
+    return subprocess.run(
+        [sys.executable, *map(str, arguments)], cwd=ROOT, capture_output=True, text=True, timeout=120, **options
+    )
+
+
+def test_ctrl_c_stops_after_the_step_saves_and_says_how_to_go_on(tmp_path):
+    arguments = [*TINY[:-1], "100000", "--run_dir", tmp_path / "run"]
+    process = subprocess.Popen(
+        [sys.executable, "train.py", *map(str, arguments)],
+        cwd=ROOT,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stderr is not None
+    for line in process.stderr:
+        if "step 1 " in line:
+            break
+    time.sleep(0.2)
+    process.send_signal(signal.SIGINT)
+    out, error = process.communicate(timeout=60)
+    assert process.returncode == 0, error
+    assert "go on with: python train.py --resume" in error
+    assert "The sculpture lies in" in out
+    assert (tmp_path / "run" / "volume.safetensors").is_file()
+    assert (tmp_path / "run" / "resume.pt").is_file()
+
+
+def test_inference_writes_the_views_and_prints_their_path(finished_run, tmp_path):
+    done = run_program("inference.py", finished_run, "--output", tmp_path / "v.png")
+    assert done.returncode == 0, done.stderr
+    assert str(tmp_path / "v.png") in done.stdout
+    assert (tmp_path / "v.png").read_bytes().startswith(b"\x89PNG")
+    failed = run_program("inference.py", tmp_path / "nothing")
+    assert failed.returncode == 2
+    assert failed.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "gif", "webp", "png"])
+def test_orbits(finished_run, tmp_path, suffix):
+    import imageio.v3 as iio
+    import imageio_ffmpeg
+
+    output = tmp_path / f"orbit.{suffix}"
+    done = run_program("tools/render_orbit.py", finished_run, "--output", output, "--frames", 6, "--size", 33)
+    assert done.returncode == 0, done.stderr
+    assert str(output) in done.stdout
+    assert os.listdir(tmp_path) == [output.name]
+    if suffix == "png":
+        assert iio.imread(output).shape == (33, 6 * 33)
+    elif suffix == "mp4":
+        frames, _ = imageio_ffmpeg.count_frames_and_secs(str(output))
+        assert frames == 6
+        reader = imageio_ffmpeg.read_frames(str(output))
+        assert next(reader)["size"] == (34, 34)  # padded to even, not rescaled
+        reader.close()
+    else:
+        assert iio.imread(output, index=...).shape[:3] == (6, 33, 33)
+
+
+def test_orbit_mistakes(finished_run, tmp_path):
+    for arguments, words in (
+        (["--output", tmp_path / "orbit.avi"], [".avi", ".mp4, .gif, .webp, .png"]),
+        (["--output", tmp_path / "no" / "orbit.mp4"], ["does not exist"]),
+        (["--frames", "1"], ["--frames", "2 to 3600"]),
+        (["--size", "huge"], ["--size", "huge"]),
+    ):
+        failed = run_program("tools/render_orbit.py", finished_run, *arguments)
+        assert failed.returncode == 2
+        assert failed.stderr.count("\n") == 1, failed.stderr
+        assert all(word in failed.stderr for word in words), failed.stderr
+    assert list(tmp_path.iterdir()) == []
