@@ -240,7 +240,7 @@ def test_other_sizes_and_numbers_of_classes(tmp_path: Path):
     volume, small = VoxelGrid.from_array(_shell()), AbsorptionRenderer(17)
     card = score_views(volume, small, judges, images, fixed_rotations(None, 10))
     assert list(card.laws["sphere"].guesses or {}) == names
-    assert view_atlas(volume, small, judges).dtype.name == "uint8"
+    assert turntable_strip(volume, small, judges).dtype.name == "uint8"
 
 
 @pytest.mark.parametrize(
