@@ -131,7 +131,7 @@ def _place_ray(u, v, turn, size, num_samples, work, base):
     if not square > 0.0:
         return 0
     half_chord = math.sqrt(square)
-    first = max(0, int(math.floor((1.0 - half_chord) * num_samples * 0.5))  # noqa: RUF046 (a float to numba))
+    first = max(0, int(math.floor((1.0 - half_chord) * num_samples * 0.5)))  # noqa: RUF046 (a float to numba)
     last = min(num_samples, int(math.ceil((1.0 + half_chord) * num_samples * 0.5)))  # noqa: RUF046 (a float to numba)
     count = last - first
     depth, share = work[0], work[1]
