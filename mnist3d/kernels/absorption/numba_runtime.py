@@ -25,10 +25,11 @@ def compiled(function: Callable[..., Any]) -> Any:
     # attenuation undefined behaviour, so fastmath=True is too much.
     function = inspect.unwrap(function)  # shape checks of the tests wrap every function, and numba cannot compile those
     options: dict[str, Any] = {"nogil": True, "fastmath": {"contract", "reassoc", "nsz"}, "error_model": "numpy"}
+    plain = inspect.unwrap(function)  # the tests' shape checks wrap every function, and numba compiles no wrapper
     try:
-        return numba.njit(cache=True, **options)(function)
+        return numba.njit(cache=True, **options)(plain)
     except RuntimeError:  # "no locator available"
-        return numba.njit(**options)(function)
+        return numba.njit(**options)(plain)
 
 
 def run_chunks(task: Callable[[int], None], chunks: int) -> None:
