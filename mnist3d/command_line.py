@@ -24,7 +24,14 @@ from .run_directory import RunDirectory, RunError
 from .volumes import Volume, class_path
 
 # What a resumed run may be told anew: how long it goes on and where, not what it is.
-RESUMABLE = ("trainer.max_steps", "trainer.max_minutes", "trainer.stop_after", "device")
+RESUMABLE = (
+    "trainer.max_steps",
+    "trainer.max_minutes",
+    "trainer.stop_after",
+    "device",
+    "scorecard.every",
+    "scorecard.train_judges",
+)
 
 
 @dataclass

@@ -20,6 +20,7 @@ from .losses import LossOptions
 from .poses import PoseOptions
 from .renderer import AbsorptionRenderer, RendererOptions
 from .run_directory import RunDirectory, RunError
+from .score_hook import ScorecardOptions
 from .trainer import TrainerOptions
 from .volumes import Volume, VolumeFileError, load_volume, read_description
 
@@ -31,6 +32,7 @@ SECTIONS: dict[str, type] = {
     "discriminator": DiscriminatorOptions,
     "losses": LossOptions,
     "trainer": TrainerOptions,
+    "scorecard": ScorecardOptions,
 }
 
 
@@ -60,6 +62,7 @@ class Config:
     discriminator: DiscriminatorOptions = field(default_factory=DiscriminatorOptions)
     losses: LossOptions = field(default_factory=LossOptions)
     trainer: TrainerOptions = field(default_factory=TrainerOptions)
+    scorecard: ScorecardOptions = field(default_factory=ScorecardOptions)
 
     def to_yaml(self) -> str:
         """The text of `config.yaml`."""

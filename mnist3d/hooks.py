@@ -9,6 +9,7 @@ import io
 import math
 import sys
 import time
+from collections.abc import Callable
 from typing import Any, TextIO
 
 import torch
@@ -46,10 +47,11 @@ class Progress:
 
     Args:
         stream: default stderr.
+        remark: more to show, such as the latest score; asked for at every step.
     """
 
-    def __init__(self, stream: TextIO | None = None) -> None:
-        self.stream = stream or sys.stderr
+    def __init__(self, stream: TextIO | None = None, remark: Callable[[], str] = str) -> None:
+        self.stream, self.remark = stream or sys.stderr, remark
         self.bar: Any = None
         self.last_line = -math.inf
         self.first_step, self.began = 0, time.monotonic()
@@ -71,8 +73,8 @@ class Progress:
         left = min(left, max(trainer.options.seconds_limit - trainer.seconds, 0.0))
         text = (
             f"step {report.step}  {rate:.1f}/s  D {report.discriminator_loss:.2f}  V {report.volume_loss:.2f}  "
-            f"[{class_bar(report.class_shares, self.stream)}]  {_clock(left)} left"
-        )
+            f"[{class_bar(report.class_shares, self.stream)}]  {_clock(left)} left  {self.remark()}"
+        ).rstrip()
         if not self.bar.disable:
             self.bar.n = report.share
             self.bar.set_description_str(text, refresh=False)

@@ -19,6 +19,7 @@ from .config import Config, ConfigError, build_device, build_renderer, build_vol
 from .datasets import load_images
 from .hooks import Pictures, Progress, Saver, Stats
 from .run_directory import RunDirectory, RunError, environment
+from .score_hook import Scores, find_judges
 from .trainer import Trainer
 
 RUNS_ROOT = "runs"
@@ -78,8 +79,11 @@ def sculpt(command: CommandLine) -> Path:
         run.write(run.config_path.name, command.config.to_yaml())
         run.write_json("environment.json", environment(str(trainer.device)))
         _announce(command, trainer, run)
+        judges = find_judges(command.config.scorecard, command.config.data, command.config.renderer.image_size)
+        scores = [Scores(run, judges, command.config.scorecard.every)] if judges is not None else []
+        progress = Progress(remark=lambda: scores[0].summary if scores else "")
         with _StopOnInterrupt(trainer):
-            trainer.run([Progress(), Stats(run), Pictures(run), Saver(run)])
+            trainer.run([*scores, progress, Stats(run), Pictures(run), Saver(run)])
     finally:
         run.release()
     _conclude(command, trainer, run)
