@@ -20,6 +20,7 @@ from .losses import LossOptions
 from .poses import PoseOptions
 from .renderer import AbsorptionRenderer, RendererOptions
 from .run_directory import RunDirectory, RunError
+from .targets import TargetOptions
 from .trainer import TrainerOptions
 from .volumes import Volume, VolumeFileError, load_volume, read_description
 
@@ -30,6 +31,7 @@ SECTIONS: dict[str, type] = {
     "renderer": RendererOptions,
     "discriminator": DiscriminatorOptions,
     "losses": LossOptions,
+    "targets": TargetOptions,
     "trainer": TrainerOptions,
 }
 
@@ -59,6 +61,7 @@ class Config:
     renderer: RendererOptions = field(default_factory=RendererOptions)
     discriminator: DiscriminatorOptions = field(default_factory=DiscriminatorOptions)
     losses: LossOptions = field(default_factory=LossOptions)
+    targets: TargetOptions = field(default_factory=TargetOptions)
     trainer: TrainerOptions = field(default_factory=TrainerOptions)
 
     def to_yaml(self) -> str:

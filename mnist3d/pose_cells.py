@@ -34,7 +34,7 @@ def seen_as_plate(
 ) -> Float[Tensor, "B 1 H W"]:
     """A flat picture through the world's centre, facing the eye at rotation `cell`, seen at rotation `view`.
 
-        pixel p of the view shows pixel A^-1 p of the picture,   A = upper left 2x2 of view @ cell^T
+    pixel p of the view shows pixel A^-1 p of the picture,   A = upper left 2x2 of view @ cell^T
     """
     turned = (view @ cell.mT)[:, :2, :2]
     theta = torch.cat([torch.linalg.inv(turned), turned.new_zeros(len(turned), 2, 1)], dim=2)
