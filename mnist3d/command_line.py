@@ -175,6 +175,9 @@ def _one_line(message: str, parser: ArgumentParser) -> str:
         if keys == ["volume"]:
             given = f"volume.{given}"
         return f"{given}: no such key{_nearest(given, parser)}; --help lists all"
+    if unknown := re.search(r"Group '([^']+)' does not accept option '([^']+)'", message):
+        given = ".".join(unknown.groups())
+        return f"{given}: no such key{_nearest(given, parser)}; --help lists all"
     hopeless = ("dot import path", "does not correspond to a subclass", "No module named", "has no attribute")
     if key == "volume" and any(words in message for words in hopeless):
         given = re.search(r"Import path (\S+) does|import path string: (\S+)|given class_path '([^']+)'", message)

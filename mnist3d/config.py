@@ -21,6 +21,7 @@ from .poses import PoseOptions
 from .renderer import AbsorptionRenderer, RendererOptions
 from .run_directory import RunDirectory, RunError
 from .score_hook import ScorecardOptions
+from .targets import TargetOptions
 from .trainer import TrainerOptions
 from .volumes import Volume, VolumeFileError, load_volume, read_description
 
@@ -31,6 +32,7 @@ SECTIONS: dict[str, type] = {
     "renderer": RendererOptions,
     "discriminator": DiscriminatorOptions,
     "losses": LossOptions,
+    "targets": TargetOptions,
     "trainer": TrainerOptions,
     "scorecard": ScorecardOptions,
 }
@@ -61,6 +63,7 @@ class Config:
     renderer: RendererOptions = field(default_factory=RendererOptions)
     discriminator: DiscriminatorOptions = field(default_factory=DiscriminatorOptions)
     losses: LossOptions = field(default_factory=LossOptions)
+    targets: TargetOptions = field(default_factory=TargetOptions)
     trainer: TrainerOptions = field(default_factory=TrainerOptions)
     scorecard: ScorecardOptions = field(default_factory=ScorecardOptions)
 

@@ -16,10 +16,11 @@ import torch
 
 from .command_line import CommandLine, parse_command_line, run_command_line
 from .config import Config, ConfigError, build_device, build_renderer, build_volume
-from .datasets import load_images
+from .datasets import DataError, load_images
 from .hooks import Pictures, Progress, Saver, Stats
 from .run_directory import RunDirectory, RunError, environment
 from .score_hook import Scores, find_judges
+from .targets import build_targets
 from .trainer import Trainer
 
 RUNS_ROOT = "runs"
@@ -48,10 +49,13 @@ def build_trainer(config: Config) -> Trainer:
             options=config.trainer,
             losses=config.losses,
             poses=config.poses,
+            targets=build_targets(config.targets, images, config.data, config.seed),
             discriminator=config.discriminator,
             seed=config.seed,
         )
-    except ValueError as error:  # pictures too small for the discriminator
+    except DataError:
+        raise
+    except ValueError as error:  # pictures too small for the discriminator, nothing that pulls
         raise ConfigError(" ".join(str(error).split())) from None
 
 

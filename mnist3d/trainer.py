@@ -22,11 +22,12 @@ from .exemplars import Exemplars
 from .losses import ADVERSARIAL_LOSSES, LossOptions, class_diversity_loss, gradient_penalty
 from .poses import PoseOptions, sample_rotations
 from .renderer import AbsorptionRenderer
+from .targets import Targets
 from .volumes.base import Volume
 
 # The relativistic pairing is a moving game: no momentum, and a long memory of the second moment (R3GAN).
 ADAM_BETAS = (0.0, 0.99)
-
+POSES_PER_VIEW = 4  # drawn beside targets, so that enough of them look where no target decides
 
 DEFAULT_MINUTES = 10.0
 
@@ -107,6 +108,7 @@ class StepReport:
         nearest_loss: mean absolute difference to the nearest real pictures before its weight; 0 while that is 0.
         class_shares: how often the class head sees each class in this step's views; empty without labels.
         mean_brightness: of the views.
+        target_loss: mean absolute difference to the targets' pictures before its weight; 0 without targets.
     """
 
     step: int
@@ -119,6 +121,7 @@ class StepReport:
     nearest_loss: float
     class_shares: list[float]
     mean_brightness: float
+    target_loss: float = 0.0
 
 
 @runtime_checkable
@@ -142,6 +145,7 @@ class Trainer:
         options: length and pace.
         losses: what pulls.
         poses: where the views are drawn from.
+        targets: what certain directions must show, or None.
         discriminator: its widths.
         seed: of poses, real pictures and shifts. The weights' start comes from torch's own generator.
     """
@@ -155,12 +159,19 @@ class Trainer:
         options: TrainerOptions | None = None,
         losses: LossOptions | None = None,
         poses: PoseOptions | None = None,
+        targets: Targets | None = None,
         discriminator: DiscriminatorOptions | None = None,
         seed: int = 0,
     ) -> None:
         self.options = options or TrainerOptions()
         self.losses = losses or LossOptions()
         self.poses = poses or PoseOptions()
+        self.targets = targets
+        if targets is None and self.losses.adversarial_weight == 0.0:
+            raise ValueError(
+                "losses.adversarial_weight=0: without targets nothing would pull on the volume; "
+                "add targets.views or targets.rings"
+            )
         self.device = next(volume.parameters()).device
         self.volume, self.renderer = volume, renderer
         self.averaged = copy.deepcopy(volume).requires_grad_(False)
@@ -208,11 +219,13 @@ class Trainer:
             (self.discriminator_optimiser, self.options.discriminator_rate),
         ):
             optimiser.param_groups[0]["lr"] = rate * self.options.rate_factor(share)
+        if self.losses.adversarial_weight == 0.0:
+            return self._step_on_targets_alone()
         reals, labels = self._draw_reals()
-        rotations = sample_rotations(self.options.views, self.generator, self.poses).to(self.device)
+        rotations = self._draw_rotations().to(self.device)
         views = self.renderer(self.volume, rotations)
         discriminator_loss, classification_loss = self._teach_discriminator(reals, labels, views.detach())
-        volume_loss, diversity_loss, nearest_loss, logits = self._move_volume(reals, views, share)
+        volume_loss, diversity_loss, nearest_loss, target_loss, logits = self._move_volume(reals, views, share)
         self.steps_done += 1
         self._average()
         counts = torch.bincount(logits.argmax(dim=1), minlength=logits.shape[1]) if logits.shape[1] else logits[0]
@@ -227,6 +240,27 @@ class Trainer:
             nearest_loss=nearest_loss,
             class_shares=(counts / max(len(logits), 1)).tolist(),
             mean_brightness=views.detach().mean().item(),
+            target_loss=target_loss,
+        )
+
+    def _step_on_targets_alone(self) -> StepReport:
+        assert self.targets is not None
+        target, brightness = self._target_loss(self.targets)
+        self._descend(self.targets.options.weight * target)
+        self.steps_done += 1
+        self._average()
+        return StepReport(
+            step=self.steps_done,
+            share=self.share,
+            discriminator_loss=0.0,
+            classification_loss=0.0,
+            penalty=0.0,
+            volume_loss=0.0,
+            diversity_loss=0.0,
+            nearest_loss=0.0,
+            class_shares=[],
+            mean_brightness=brightness,
+            target_loss=target.item(),
         )
 
     @property
@@ -240,6 +274,19 @@ class Trainer:
         if self.options.max_steps is not None:
             return min(self.steps_done / self.options.max_steps, 1.0)
         return min(self.seconds / self.options.seconds_limit, 1.0)
+
+    def _draw_rotations(self) -> Float[Tensor, "B 3 3"]:
+        """Poses of the run's law, as far as possible where no target decides."""
+        if self.targets is None:
+            return sample_rotations(self.options.views, self.generator, self.poses)
+        rotations = sample_rotations(POSES_PER_VIEW * self.options.views, self.generator, self.poses)
+        free_first = self.targets.near(rotations).int().argsort(stable=True)
+        return rotations[free_first[: self.options.views]]
+
+    def _target_loss(self, targets: Targets) -> tuple[Float[Tensor, ""], float]:
+        rotations, pictures = targets.draw(self.generator)
+        views = self.renderer(self.volume, rotations.to(self.device))
+        return (views - pictures).abs().mean(), views.detach().mean().item()
 
     def _draw_reals(self) -> tuple[Float[Tensor, "B 1 H W"], Int[Tensor, " B"] | None]:
         index = torch.randint(len(self.images), (self.options.views,), generator=self.generator).to(self.device)
@@ -270,7 +317,7 @@ class Trainer:
 
     def _move_volume(
         self, reals: Float[Tensor, "B 1 H W"], views: Float[Tensor, "B 1 H W"], share: float
-    ) -> tuple[float, float, float, Float[Tensor, "B K"]]:
+    ) -> tuple[float, float, float, float, Float[Tensor, "B K"]]:
         options = self.losses
         self.discriminator.requires_grad_(False)
         with torch.no_grad():
@@ -278,7 +325,7 @@ class Trainer:
         score, logits = self.discriminator(random_shift(views, self.options.max_shift, self.generator))
         self.discriminator.requires_grad_(True)
         adversarial = ADVERSARIAL_LOSSES[options.adversarial][1](real_score, score)
-        loss, diversity, nearest = adversarial, adversarial.new_zeros(()), adversarial.new_zeros(())
+        loss, diversity, nearest = options.adversarial_weight * adversarial, score.new_zeros(()), score.new_zeros(())
         if logits.shape[1] and options.diversity > 0:
             diversity = class_diversity_loss(logits)
             loss = loss + options.diversity * diversity
@@ -286,10 +333,17 @@ class Trainer:
             targets = self.exemplars.nearest(views.detach(), logits.argmax(dim=1) if logits.shape[1] else None)
             nearest = (views - targets).abs().mean()
             loss = loss + weight * nearest
+        target = score.new_zeros(())
+        if self.targets is not None:
+            target, _ = self._target_loss(self.targets)
+            loss = loss + self.targets.options.weight * target
+        self._descend(loss)
+        return adversarial.item(), diversity.item(), nearest.item(), target.item(), logits.detach()
+
+    def _descend(self, loss: Float[Tensor, ""]) -> None:
         self.volume_optimiser.zero_grad(set_to_none=True)
         loss.backward()
         self.volume_optimiser.step()
-        return adversarial.item(), diversity.item(), nearest.item(), logits.detach()
 
     @torch.no_grad()
     def _average(self) -> None:
