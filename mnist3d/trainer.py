@@ -107,6 +107,9 @@ class StepReport:
         nearest_loss: mean absolute difference to the nearest real pictures before its weight; 0 while that is 0.
         class_shares: how often the class head sees each class in this step's views; empty without labels.
         mean_brightness: of the views.
+        view_variety: how far the views differ from each other, see `variety`.
+        score_gap: mean of D(real) - D(rendered), paired as in the discriminator's loss.
+        score_spread: root mean square of the same difference; 0 for a discriminator that tells nothing apart.
     """
 
     step: int
@@ -119,6 +122,26 @@ class StepReport:
     nearest_loss: float
     class_shares: list[float]
     mean_brightness: float
+    view_variety: float
+    score_gap: float
+    score_spread: float
+
+
+@torch.no_grad()
+def variety(pictures: Float[Tensor, "B 1 H W"]) -> Float[Tensor, ""]:
+    """One minus the mean correlation between two of the pictures.
+
+        1 - mean over pairs a != b of <z_a, z_b>,   z = (picture - its mean) / |picture - its mean|
+
+    0 when all show the same, whatever their brightness and contrast; about 1 when they have nothing in common.
+
+    Args:
+        pictures: two or more; a picture without contrast has nothing in common with any.
+    """
+    flat = pictures.flatten(1)
+    unit = F.normalize(flat - flat.mean(dim=1, keepdim=True), dim=1)
+    count = len(unit)
+    return 1.0 - (unit.sum(dim=0).square().sum() - unit.square().sum()) / (count * (count - 1))
 
 
 @runtime_checkable
@@ -211,7 +234,7 @@ class Trainer:
         reals, labels = self._draw_reals()
         rotations = sample_rotations(self.options.views, self.generator, self.poses).to(self.device)
         views = self.renderer(self.volume, rotations)
-        discriminator_loss, classification_loss = self._teach_discriminator(reals, labels, views.detach())
+        discriminator_loss, classification_loss, gaps = self._teach_discriminator(reals, labels, views.detach())
         volume_loss, diversity_loss, nearest_loss, logits = self._move_volume(reals, views, share)
         self.steps_done += 1
         self._average()
@@ -227,6 +250,9 @@ class Trainer:
             nearest_loss=nearest_loss,
             class_shares=(counts / max(len(logits), 1)).tolist(),
             mean_brightness=views.detach().mean().item(),
+            view_variety=variety(views.detach()).item(),
+            score_gap=gaps.mean().item(),
+            score_spread=gaps.square().mean().sqrt().item(),
         )
 
     @property
@@ -247,7 +273,7 @@ class Trainer:
 
     def _teach_discriminator(
         self, reals: Float[Tensor, "B 1 H W"], labels: Int[Tensor, " B"] | None, views: Float[Tensor, "B 1 H W"]
-    ) -> tuple[float, float]:
+    ) -> tuple[float, float, Float[Tensor, " B"]]:
         options = self.losses
         with_penalty = options.penalty > 0 and self.steps_done % options.penalty_every == 0
         real = random_shift(reals, self.options.max_shift, self.generator).requires_grad_(with_penalty)
@@ -266,7 +292,7 @@ class Trainer:
         self.discriminator_optimiser.zero_grad(set_to_none=True)
         loss.backward()
         self.discriminator_optimiser.step()
-        return adversarial.item(), classification.item()
+        return adversarial.item(), classification.item(), (real_score - rendered_score).detach()
 
     def _move_volume(
         self, reals: Float[Tensor, "B 1 H W"], views: Float[Tensor, "B 1 H W"], share: float
