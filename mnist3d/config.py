@@ -23,6 +23,7 @@ from .run_directory import RunDirectory, RunError
 from .score_hook import ScorecardOptions
 from .trainer import TrainerOptions
 from .volumes import Volume, VolumeFileError, load_volume, read_description
+from .watchdog import WatchdogOptions
 
 DEFAULT_VOLUME = "mnist3d.volumes.VoxelGrid"
 SECTIONS: dict[str, type] = {
@@ -33,6 +34,7 @@ SECTIONS: dict[str, type] = {
     "losses": LossOptions,
     "trainer": TrainerOptions,
     "scorecard": ScorecardOptions,
+    "watchdog": WatchdogOptions,
 }
 
 
@@ -63,6 +65,7 @@ class Config:
     losses: LossOptions = field(default_factory=LossOptions)
     trainer: TrainerOptions = field(default_factory=TrainerOptions)
     scorecard: ScorecardOptions = field(default_factory=ScorecardOptions)
+    watchdog: WatchdogOptions = field(default_factory=WatchdogOptions)
 
     def to_yaml(self) -> str:
         """The text of `config.yaml`."""

@@ -27,8 +27,9 @@ from .volumes.base import Volume
 # The relativistic pairing is a moving game: no momentum, and a long memory of the second moment (R3GAN).
 ADAM_BETAS = (0.0, 0.99)
 
-
 DEFAULT_MINUTES = 10.0
+# What no rewind turns back.
+GOES_ON = ("generator", "torch_rng", "cuda_rng", "steps_done", "seconds_done")
 
 
 @dataclass
@@ -107,8 +108,8 @@ class StepReport:
         nearest_loss: mean absolute difference to the nearest real pictures before its weight; 0 while that is 0.
         class_shares: how often the class head sees each class in this step's views; empty without labels.
         mean_brightness: of the views.
-        view_variety: how far the views differ from each other, see `variety`.
-        score_gap: mean of D(real) - D(rendered), paired as in the discriminator's loss.
+        view_variety: how far the views differ from each other, see `variety`; None: not measured.
+        score_gap: mean of D(real) - D(rendered), paired as in the discriminator's loss; None without that loss.
         score_spread: root mean square of the same difference; 0 for a discriminator that tells nothing apart.
     """
 
@@ -122,9 +123,9 @@ class StepReport:
     nearest_loss: float
     class_shares: list[float]
     mean_brightness: float
-    view_variety: float
-    score_gap: float
-    score_spread: float
+    view_variety: float | None = None
+    score_gap: float | None = None
+    score_spread: float | None = None
 
 
 @torch.no_grad()
@@ -202,6 +203,7 @@ class Trainer:
         self.steps_done = 0
         self.seconds_done = 0.0
         self.last_penalty = 0.0
+        self.rate_scale = 1.0
         self.stop_requested = False
         self._resumed_at = time.monotonic()
 
@@ -230,7 +232,7 @@ class Trainer:
             (self.volume_optimiser, self.options.volume_rate),
             (self.discriminator_optimiser, self.options.discriminator_rate),
         ):
-            optimiser.param_groups[0]["lr"] = rate * self.options.rate_factor(share)
+            optimiser.param_groups[0]["lr"] = rate * self.options.rate_factor(share) * self.rate_scale
         reals, labels = self._draw_reals()
         rotations = sample_rotations(self.options.views, self.generator, self.poses).to(self.device)
         views = self.renderer(self.volume, rotations)
@@ -340,6 +342,7 @@ class Trainer:
             "steps_done": self.steps_done,
             "seconds_done": self.seconds,
             "last_penalty": self.last_penalty,
+            "rate_scale": self.rate_scale,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -355,7 +358,21 @@ class Trainer:
         if state["cuda_rng"] and self.device.type == "cuda":
             torch.cuda.set_rng_state_all(state["cuda_rng"])
         self.steps_done = int(state["steps_done"])
-        self.seconds_done = float(state["seconds_done"])
+        self.seconds_done, self._resumed_at = float(state["seconds_done"]), time.monotonic()
         self.last_penalty = float(state["last_penalty"])
+        self.rate_scale = float(state["rate_scale"])
         if not math.isfinite(self.seconds_done):
             raise ValueError("seconds_done is not a number")
+
+    def rewind(self, state: dict[str, Any], rate_scale: float) -> None:
+        """Put both players back to an earlier state and slow them down; clocks and randomness go on.
+
+        The run so ends when it should, and does not draw again what it failed on.
+
+        Args:
+            state: of `state_dict`, taken in this run; it is copied, so it can serve again.
+            rate_scale: factor on both learning rates from now on, on top of earlier ones, in (0, 1].
+        """
+        now = self.state_dict()
+        self.load_state_dict({**copy.deepcopy(state), **{name: now[name] for name in GOES_ON}})
+        self.rate_scale = now["rate_scale"] * rate_scale

@@ -37,6 +37,7 @@ ALLOWED = {
         "scorecard",
     ),
     "score_hook": ("datasets", "run_directory", "scorecard", "trainer"),
+    "watchdog": ("trainer", "volumes"),
     "config": (
         "datasets",
         "discriminator",
@@ -47,8 +48,9 @@ ALLOWED = {
         "score_hook",
         "trainer",
         "volumes",
+        "watchdog",
     ),
-    "command_line": ("config", "run_directory", "volumes", "export"),
+    "command_line": ("config", "run_directory", "volumes", "export", "watchdog"),
     "hooks": ("trainer", "run_directory", "export", "poses", "renderer", "scorecard", "volumes"),
     "session": (
         "command_line",
@@ -60,6 +62,7 @@ ALLOWED = {
         "scorecard",
         "trainer",
         "viewer",
+        "watchdog",
     ),
     "__init__": ("config", "poses", "renderer", "volumes", "version"),
 }
