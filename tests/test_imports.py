@@ -37,7 +37,8 @@ ALLOWED = {
         "scorecard",
     ),
     "score_hook": ("datasets", "run_directory", "scorecard", "trainer"),
-    "watchdog": ("trainer", "volumes"),
+    "diagnosis": ("trainer", "volumes"),
+    "watchdog": ("diagnosis", "trainer"),
     "config": (
         "datasets",
         "discriminator",

@@ -12,20 +12,11 @@ import torch
 from mnist3d import AbsorptionRenderer, VoxelGrid
 from mnist3d.command_line import parse_command_line, run_command_line
 from mnist3d.datasets import ImageSet
+from mnist3d.diagnosis import PROBE_LENGTH, RealFigures, ball_points, diagnose, finite, opaque_share
 from mnist3d.discriminator import DiscriminatorOptions
 from mnist3d.session import sculpt
 from mnist3d.trainer import StepReport, Trainer, TrainerOptions, variety
-from mnist3d.watchdog import (
-    PROBE_LENGTH,
-    RealFigures,
-    Watchdog,
-    WatchdogGaveUp,
-    WatchdogOptions,
-    ball_points,
-    diagnose,
-    finite,
-    opaque_share,
-)
+from mnist3d.watchdog import Watchdog, WatchdogGaveUp, WatchdogOptions
 
 REALS = RealFigures(brightness=0.13, variety=0.7, largest_class=0.1)
 HEALTHY = StepReport(
@@ -115,9 +106,9 @@ def test_opaque_share_of_a_half_filled_ball():
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 def test_one_number_that_is_not_finite_is_found(value):
     tensors = [torch.zeros(3), torch.zeros(4, 5), torch.arange(3)]
-    assert finite(iter(tensors))
+    assert finite(tensors)
     tensors[1][2, 3] = value
-    assert not finite(iter(tensors))
+    assert not finite(tensors)
 
 
 @pytest.mark.parametrize("wrong", [{"window": 5}, {"rate_scale": 0.0}, {"rate_scale": 1.5}, {"max_rewinds": -1}])
@@ -303,7 +294,7 @@ def test_it_gives_up_when_the_cause_stays_and_the_last_good_state_is_what_hooks_
     assert trainer.rate_scale == 0.25
     good = events.watchdog.snapshots[0]["volume"]
     assert all(torch.equal(poison.saved["volume"][key], good[key]) for key in good)
-    assert finite(iter(good.values()))
+    assert finite(good.values())
 
 
 def test_nothing_good_to_go_back_to():
@@ -396,7 +387,7 @@ def test_the_program_ends_with_one_line_code_1_and_the_last_good_state(tmp_path,
     records = [json.loads(line) for line in (tmp_path / "run" / "stats.jsonl").read_text().splitlines()]
     assert [record["watchdog"] for record in records if "watchdog" in record] == ["not_finite"] * 4
     state = torch.load(tmp_path / "run" / "resume.pt", weights_only=True)
-    assert finite(iter(state["volume"].values()))
+    assert finite(state["volume"].values())
     assert state["rate_scale"] == 0.125
     assert (tmp_path / "run" / "volume.safetensors").is_file()
 
