@@ -22,6 +22,7 @@ from .config import DEFAULT_VOLUME, SECTIONS, USER_ERRORS, Config, ConfigError, 
 from .export import ExportError
 from .run_directory import RunDirectory, RunError
 from .volumes import Volume, class_path
+from .watchdog import WatchdogGaveUp
 
 # What a resumed run may be told anew: how long it goes on and where, not what it is.
 RESUMABLE = (
@@ -31,6 +32,8 @@ RESUMABLE = (
     "device",
     "scorecard.every",
     "scorecard.train_judges",
+    "watchdog.enabled",
+    "watchdog.act",
 )
 
 
@@ -248,12 +251,18 @@ def in_range(kind: type, low: float, high: float) -> Callable[[str], Any]:
 
 
 def run_command_line(main: Callable[[Sequence[str]], object]) -> NoReturn:
-    """Call a program's `main` with the command line; a user's error becomes one line on stderr and exit code 2."""
+    """Call a program's `main` with the command line.
+
+    A user's error becomes one line on stderr and exit code 2; a run that the watchdog ended, one line and code 1.
+    """
     try:
         main(sys.argv[1:])
     except (*USER_ERRORS, ExportError) as error:
         print(f"{Path(sys.argv[0]).name}: error: {' '.join(str(error).split())}", file=sys.stderr)
         sys.exit(2)
+    except WatchdogGaveUp as error:
+        print(f"{Path(sys.argv[0]).name}: {error}", file=sys.stderr)
+        sys.exit(1)
     except KeyboardInterrupt:
         print(f"{Path(sys.argv[0]).name}: interrupted", file=sys.stderr)
         sys.exit(130)

@@ -24,6 +24,7 @@ from .score_hook import ScorecardOptions
 from .targets import TargetOptions
 from .trainer import TrainerOptions
 from .volumes import Volume, VolumeFileError, load_volume, read_description
+from .watchdog import WatchdogOptions
 
 DEFAULT_VOLUME = "mnist3d.volumes.VoxelGrid"
 SECTIONS: dict[str, type] = {
@@ -35,6 +36,7 @@ SECTIONS: dict[str, type] = {
     "targets": TargetOptions,
     "trainer": TrainerOptions,
     "scorecard": ScorecardOptions,
+    "watchdog": WatchdogOptions,
 }
 
 
@@ -66,6 +68,7 @@ class Config:
     targets: TargetOptions = field(default_factory=TargetOptions)
     trainer: TrainerOptions = field(default_factory=TrainerOptions)
     scorecard: ScorecardOptions = field(default_factory=ScorecardOptions)
+    watchdog: WatchdogOptions = field(default_factory=WatchdogOptions)
 
     def to_yaml(self) -> str:
         """The text of `config.yaml`."""

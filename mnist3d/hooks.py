@@ -127,7 +127,9 @@ class Stats:
 def _rounded(value: Any) -> Any:
     if isinstance(value, list):
         return [_rounded(item) for item in value]
-    return float(f"{value:.5g}") if isinstance(value, float) else value
+    if isinstance(value, float):
+        return float(f"{value:.5g}") if math.isfinite(value) else None  # JSON knows no NaN
+    return value
 
 
 class Pictures:

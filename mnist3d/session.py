@@ -8,11 +8,13 @@ import os
 import pickle
 import signal
 import sys
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
 import torch
+from tqdm import tqdm
 
 from .command_line import CommandLine, parse_command_line, run_command_line
 from .config import Config, ConfigError, build_device, build_renderer, build_volume
@@ -22,6 +24,7 @@ from .run_directory import RunDirectory, RunError, environment
 from .score_hook import Scores, find_judges
 from .targets import build_targets
 from .trainer import Trainer
+from .watchdog import Watchdog, WatchdogGaveUp
 
 RUNS_ROOT = "runs"
 
@@ -70,6 +73,7 @@ def sculpt(command: CommandLine) -> Path:
 
     Raises:
         ConfigError, DataError, RunError: what the user can mend; nothing is overwritten.
+        WatchdogGaveUp: the run went wrong for good; its last good state is saved.
     """
     trainer = build_trainer(command.config)  # everything that can be refused, before a folder appears
     if command.resume is None:
@@ -87,11 +91,21 @@ def sculpt(command: CommandLine) -> Path:
         scores = [Scores(run, judges, command.config.scorecard.every)] if judges is not None else []
         progress = Progress(remark=lambda: scores[0].summary if scores else "")
         with _StopOnInterrupt(trainer):
-            trainer.run([*scores, progress, Stats(run), Pictures(run), Saver(run)])
+            trainer.run([*_watchdog(command, run), *scores, progress, Stats(run), Pictures(run), Saver(run)])
+    except WatchdogGaveUp:
+        _conclude(command, trainer, run)
+        raise
     finally:
         run.release()
     _conclude(command, trainer, run)
     return run.path
+
+
+def _watchdog(command: CommandLine, run: RunDirectory) -> list[Watchdog]:
+    """First of the hooks, so that nothing is saved that it has not looked at."""
+    options = command.config.watchdog
+    # tqdm's write keeps the progress bar whole
+    return [Watchdog(options, partial(tqdm.write, file=sys.stderr), run.append_stats)] if options.enabled else []
 
 
 def _resume(trainer: Trainer, run: RunDirectory) -> None:

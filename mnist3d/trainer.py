@@ -30,6 +30,8 @@ ADAM_BETAS = (0.0, 0.99)
 POSES_PER_VIEW = 4  # drawn beside targets, so that enough of them look where no target decides
 
 DEFAULT_MINUTES = 10.0
+# What no rewind turns back.
+GOES_ON = ("generator", "torch_rng", "cuda_rng", "steps_done", "seconds_done")
 
 
 @dataclass
@@ -109,6 +111,9 @@ class StepReport:
         class_shares: how often the class head sees each class in this step's views; empty without labels.
         mean_brightness: of the views.
         target_loss: mean absolute difference to the targets' pictures before its weight; 0 without targets.
+        view_variety: how far the views differ from each other, see `variety`; None: not measured.
+        score_gap: mean of D(real) - D(rendered), paired as in the discriminator's loss; None without that loss.
+        score_spread: root mean square of the same difference; 0 for a discriminator that tells nothing apart.
     """
 
     step: int
@@ -122,6 +127,26 @@ class StepReport:
     class_shares: list[float]
     mean_brightness: float
     target_loss: float = 0.0
+    view_variety: float | None = None
+    score_gap: float | None = None
+    score_spread: float | None = None
+
+
+@torch.no_grad()
+def variety(pictures: Float[Tensor, "B 1 H W"]) -> Float[Tensor, ""]:
+    """One minus the mean correlation between two of the pictures.
+
+        1 - mean over pairs a != b of <z_a, z_b>,   z = (picture - its mean) / |picture - its mean|
+
+    0 when all show the same, whatever their brightness and contrast; about 1 when they have nothing in common.
+
+    Args:
+        pictures: two or more; a picture without contrast has nothing in common with any.
+    """
+    flat = pictures.flatten(1)
+    unit = F.normalize(flat - flat.mean(dim=1, keepdim=True), dim=1)
+    count = len(unit)
+    return 1.0 - (unit.sum(dim=0).square().sum() - unit.square().sum()) / (count * (count - 1))
 
 
 @runtime_checkable
@@ -190,6 +215,7 @@ class Trainer:
         self.steps_done = 0
         self.seconds_done = 0.0
         self.last_penalty = 0.0
+        self.rate_scale = 1.0
         self.stop_requested = False
         self._resumed_at = time.monotonic()
 
@@ -218,13 +244,13 @@ class Trainer:
             (self.volume_optimiser, self.options.volume_rate),
             (self.discriminator_optimiser, self.options.discriminator_rate),
         ):
-            optimiser.param_groups[0]["lr"] = rate * self.options.rate_factor(share)
+            optimiser.param_groups[0]["lr"] = rate * self.options.rate_factor(share) * self.rate_scale
         if self.losses.adversarial_weight == 0.0:
             return self._step_on_targets_alone()
         reals, labels = self._draw_reals()
         rotations = self._draw_rotations().to(self.device)
         views = self.renderer(self.volume, rotations)
-        discriminator_loss, classification_loss = self._teach_discriminator(reals, labels, views.detach())
+        discriminator_loss, classification_loss, gaps = self._teach_discriminator(reals, labels, views.detach())
         volume_loss, diversity_loss, nearest_loss, target_loss, logits = self._move_volume(reals, views, share)
         self.steps_done += 1
         self._average()
@@ -241,6 +267,9 @@ class Trainer:
             class_shares=(counts / max(len(logits), 1)).tolist(),
             mean_brightness=views.detach().mean().item(),
             target_loss=target_loss,
+            view_variety=variety(views.detach()).item(),
+            score_gap=gaps.mean().item(),
+            score_spread=gaps.square().mean().sqrt().item(),
         )
 
     def _step_on_targets_alone(self) -> StepReport:
@@ -294,7 +323,7 @@ class Trainer:
 
     def _teach_discriminator(
         self, reals: Float[Tensor, "B 1 H W"], labels: Int[Tensor, " B"] | None, views: Float[Tensor, "B 1 H W"]
-    ) -> tuple[float, float]:
+    ) -> tuple[float, float, Float[Tensor, " B"]]:
         options = self.losses
         with_penalty = options.penalty > 0 and self.steps_done % options.penalty_every == 0
         real = random_shift(reals, self.options.max_shift, self.generator).requires_grad_(with_penalty)
@@ -313,7 +342,7 @@ class Trainer:
         self.discriminator_optimiser.zero_grad(set_to_none=True)
         loss.backward()
         self.discriminator_optimiser.step()
-        return adversarial.item(), classification.item()
+        return adversarial.item(), classification.item(), (real_score - rendered_score).detach()
 
     def _move_volume(
         self, reals: Float[Tensor, "B 1 H W"], views: Float[Tensor, "B 1 H W"], share: float
@@ -368,6 +397,7 @@ class Trainer:
             "steps_done": self.steps_done,
             "seconds_done": self.seconds,
             "last_penalty": self.last_penalty,
+            "rate_scale": self.rate_scale,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -383,7 +413,21 @@ class Trainer:
         if state["cuda_rng"] and self.device.type == "cuda":
             torch.cuda.set_rng_state_all(state["cuda_rng"])
         self.steps_done = int(state["steps_done"])
-        self.seconds_done = float(state["seconds_done"])
+        self.seconds_done, self._resumed_at = float(state["seconds_done"]), time.monotonic()
         self.last_penalty = float(state["last_penalty"])
+        self.rate_scale = float(state["rate_scale"])
         if not math.isfinite(self.seconds_done):
             raise ValueError("seconds_done is not a number")
+
+    def rewind(self, state: dict[str, Any], rate_scale: float) -> None:
+        """Put both players back to an earlier state and slow them down; clocks and randomness go on.
+
+        The run so ends when it should, and does not draw again what it failed on.
+
+        Args:
+            state: of `state_dict`, taken in this run; it is copied, so it can serve again.
+            rate_scale: factor on both learning rates from now on, on top of earlier ones, in (0, 1].
+        """
+        now = self.state_dict()
+        self.load_state_dict({**copy.deepcopy(state), **{name: now[name] for name in GOES_ON}})
+        self.rate_scale = now["rate_scale"] * rate_scale

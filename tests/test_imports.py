@@ -41,6 +41,8 @@ ALLOWED = {
         "scorecard",
     ),
     "score_hook": ("datasets", "run_directory", "scorecard", "trainer"),
+    "diagnosis": ("trainer", "volumes"),
+    "watchdog": ("diagnosis", "trainer"),
     "config": (
         "datasets",
         "discriminator",
@@ -52,8 +54,9 @@ ALLOWED = {
         "targets",
         "trainer",
         "volumes",
+        "watchdog",
     ),
-    "command_line": ("config", "run_directory", "volumes", "export"),
+    "command_line": ("config", "run_directory", "volumes", "export", "watchdog"),
     "hooks": ("trainer", "run_directory", "export", "poses", "renderer", "scorecard", "volumes"),
     "session": (
         "command_line",
@@ -66,6 +69,7 @@ ALLOWED = {
         "targets",
         "trainer",
         "viewer",
+        "watchdog",
     ),
     "__init__": ("config", "poses", "renderer", "volumes", "version"),
 }
