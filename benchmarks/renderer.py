@@ -3,10 +3,11 @@
     python benchmarks/renderer.py --output renderer.json
 
 Each setting renders forward and backward with the gradient to both channels of the volume. Every variant is
-warmed up, then all take turns in one process, so that a busy machine slows all alike: trust the ratios (median
-over the rounds of the reference's time through the variant's in the same round), not the milliseconds. Peak
-memory is measured in a process of its own a variant, as the rise of the resident set over what it was before
-the call. Peers that are not installed are left out: `pip install nerfacc` adds nerfacc's dense path.
+warmed up, then all take turns in one process, so that a busy machine slows all alike: trust the ratios (the
+median over the rounds of the fastest reference's time through the variant's in the same round), not the
+milliseconds. Peak memory is measured in a process of its own a variant, as the rise of the resident set over
+what it was before the call, the median of three. Peers that are not installed are left out: `pip install
+nerfacc` adds nerfacc's dense path.
 
 Written: one JSON with metadata, every time measured and the summaries that the table shows.
 """
@@ -131,8 +132,8 @@ def measure_peaks(names: list[str], settings: dict[str, Setting], threads: int) 
                 "--setting",
                 *map(str, setting),
             ]
-            result = subprocess.run(command, capture_output=True, text=True, check=True)
-            found[label][name] = int(result.stdout) / 2**20
+            rises = [int(subprocess.run(command, capture_output=True, text=True, check=True).stdout) for _ in range(3)]
+            found[label][name] = median(rises) / 2**20
     return found
 
 
@@ -180,8 +181,8 @@ def two_threads(rounds: int) -> dict[str, float]:
 
 def show(label: str, setting: Setting, summary: dict[str, dict[str, Any]], peaks: dict[str, float]) -> None:
     print(
-        f"\n{label}: {setting.views} views of {setting.image_size}^2, "
-        f"grid {setting.edge}^3, {setting.num_samples} samples"
+        f"\n{label}: {setting.views} views of {setting.image_size}^2, grid {setting.edge}^3, "
+        f"{setting.num_samples} samples"
     )
     print(f"{'variant':28} {'ms':>9} {'quartiles':>17} {'forward':>9} {'backward':>9} {'ratio':>7} {'peak MiB':>9}")
     for name, row in summary.items():

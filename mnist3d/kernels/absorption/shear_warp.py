@@ -14,6 +14,9 @@ from torch import Tensor
 # For each marching axis (x, y, z) the axes along the rows and along the columns of its slices.
 ROW_AXIS, COLUMN_AXIS = (2, 2, 1), (1, 0, 0)
 
+# Samples that compiled loops take at once (float32 in a 256-bit register); their rows are padded to fit.
+LANES = 8
+
 
 class Shear(NamedTuple):
     """How each view is marched."""

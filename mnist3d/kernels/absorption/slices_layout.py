@@ -62,7 +62,8 @@ def pack(attenuation, absorbance, cells, runs, begin, end):
                     first, last = a + 1, d + 1
             for r in range(columns):
                 two[r + 1] = other[r]
-            two[0], two[columns + 1] = other[0], other[columns - 1]
+            two[0] = other[0]
+            two[columns + 1 :] = other[columns - 1]
             runs[p * (shape[1] + 2) + q, 0], runs[p * (shape[1] + 2) + q, 1] = first, last
 
 
@@ -89,4 +90,5 @@ def unpack(parts, to_attenuation, to_absorbance, begin, end):
                 for r in range(columns):
                     two[r] += other[r + 1]
                 two[0] += other[0]
-                two[columns - 1] += other[columns + 1]
+                for r in range(columns + 1, len(other)):
+                    two[columns - 1] += other[r]

@@ -5,7 +5,7 @@ voxel apart, so the four bilinear weights are the same for all of them and every
 adjacent numbers: SIMD without gathers. The backward pass keeps one row's samples, of all slices, and goes
 back to front; its memory does not depend on the number of views.
 
-Layout: `cells` is (P + 2, Q + 2, 2, R + 2), flat: attenuation inside the ball (padded by zeros) and
+Layout: `cells` is (P + 2, Q + 2, 2, R + 1 + LANES), flat: attenuation inside the ball (padded by zeros) and
 absorbance (padded by its border), a row of one and then a row of the other. Slices run along P or along Q,
 columns along R; for views along the grid's own columns a transposed copy is made.
 """
@@ -18,6 +18,7 @@ from numba import types
 from numba.extending import intrinsic, overload
 
 from .numba_runtime import compiled
+from .shear_warp import LANES
 
 LOG2_E = 1.4426950408889634
 # 2^r for |r| <= 1/2: the Taylor series, ln(2)^k / k!; the remainder is below float32's rounding.
@@ -64,32 +65,76 @@ def _decay_overload(depth):
     return decay
 
 
+# Numba cannot promise the compiler that arrays do not overlap. It tests for that before each loop, and gives
+# up SIMD where that takes more than eight tests: hence several short loops with few arrays each.
+
+
 @compiled
-def _blend_and_decay(cells, at, row_step, count, weights, length, target):
-    """target[x] = exp(-length * sample): one loop, as a longer body is unrolled less and leaves a shorter tail."""
-    upper, lower = cells[at : at + count + 1], cells[at + row_step : at + row_step + count + 1]
-    w00, w01, w10, w11 = weights
+def _read_rest(near, far, w, length, count, rest):
+    """rest[x] = 1 - opacity of sample x: what the slice lets through."""
     for x in range(count):
-        target[x] = _decay(length * (w00 * upper[x] + w01 * upper[x + 1] + w10 * lower[x] + w11 * lower[x + 1]))
+        rest[x] = _decay(length * (w[0] * near[x] + w[1] * near[x + 1] + w[2] * far[x] + w[3] * far[x + 1]))
 
 
 @compiled
-def _blend(cells, at, row_step, count, weights, target):
-    """target[x] = the bilinear sample between (at + x) and its neighbours; the weights are the same for all x."""
-    upper, lower = cells[at : at + count + 1], cells[at + row_step : at + row_step + count + 1]
-    w00, w01, w10, w11 = weights
+def _read_absorbance(near, far, w, count, passed, absorbed, before):
+    """Absorbance of sample x, and the transmittance in front of it."""
     for x in range(count):
-        target[x] = w00 * upper[x] + w01 * upper[x + 1] + w10 * lower[x] + w11 * lower[x + 1]
+        absorbed[x] = w[0] * near[x] + w[1] * near[x + 1] + w[2] * far[x] + w[3] * far[x + 1]
+        before[x] = passed[x]
 
 
 @compiled
-def _spread(to_cells, at, row_step, count, weights, source):
-    """The transpose of `_blend`; source[x] belongs to sample x - 1, and is 0 at both ends."""
-    upper, lower = to_cells[at : at + count + 1], to_cells[at + row_step : at + row_step + count + 1]
-    w00, w01, w10, w11 = weights
+def _composite(rest, absorbed, count, passed, light):
+    one = rest.dtype.type(1.0)
+    for x in range(count):
+        light[x] += passed[x] * (one - rest[x]) * (one - absorbed[x])
+        passed[x] *= rest[x]
+
+
+@compiled
+def _read_and_composite(rest, near, far, w, count, passed, light):
+    """`_read_absorbance` and `_composite` in one, where nothing has to be kept."""
+    one = rest.dtype.type(1.0)
+    for x in range(count):
+        absorbed = w[0] * near[x] + w[1] * near[x + 1] + w[2] * far[x] + w[3] * far[x + 1]
+        light[x] += passed[x] * (one - rest[x]) * (one - absorbed)
+        passed[x] *= rest[x]
+
+
+@compiled
+def _composite_back(rest, absorbed, before, upstream, step, count, behind, to_attenuation, to_absorbance):
+    """Transpose of `_composite`; the gradient to sample x is written at x + 1, between zeros; `absorbed` is used up."""
+    one = rest.dtype.type(1.0)
+    for x in range(count):
+        to_absorbance[x + 1] = -before[x] * (one - rest[x]) * upstream[x]
+        absorbed[x] = upstream[x] * (one - absorbed[x])  # from here on: what the sample's light is worth
+    for x in range(count):
+        gain = absorbed[x] - behind[x]
+        to_attenuation[x + 1] = before[x] * gain * rest[x] * step
+        behind[x] += (one - rest[x]) * gain
+    to_attenuation[0] = to_attenuation[count + 1] = to_absorbance[0] = to_absorbance[count + 1] = one - one
+
+
+@compiled
+def _spread(near, far, w, count, gradient):
+    """Transpose of reading one channel: add to its two rows."""
     for x in range(count + 1):
-        upper[x] += w00 * source[x + 1] + w01 * source[x]
-        lower[x] += w10 * source[x + 1] + w11 * source[x]
+        near[x] += w[0] * gradient[x + 1] + w[1] * gradient[x]
+        far[x] += w[2] * gradient[x + 1] + w[3] * gradient[x]
+
+
+@compiled
+def _rows(cells, at, strides, count):
+    """The two rows of attenuation and the two of absorbance that `count` samples from index `at` on read."""
+    below, other, length = at + strides[1], at + strides[2], count + 1
+    under = below + strides[2]
+    return (
+        cells[at : at + length],
+        cells[below : below + length],
+        cells[other : other + length],
+        cells[under : under + length],
+    )
 
 
 @compiled
@@ -113,13 +158,14 @@ def _find_run(i, k, forward, shape, strides, margins, whole, runs):
     if row < 0 or row > shape[1]:
         return 0, 0, 0
     at = ((k if forward else shape[0] - 1 - k) + 1) * strides[0] + row * strides[1]
-    pair = 2 * (shape[2] + 2)  # a row of attenuation and a row of absorbance
+    pair = 2 * strides[2]  # a row of attenuation and a row of absorbance
     upper, lower = runs[at // pair], runs[(at + strides[1]) // pair]
     first, last = min(upper[0], lower[0]) - 1, max(upper[1], lower[1])
     column = first - 1 + margins[1] - whole[k, 0]
     if column < 0:  # only for matrices that are no rotations
         first, column = first - column, 0
-    return at + first, column, min(last - first, shape[2] + 2 * margins[1] - column)
+    count = (last - first + LANES - 1) // LANES * LANES  # what is added reads the zeros outside the ball
+    return at + first, column, min(count, shape[2] + 2 * margins[1] + LANES - 1 - column)
 
 
 @compiled
@@ -134,16 +180,16 @@ def _march_row(cells, length, places, strides, weights, samples, keep, passed, l
         if count <= 0:
             continue
         slot = k if keep else 0
+        near, far, near_b, far_b = _rows(cells, at, strides, count)
         rest, absorbed, before = samples[slot, 0], samples[slot, 1], samples[slot, 2]
-        _blend_and_decay(cells, at, strides[1], count, weights[k], length, rest)
-        _blend(cells, at + strides[2], strides[1], count, weights[k], absorbed)
         p, image = passed[column : column + count], light[column : column + count]
+        w = (weights[k, 0], weights[k, 1], weights[k, 2], weights[k, 3])
+        _read_rest(near, far, w, length, count, rest)
         if keep:
-            for x in range(count):
-                before[x] = p[x]
-        for x in range(count):
-            image[x] += p[x] * (one - rest[x]) * (one - absorbed[x])
-            p[x] *= rest[x]
+            _read_absorbance(near_b, far_b, w, count, p, absorbed, before)
+            _composite(rest, absorbed, count, p, image)
+        else:
+            _read_and_composite(rest, near_b, far_b, w, count, p, image)
 
 
 @compiled
@@ -152,25 +198,23 @@ def _march_row_back(
 ):
     """Transpose of `_march_row`, back to front, without a division: right at opacity exactly 1 too."""
     kind = cells.dtype.type
-    one, step = kind(1.0), kind(numbers[6] * 2.0 / shape[0])
+    step = kind(numbers[6] * 2.0 / shape[0])
     behind, to_attenuation, to_absorbance = work[0], work[1], work[2]
     behind[:] = kind(0.0)
     for k in range(len(places) - 1, -1, -1):
         at, column, count = places[k]
         if count <= 0:
             continue
-        rest, absorbed, before = samples[k, 0], samples[k, 1], samples[k, 2]
-        g, b = upstream[column : column + count], behind[column : column + count]
-        for x in range(count):
-            to_attenuation[x + 1] = before[x] * (g[x] * (one - absorbed[x]) - b[x]) * rest[x] * step
-        for x in range(count):
-            to_absorbance[x + 1] = -before[x] * (one - rest[x]) * g[x]
-        for x in range(count):
-            b[x] += (one - rest[x]) * (g[x] * (one - absorbed[x]) - b[x])
-        to_attenuation[0] = to_attenuation[count + 1] = to_absorbance[0] = to_absorbance[count + 1] = kind(0.0)
+        end = column + count
+        _composite_back(
+            samples[k, 0], samples[k, 1], samples[k, 2], upstream[column:end], step, count,
+            behind[column:end], to_attenuation, to_absorbance,
+        )  # fmt: skip
         if to_cells.size:
-            _spread(to_cells, at, strides[1], count, weights[k], to_attenuation)
-            _spread(to_cells, at + strides[2], strides[1], count, weights[k], to_absorbance)
+            near, far, near_b, far_b = _rows(to_cells, at, strides, count)
+            w = (weights[k, 0], weights[k, 1], weights[k, 2], weights[k, 3])
+            _spread(near, far, w, count, to_attenuation)
+            _spread(near_b, far_b, w, count, to_absorbance)
         if to_numbers.size:
             w = weights[k]
             along = (2.0 * (k if forward else shape[0] - 1 - k) + 1.0) / shape[0] - 1.0
@@ -206,7 +250,7 @@ def _pixel(numbers, shape, margins, y, x, pixels):
 @compiled
 def draw_view(cells, runs, shape, strides, margins, numbers, forward, image):
     """One picture: march the sheared picture's rows, then warp it."""
-    rows, columns, pixels = shape[1] + 2 * margins[0], shape[2] + 2 * margins[1], len(image)
+    rows, columns, pixels = shape[1] + 2 * margins[0], shape[2] + 2 * margins[1] + LANES - 1, len(image)
     whole, weights = np.empty((shape[0], 2), np.int64), np.empty((shape[0], 4), cells.dtype)
     places, samples = np.empty((shape[0], 3), np.int64), np.empty((1, 3, columns), cells.dtype)
     passed, sheared = np.empty(columns, cells.dtype), np.empty((rows, columns), cells.dtype)
@@ -230,7 +274,7 @@ def draw_view(cells, runs, shape, strides, margins, numbers, forward, image):
 @compiled
 def draw_view_backward(cells, runs, shape, strides, margins, numbers, forward, upstream, to_cells, to_numbers):
     """Transpose of `draw_view`: add to `to_cells` and `to_numbers`, each left out where it has no elements."""
-    rows, columns, pixels = shape[1] + 2 * margins[0], shape[2] + 2 * margins[1], len(upstream)
+    rows, columns, pixels = shape[1] + 2 * margins[0], shape[2] + 2 * margins[1] + LANES - 1, len(upstream)
     whole, weights = np.empty((shape[0], 2), np.int64), np.empty((shape[0], 4), cells.dtype)
     places, samples = np.empty((shape[0], 3), np.int64), np.empty((shape[0], 3, columns), cells.dtype)
     work, passed = np.empty((3, columns + 2), cells.dtype), np.empty(columns, cells.dtype)

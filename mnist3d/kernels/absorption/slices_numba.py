@@ -16,7 +16,7 @@ from torch.autograd.function import once_differentiable
 from . import slices_layout as layout
 from . import slices_loops as loops
 from .numba_runtime import run_chunks, spans
-from .shear_warp import margin, shear_of
+from .shear_warp import LANES, margin, shear_of
 
 
 def render_slices_numba(
@@ -53,10 +53,10 @@ class _Group(NamedTuple):
     def geometry(self, extents: tuple[int, int, int]) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
         """(slices, rows, columns); strides of a slice, of a row and of the channel; margins of rows and columns."""
         p, q, r = (extents[dimension] for dimension in self.order)
-        row = 2 * (r + 2)
+        row = 2 * (r + 1 + LANES)
         plane = (q + 2) * row
         shape, steps = ((p, q, r), (plane, row)) if self.along_p else ((q, p, r), (row, plane))
-        return shape, (*steps, r + 2), (margin(shape[1]), margin(r))
+        return shape, (*steps, r + 1 + LANES), (margin(shape[1]), margin(r))
 
 
 def _groups(axis: Tensor) -> Iterator[list[_Group]]:
@@ -146,7 +146,7 @@ def _pack(
 ) -> tuple[np.ndarray, np.ndarray]:
     first, second = (tensor.contiguous().numpy().transpose(order) for tensor in (attenuation, absorbance))
     p, q, r = first.shape
-    cells = np.empty((p + 2, q + 2, 2, r + 2), first.dtype)
+    cells = np.empty((p + 2, q + 2, 2, r + 1 + LANES), first.dtype)
     runs = np.empty(((p + 2) * (q + 2), 2), np.int64)
     lines = spans(q + 2, threads)
     run_chunks(lambda chunk: layout.pack(first, second, cells, runs, *lines[chunk]), len(lines))
