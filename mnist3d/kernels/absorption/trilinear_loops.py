@@ -11,6 +11,7 @@ leave the volume. Indices are uint32: signed ones make numba insert a test for n
 """
 
 import math
+from typing import no_type_check
 
 import numpy as np
 from llvmlite import ir
@@ -55,6 +56,7 @@ def _lerp(builder, low, high, weight):
 
 
 @intrinsic
+@no_type_check  # numba looks at the function itself
 def read_cell(typing_context, cells, base, row, plane, fx, fy, fz):
     """Both channels at one point: cells[base] is the first corner, row and plane the strides to the others."""
     signature = types.UniTuple(cells.dtype, 2)(
@@ -79,6 +81,7 @@ def read_cell(typing_context, cells, base, row, plane, fx, fy, fz):
 
 
 @intrinsic
+@no_type_check  # numba looks at the function itself
 def add_to_cell(typing_context, cells, base, row, plane, fx, fy, fz, first, second):
     """The transpose of `read_cell`: spread (first, second) over the eight corners."""
     signature = types.void(
@@ -131,8 +134,8 @@ def _place_ray(u, v, turn, size, num_samples, work, base):
     if not square > 0.0:
         return 0
     half_chord = math.sqrt(square)
-    first = max(0, int(math.floor((1.0 - half_chord) * num_samples * 0.5)))
-    last = min(num_samples, int(math.ceil((1.0 + half_chord) * num_samples * 0.5)))
+    first = max(0, math.floor((1.0 - half_chord) * num_samples * 0.5))
+    last = min(num_samples, math.ceil((1.0 + half_chord) * num_samples * 0.5))
     count = last - first
     depth, share = work[0], work[1]
     kind = work.dtype.type

@@ -1,0 +1,262 @@
+"""The compiled inner loops of the "slices" renderer. Imports numba; import it lazily.
+
+The sheared picture is made row by row, each row slice by slice. Within a slice the samples of a row lie one
+voxel apart, so the four bilinear weights are the same for all of them and every inner loop runs over
+adjacent numbers: SIMD without gathers. The backward pass keeps one row's samples, of all slices, and goes
+back to front; its memory does not depend on the number of views.
+
+Layout: `cells` is (P + 2, Q + 2, 2, R + 2), flat: attenuation inside the ball (padded by zeros) and
+absorbance (padded by its border), a row of one and then a row of the other. Slices run along P or along Q,
+columns along R; for views along the grid's own columns a transposed copy is made.
+"""
+
+import math
+from typing import no_type_check
+
+import numpy as np
+from numba import types
+from numba.extending import intrinsic, overload
+
+from .numba_runtime import compiled
+
+LOG2_E = 1.4426950408889634
+# 2^r for |r| <= 1/2: the Taylor series, ln(2)^k / k!; the remainder is below float32's rounding.
+POWERS = tuple(math.log(2.0) ** k / math.factorial(k) for k in range(7))
+
+
+@intrinsic
+@no_type_check  # numba looks at the function itself
+def _float_of_bits(typing_context, bits):
+    def codegen(context, builder, signature, args):
+        return builder.bitcast(args[0], context.get_value_type(types.float32))
+
+    return types.float32(types.int32), codegen
+
+
+def _decay(depth):
+    raise NotImplementedError("compiled code only")
+
+
+@overload(_decay, inline="always")
+@no_type_check  # as above
+def _decay_overload(depth):
+    """exp(-depth): in float32 a polynomial that the compiler can turn into SIMD, else the library's."""
+    if depth != types.float32:
+        return lambda depth: math.exp(-depth)
+
+    def decay(depth):
+        low = np.float32(-126.0)  # 2^-126 is the smallest normal number: as good as 0 beside an opacity of 1
+        high = np.float32(126.0)
+        power = np.float32(-LOG2_E) * depth
+        power = power if power > low else low
+        power = power if power < high else high
+        whole = np.floor(power + np.float32(0.5))
+        r = power - whole
+        value = np.float32(POWERS[6])
+        value = value * r + np.float32(POWERS[5])
+        value = value * r + np.float32(POWERS[4])
+        value = value * r + np.float32(POWERS[3])
+        value = value * r + np.float32(POWERS[2])
+        value = value * r + np.float32(POWERS[1])
+        value = value * r + np.float32(POWERS[0])
+        return value * _float_of_bits(np.int32((np.int32(whole) + np.int32(127)) << np.int32(23)))
+
+    return decay
+
+
+@compiled
+def _blend(cells, at, row_step, count, weights, target):
+    """target[x] = the bilinear sample between (at + x) and its neighbours; the weights are the same for all x."""
+    upper, lower = cells[at : at + count + 1], cells[at + row_step : at + row_step + count + 1]
+    w00, w01, w10, w11 = weights
+    for x in range(count):
+        target[x] = w00 * upper[x] + w01 * upper[x + 1] + w10 * lower[x] + w11 * lower[x + 1]
+
+
+@compiled
+def _spread(to_cells, at, row_step, count, weights, source):
+    """The transpose of `_blend`; source[x] belongs to sample x - 1, and is 0 at both ends."""
+    upper, lower = to_cells[at : at + count + 1], to_cells[at + row_step : at + row_step + count + 1]
+    w00, w01, w10, w11 = weights
+    for x in range(count + 1):
+        upper[x] += w00 * source[x + 1] + w01 * source[x]
+        lower[x] += w10 * source[x + 1] + w11 * source[x]
+
+
+@compiled
+def _place_slices(numbers, shape, forward, whole, weights):
+    """Where each slice lies against the sheared picture: whole voxels (column, row), and the four weights."""
+    kind = weights.dtype.type
+    for k in range(shape[0]):
+        along = (2.0 * (k if forward else shape[0] - 1 - k) + 1.0) / shape[0] - 1.0
+        across, down = numbers[4] * along * (shape[2] * 0.5), numbers[5] * along * (shape[1] * 0.5)
+        whole[k, 0], whole[k, 1] = math.floor(across), math.floor(down)
+        across -= math.floor(across)
+        down -= math.floor(down)
+        weights[k, 0], weights[k, 1] = kind((1.0 - down) * (1.0 - across)), kind((1.0 - down) * across)
+        weights[k, 2], weights[k, 3] = kind(down * (1.0 - across)), kind(down * across)
+
+
+@compiled
+def _find_run(i, k, forward, shape, strides, margins, whole, runs):
+    """The samples of row i in slice k that can be inside the ball: (index into cells, first column, count)."""
+    row = i - margins[0] + whole[k, 1] + 1  # in the padded volume
+    if row < 0 or row > shape[1]:
+        return 0, 0, 0
+    at = ((k if forward else shape[0] - 1 - k) + 1) * strides[0] + row * strides[1]
+    pair = 2 * (shape[2] + 2)  # a row of attenuation and a row of absorbance
+    upper, lower = runs[at // pair], runs[(at + strides[1]) // pair]
+    first, last = min(upper[0], lower[0]) - 1, max(upper[1], lower[1])
+    column = first - 1 + margins[1] - whole[k, 0]
+    if column < 0:  # only for matrices that are no rotations
+        first, column = first - column, 0
+    return at + first, column, min(last - first, shape[2] + 2 * margins[1] - column)
+
+
+@compiled
+def _march_row(cells, length, places, strides, weights, samples, keep, passed, light):
+    """Composite one row of the sheared picture, front to back; `keep` its samples for the way back."""
+    kind = cells.dtype.type
+    one, length = kind(1.0), kind(length)
+    passed[:] = one
+    light[:] = kind(0.0)
+    for k in range(len(places)):
+        at, column, count = places[k]
+        if count <= 0:
+            continue
+        rest, absorbed, before = samples[k if keep else 0]
+        _blend(cells, at, strides[1], count, weights[k], rest)
+        _blend(cells, at + strides[2], strides[1], count, weights[k], absorbed)
+        p, image = passed[column : column + count], light[column : column + count]
+        for x in range(count):
+            rest[x] = _decay(rest[x] * length)
+        if keep:
+            for x in range(count):
+                before[x] = p[x]
+        for x in range(count):
+            image[x] += p[x] * (one - rest[x]) * (one - absorbed[x])
+            p[x] *= rest[x]
+
+
+@compiled
+def _march_row_back(cells, to_cells, numbers, shape, forward, places, strides, weights, samples, upstream, work, to_numbers):
+    """Transpose of `_march_row`, back to front, without a division: right at opacity exactly 1 too."""
+    kind = cells.dtype.type
+    one, step = kind(1.0), kind(numbers[6] * 2.0 / shape[0])
+    behind, to_attenuation, to_absorbance = work[0], work[1], work[2]
+    behind[:] = kind(0.0)
+    for k in range(len(places) - 1, -1, -1):
+        at, column, count = places[k]
+        if count <= 0:
+            continue
+        rest, absorbed, before = samples[k]
+        g, b = upstream[column : column + count], behind[column : column + count]
+        for x in range(count):
+            to_attenuation[x + 1] = before[x] * (g[x] * (one - absorbed[x]) - b[x]) * rest[x] * step
+        for x in range(count):
+            to_absorbance[x + 1] = -before[x] * (one - rest[x]) * g[x]
+        for x in range(count):
+            b[x] += (one - rest[x]) * (g[x] * (one - absorbed[x]) - b[x])
+        for gradient in (to_attenuation, to_absorbance):
+            gradient[0] = gradient[count + 1] = kind(0.0)
+        if to_cells.size:
+            _spread(to_cells, at, strides[1], count, weights[k], to_attenuation)
+            _spread(to_cells, at + strides[2], strides[1], count, weights[k], to_absorbance)
+        if to_numbers.size:
+            w = weights[k]
+            along = (2.0 * (k if forward else shape[0] - 1 - k) + 1.0) / shape[0] - 1.0
+            for channel in range(2):
+                gradient = to_absorbance if channel else to_attenuation
+                start = at + channel * strides[2]
+                upper = cells[start : start + count + 1]
+                lower = cells[start + strides[1] : start + strides[1] + count + 1]
+                across, down, value = 0.0, 0.0, 0.0
+                for x in range(count):
+                    a, b_, c, d = upper[x], upper[x + 1], lower[x], lower[x + 1]
+                    across += gradient[x + 1] * ((w[0] + w[1]) * (b_ - a) + (w[2] + w[3]) * (d - c))
+                    down += gradient[x + 1] * ((w[0] + w[2]) * (c - a) + (w[1] + w[3]) * (d - b_))
+                    value += gradient[x + 1] * (w[0] * a + w[1] * b_ + w[2] * c + w[3] * d)
+                to_numbers[4] += across * along * shape[2] * 0.5
+                to_numbers[5] += down * along * shape[1] * 0.5
+                if channel == 0:
+                    to_numbers[6] += value / numbers[6]
+
+
+@compiled
+def _pixel(numbers, shape, margins, y, x, pixels):
+    """Where picture pixel (y, x) reads the sheared picture: u, v, column, row; a row of -1 for nowhere."""
+    u, v = (2.0 * x + 1.0) / pixels - 1.0, (2.0 * y + 1.0) / pixels - 1.0
+    column = (numbers[0] * u + numbers[1] * v + 1.0) * (shape[2] * 0.5) - 0.5 + margins[1]
+    row = (numbers[2] * u + numbers[3] * v + 1.0) * (shape[1] * 0.5) - 0.5 + margins[0]
+    rows, columns = shape[1] + 2 * margins[0], shape[2] + 2 * margins[1]
+    if u * u + v * v < 1.0 and 0.0 <= row < rows - 1 and 0.0 <= column < columns - 1:
+        return u, v, column, row
+    return u, v, -1.0, -1.0
+
+
+@compiled
+def draw_view(cells, runs, shape, strides, margins, numbers, forward, image):
+    """One picture: march the sheared picture's rows, then warp it."""
+    rows, columns, pixels = shape[1] + 2 * margins[0], shape[2] + 2 * margins[1], len(image)
+    whole, weights = np.empty((shape[0], 2), np.int64), np.empty((shape[0], 4), cells.dtype)
+    places, samples = np.empty((shape[0], 3), np.int64), np.empty((1, 3, columns), cells.dtype)
+    passed, sheared = np.empty(columns, cells.dtype), np.empty((rows, columns), cells.dtype)
+    _place_slices(numbers, shape, forward, whole, weights)
+    for i in range(rows):
+        for k in range(shape[0]):
+            places[k] = _find_run(i, k, forward, shape, strides, margins, whole, runs)
+        _march_row(cells, numbers[6] * 2.0 / shape[0], places, strides, weights, samples, False, passed, sheared[i])
+    for y in range(pixels):
+        for x in range(pixels):
+            u, v, column, row = _pixel(numbers, shape, margins, y, x, pixels)
+            image[y, x] = 0.0
+            if row >= 0.0:
+                i, j = int(row), int(column)
+                down, right = row - i, column - j
+                upper = sheared[i, j] * (1.0 - right) + sheared[i, j + 1] * right
+                lower = sheared[i + 1, j] * (1.0 - right) + sheared[i + 1, j + 1] * right
+                image[y, x] = upper * (1.0 - down) + lower * down
+
+
+@compiled
+def draw_view_backward(cells, runs, shape, strides, margins, numbers, forward, upstream, to_cells, to_numbers):
+    """Transpose of `draw_view`: add to `to_cells` and `to_numbers`, each left out where it has no elements."""
+    rows, columns, pixels = shape[1] + 2 * margins[0], shape[2] + 2 * margins[1], len(upstream)
+    whole, weights = np.empty((shape[0], 2), np.int64), np.empty((shape[0], 4), cells.dtype)
+    places, samples = np.empty((shape[0], 3), np.int64), np.empty((shape[0], 3, columns), cells.dtype)
+    work, passed = np.empty((3, columns + 2), cells.dtype), np.empty(columns, cells.dtype)
+    sheared, to_sheared = np.empty((rows, columns), cells.dtype), np.zeros((rows, columns), cells.dtype)
+    for y in range(pixels):
+        for x in range(pixels):
+            u, v, column, row = _pixel(numbers, shape, margins, y, x, pixels)
+            if row >= 0.0:
+                i, j = int(row), int(column)
+                down, right, g = row - i, column - j, upstream[y, x]
+                to_sheared[i, j] += g * (1.0 - down) * (1.0 - right)
+                to_sheared[i, j + 1] += g * (1.0 - down) * right
+                to_sheared[i + 1, j] += g * down * (1.0 - right)
+                to_sheared[i + 1, j + 1] += g * down * right
+    _place_slices(numbers, shape, forward, whole, weights)
+    length = numbers[6] * 2.0 / shape[0]
+    for i in range(rows):
+        for k in range(shape[0]):
+            places[k] = _find_run(i, k, forward, shape, strides, margins, whole, runs)
+        _march_row(cells, length, places, strides, weights, samples, True, passed, sheared[i])
+        _march_row_back(
+            cells, to_cells, numbers, shape, forward, places, strides, weights, samples, to_sheared[i], work, to_numbers
+        )
+    if to_numbers.size == 0:
+        return
+    for y in range(pixels):
+        for x in range(pixels):
+            u, v, column, row = _pixel(numbers, shape, margins, y, x, pixels)
+            if row >= 0.0:
+                i, j = int(row), int(column)
+                down, right, g = row - i, column - j, upstream[y, x]
+                a, b, c, d = sheared[i, j], sheared[i, j + 1], sheared[i + 1, j], sheared[i + 1, j + 1]
+                across = g * ((b - a) * (1.0 - down) + (d - c) * down) * shape[2] * 0.5
+                below = g * ((c - a) * (1.0 - right) + (d - b) * right) * shape[1] * 0.5
+                to_numbers[0] += across * u
+                to_numbers[1] += across * v
+                to_numbers[2] += below * u
+                to_numbers[3] += below * v
