@@ -120,7 +120,8 @@ def build_volume(config: Config) -> Volume:
 
 def build_renderer(config: Config) -> AbsorptionRenderer:
     """The renderer that a configuration describes."""
-    return AbsorptionRenderer(config.renderer.image_size, config.renderer.samples_per_ray)
+    options = config.renderer
+    return AbsorptionRenderer(options.image_size, options.samples_per_ray, options.quadrature)
 
 
 def read_config(run: RunDirectory) -> Config:

@@ -5,6 +5,7 @@ What it is not: it knows no backend by name; a volume says itself whether it is 
 """
 
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 import torch
 from jaxtyping import Float
@@ -16,6 +17,7 @@ from .kernels.compositing import composite
 from .volumes.base import Volume
 
 FIELD_SAMPLES = 64  # samples a ray for a volume that is no grid and so has no voxel to count by
+QuadratureName = Literal["trilinear", "slices"]
 MAX_IMAGE_SIZE = 4096
 MAX_SAMPLES = 4096
 
@@ -28,12 +30,19 @@ class RendererOptions:
         image_size: Pixels along each edge of the picture, 1 to 4096.
         samples_per_ray: Steps on the diameter of the unit ball, 1 to 4096; default one a voxel of a grid,
             64 for a field.
+        quadrature: How the integral through a dense grid is summed: trilinear (samples along each ray) or slices
+            (the grid's own slices, several times as fast, as sharp as the grid); without influence on a field.
     """
 
     image_size: int = 28
     samples_per_ray: int | None = None
+    quadrature: QuadratureName = "trilinear"
 
     def __post_init__(self) -> None:
+        if self.quadrature not in get_args(QuadratureName):
+            raise ValueError(
+                f"renderer.quadrature={self.quadrature!r}: allowed are {', '.join(get_args(QuadratureName))}"
+            )
         if not 1 <= self.image_size <= MAX_IMAGE_SIZE:
             raise ValueError(f"renderer.image_size={self.image_size}: allowed are 1 to {MAX_IMAGE_SIZE}")
         if self.samples_per_ray is not None and not 1 <= self.samples_per_ray <= MAX_SAMPLES:
@@ -49,15 +58,22 @@ class AbsorptionRenderer(nn.Module):
         image_size: pixels along each edge, 1 to 4096.
         samples_per_ray: steps on the ball's diameter, 1 to 4096; None: one a voxel along the longest axis
             of a dense volume, 64 for a field.
+        quadrature: "trilinear" or "slices", for dense volumes; see `kernels.absorption.render_grid`.
         impl: implementation of the dense kernel, see `kernels.absorption.render_grid`.
 
     Raises:
         ValueError: a number outside its range.
     """
 
-    def __init__(self, image_size: int = 28, samples_per_ray: int | None = None, impl: str = "auto") -> None:
+    def __init__(
+        self,
+        image_size: int = 28,
+        samples_per_ray: int | None = None,
+        quadrature: QuadratureName = "trilinear",
+        impl: str = "auto",
+    ) -> None:
         super().__init__()
-        self.options = RendererOptions(image_size, samples_per_ray)
+        self.options = RendererOptions(image_size, samples_per_ray, quadrature)
         self.impl = impl
 
     def forward(self, volume: Volume, rotation: Float[Tensor, "..."]) -> Float[Tensor, "B 1 H W"]:
@@ -88,7 +104,15 @@ class AbsorptionRenderer(nn.Module):
     def _of_grid(self, grid: Float[Tensor, "2 Z Y X"], rotation: Float[Tensor, "B 3 3"]) -> Float[Tensor, "B H W"]:
         samples = self.options.samples_per_ray or max(grid.shape[1:])
         rotation = rotation.to(grid)
-        return render_grid(grid[0], grid[1], rotation, self.options.image_size, samples, impl=self.impl)
+        return render_grid(
+            grid[0],
+            grid[1],
+            rotation,
+            self.options.image_size,
+            samples,
+            impl=self.impl,
+            quadrature=self.options.quadrature,
+        )
 
     def _of_field(self, volume: Volume, rotation: Float[Tensor, "B 3 3"]) -> Float[Tensor, "B H W"]:
         size, samples = self.options.image_size, self.options.samples_per_ray or FIELD_SAMPLES

@@ -40,6 +40,7 @@ def test_load_run(tmp_path):
     (tmp_path / "config.yaml").write_text(Config(seed=3).to_yaml())
     (tmp_path / "volume.safetensors").write_bytes(volume_bytes(volume))
     run = load_run(tmp_path)
+    assert isinstance(run.volume, VoxelGrid)
     assert torch.equal(run.volume.dense(), volume.dense())
     assert run.config.seed == 3
     assert run.renderer(run.volume, torch.eye(3)).shape == (1, 1, 28, 28)

@@ -47,8 +47,9 @@ def test_other_pairings_against_their_formulas():
         "hinge": ((0 + 2 + 1.5 + 4) / 2, -1.75),
         "wasserstein": (1.75 - 0.5, -1.75),
     }
-    for name, values in expected.items():
-        assert [loss(REAL, RENDERED).item() for loss in ADVERSARIAL_LOSSES[name]] == pytest.approx(values)
+    for name, pair in ADVERSARIAL_LOSSES.items():
+        if name != "relativistic":  # has its own test
+            assert [loss(REAL, RENDERED).item() for loss in pair] == pytest.approx(expected[name])
 
 
 def test_gradient_penalty_of_a_linear_score():

@@ -18,7 +18,7 @@ class Volume(nn.Module, ABC):
 
     _init_args: dict[str, Any]
 
-    def __new__(cls, *args: Any, **kwargs: Any) -> "Volume":
+    def __new__(cls, *args: Any, **kwargs: Any):
         """Remembers the arguments of the constructor, which is all that a saved volume needs besides its weights."""
         volume = super().__new__(cls)
         bound = inspect.signature(cls.__init__).bind_partial(volume, *args, **kwargs)

@@ -18,9 +18,9 @@ ROW_AXIS, COLUMN_AXIS = (2, 2, 1), (1, 0, 0)
 class Shear(NamedTuple):
     """How each view is marched."""
 
-    axis: Int[Tensor, "B"]
+    axis: Int[Tensor, " B"]
     """0, 1 or 2: the world axis that the view looks along most; its slices are the samples."""
-    forward: Int[Tensor, "B"]
+    forward: Int[Tensor, " B"]
     """1 where depth grows with that axis, else 0: the slices are then taken from the last to the first."""
     numbers: Float[Tensor, "B 7"]
     """warp (a00, a01, a10, a11): the ray of pixel (u, v) crosses the plane through the centre at the world

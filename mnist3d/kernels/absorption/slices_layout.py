@@ -18,6 +18,25 @@ def _share(p, q, r, shape):
 
 
 @compiled
+def _bands(p, q, shape):
+    """Of one row of voxels: outside [a, d) the share is 0, in [b, c) it is 1; only the rest need be computed."""
+    y, z = (2.0 * q + 1.0) / shape[1] - 1.0, (2.0 * p + 1.0) / shape[0] - 1.0
+    columns, square = shape[2], y * y + z * z
+    half_width = 1.0 / min(shape[0], shape[1], columns)
+    outer, inner = (1.0 + half_width) ** 2 - square, max(1.0 - half_width, 0.0) ** 2 - square
+    if outer <= 0.0:
+        return 0, 0, 0, 0
+    reach = 0.5 * columns * math.sqrt(outer)
+    middle = 0.5 * (columns - 1)
+    a, d = max(math.floor(middle - reach), 0), min(math.ceil(middle + reach) + 1, columns)
+    if inner <= 0.0:
+        return a, d, d, d
+    reach = 0.5 * columns * math.sqrt(inner) - 1.0  # a voxel less, for the rounding
+    b, c = max(math.ceil(middle - reach), a), min(math.floor(middle + reach) + 1, d)
+    return (a, b, c, d) if b < c else (a, d, d, d)
+
+
+@compiled
 def pack(attenuation, absorbance, cells, runs, begin, end):
     """Fill the rows begin ... end - 1 of all planes, and `runs`: where each row is inside the ball, [first, last)."""
     shape = attenuation.shape
@@ -32,11 +51,15 @@ def pack(attenuation, absorbance, cells, runs, begin, end):
             first, last = columns + 2, 0
             one[:] = 0.0
             if p == from_p + 1 and q == from_q + 1:
-                for r in range(columns):
-                    share = _share(from_p, from_q, r, shape)
-                    if share > 0.0:
-                        one[r + 1] = source[r] * share
-                        first, last = min(first, r + 1), r + 2
+                a, b, c, d = _bands(from_p, from_q, shape)
+                for r in range(b, c):
+                    one[r + 1] = source[r]
+                for r in range(a, b):
+                    one[r + 1] = source[r] * _share(from_p, from_q, r, shape)
+                for r in range(c, d):
+                    one[r + 1] = source[r] * _share(from_p, from_q, r, shape)
+                if a < d:
+                    first, last = a + 1, d + 1
             for r in range(columns):
                 two[r + 1] = other[r]
             two[0], two[columns + 1] = other[0], other[columns - 1]
@@ -56,7 +79,12 @@ def unpack(parts, to_attenuation, to_absorbance, begin, end):
             for part in range(len(parts)):
                 source, other = parts[part, p, q]
                 if p == to_p + 1 and q == to_q + 1:
-                    for r in range(columns):
+                    a, b, c, d = _bands(to_p, to_q, shape)
+                    for r in range(b, c):
+                        one[r] += source[r + 1]
+                    for r in range(a, b):
+                        one[r] += source[r + 1] * _share(to_p, to_q, r, shape)
+                    for r in range(c, d):
                         one[r] += source[r + 1] * _share(to_p, to_q, r, shape)
                 for r in range(columns):
                     two[r] += other[r + 1]

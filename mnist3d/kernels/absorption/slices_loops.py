@@ -65,6 +65,15 @@ def _decay_overload(depth):
 
 
 @compiled
+def _blend_and_decay(cells, at, row_step, count, weights, length, target):
+    """target[x] = exp(-length * sample): one loop, as a longer body is unrolled less and leaves a shorter tail."""
+    upper, lower = cells[at : at + count + 1], cells[at + row_step : at + row_step + count + 1]
+    w00, w01, w10, w11 = weights
+    for x in range(count):
+        target[x] = _decay(length * (w00 * upper[x] + w01 * upper[x + 1] + w10 * lower[x] + w11 * lower[x + 1]))
+
+
+@compiled
 def _blend(cells, at, row_step, count, weights, target):
     """target[x] = the bilinear sample between (at + x) and its neighbours; the weights are the same for all x."""
     upper, lower = cells[at : at + count + 1], cells[at + row_step : at + row_step + count + 1]
@@ -124,12 +133,11 @@ def _march_row(cells, length, places, strides, weights, samples, keep, passed, l
         at, column, count = places[k]
         if count <= 0:
             continue
-        rest, absorbed, before = samples[k if keep else 0]
-        _blend(cells, at, strides[1], count, weights[k], rest)
+        slot = k if keep else 0
+        rest, absorbed, before = samples[slot, 0], samples[slot, 1], samples[slot, 2]
+        _blend_and_decay(cells, at, strides[1], count, weights[k], length, rest)
         _blend(cells, at + strides[2], strides[1], count, weights[k], absorbed)
         p, image = passed[column : column + count], light[column : column + count]
-        for x in range(count):
-            rest[x] = _decay(rest[x] * length)
         if keep:
             for x in range(count):
                 before[x] = p[x]
@@ -139,7 +147,9 @@ def _march_row(cells, length, places, strides, weights, samples, keep, passed, l
 
 
 @compiled
-def _march_row_back(cells, to_cells, numbers, shape, forward, places, strides, weights, samples, upstream, work, to_numbers):
+def _march_row_back(
+    cells, to_cells, numbers, shape, forward, places, strides, weights, samples, upstream, work, to_numbers
+):
     """Transpose of `_march_row`, back to front, without a division: right at opacity exactly 1 too."""
     kind = cells.dtype.type
     one, step = kind(1.0), kind(numbers[6] * 2.0 / shape[0])
@@ -149,7 +159,7 @@ def _march_row_back(cells, to_cells, numbers, shape, forward, places, strides, w
         at, column, count = places[k]
         if count <= 0:
             continue
-        rest, absorbed, before = samples[k]
+        rest, absorbed, before = samples[k, 0], samples[k, 1], samples[k, 2]
         g, b = upstream[column : column + count], behind[column : column + count]
         for x in range(count):
             to_attenuation[x + 1] = before[x] * (g[x] * (one - absorbed[x]) - b[x]) * rest[x] * step
@@ -157,8 +167,7 @@ def _march_row_back(cells, to_cells, numbers, shape, forward, places, strides, w
             to_absorbance[x + 1] = -before[x] * (one - rest[x]) * g[x]
         for x in range(count):
             b[x] += (one - rest[x]) * (g[x] * (one - absorbed[x]) - b[x])
-        for gradient in (to_attenuation, to_absorbance):
-            gradient[0] = gradient[count + 1] = kind(0.0)
+        to_attenuation[0] = to_attenuation[count + 1] = to_absorbance[0] = to_absorbance[count + 1] = kind(0.0)
         if to_cells.size:
             _spread(to_cells, at, strides[1], count, weights[k], to_attenuation)
             _spread(to_cells, at + strides[2], strides[1], count, weights[k], to_absorbance)
@@ -208,7 +217,7 @@ def draw_view(cells, runs, shape, strides, margins, numbers, forward, image):
         _march_row(cells, numbers[6] * 2.0 / shape[0], places, strides, weights, samples, False, passed, sheared[i])
     for y in range(pixels):
         for x in range(pixels):
-            u, v, column, row = _pixel(numbers, shape, margins, y, x, pixels)
+            _, _, column, row = _pixel(numbers, shape, margins, y, x, pixels)
             image[y, x] = 0.0
             if row >= 0.0:
                 i, j = int(row), int(column)
@@ -228,7 +237,7 @@ def draw_view_backward(cells, runs, shape, strides, margins, numbers, forward, u
     sheared, to_sheared = np.empty((rows, columns), cells.dtype), np.zeros((rows, columns), cells.dtype)
     for y in range(pixels):
         for x in range(pixels):
-            u, v, column, row = _pixel(numbers, shape, margins, y, x, pixels)
+            _, _, column, row = _pixel(numbers, shape, margins, y, x, pixels)
             if row >= 0.0:
                 i, j = int(row), int(column)
                 down, right, g = row - i, column - j, upstream[y, x]

@@ -51,7 +51,7 @@ class _Group(NamedTuple):
     """Slices run along P and rows along Q, or the other way round."""
 
     def geometry(self, extents: tuple[int, int, int]) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
-        """(slices, rows, columns), strides (a slice, a row, from attenuation to absorbance), margins (rows, columns)."""
+        """(slices, rows, columns); strides of a slice, of a row and of the channel; margins of rows and columns."""
         p, q, r = (extents[dimension] for dimension in self.order)
         row = 2 * (r + 2)
         plane = (q + 2) * row
