@@ -4,9 +4,9 @@
 
 Each setting renders forward and backward with the gradient to both channels of the volume. Every variant is
 warmed up, then all take turns in one process, so that a busy machine slows all alike: trust the ratios (median
-over the rounds of the reference's time through the variant's in the same round), not the milliseconds. Peak memory is measured in a
-process of its own a variant, as the rise of the resident set over what it was before the call. Peers that
-are not installed are left out: `pip install nerfacc` adds nerfacc's dense path.
+over the rounds of the reference's time through the variant's in the same round), not the milliseconds. Peak
+memory is measured in a process of its own a variant, as the rise of the resident set over what it was before
+the call. Peers that are not installed are left out: `pip install nerfacc` adds nerfacc's dense path.
 
 Written: one JSON with metadata, every time measured and the summaries that the table shows.
 """
@@ -180,7 +180,8 @@ def two_threads(rounds: int) -> dict[str, float]:
 
 def show(label: str, setting: Setting, summary: dict[str, dict[str, Any]], peaks: dict[str, float]) -> None:
     print(
-        f"\n{label}: {setting.views} views of {setting.image_size}^2, grid {setting.edge}^3, {setting.num_samples} samples"
+        f"\n{label}: {setting.views} views of {setting.image_size}^2, "
+        f"grid {setting.edge}^3, {setting.num_samples} samples"
     )
     print(f"{'variant':28} {'ms':>9} {'quartiles':>17} {'forward':>9} {'backward':>9} {'ratio':>7} {'peak MiB':>9}")
     for name, row in summary.items():

@@ -22,9 +22,19 @@ from .config import DEFAULT_VOLUME, SECTIONS, USER_ERRORS, Config, ConfigError, 
 from .export import ExportError
 from .run_directory import RunDirectory, RunError
 from .volumes import Volume, class_path
+from .watchdog import WatchdogGaveUp
 
 # What a resumed run may be told anew: how long it goes on and where, not what it is.
-RESUMABLE = ("trainer.max_steps", "trainer.max_minutes", "trainer.stop_after", "device")
+RESUMABLE = (
+    "trainer.max_steps",
+    "trainer.max_minutes",
+    "trainer.stop_after",
+    "device",
+    "scorecard.every",
+    "scorecard.train_judges",
+    "watchdog.enabled",
+    "watchdog.act",
+)
 
 
 @dataclass
@@ -168,6 +178,9 @@ def _one_line(message: str, parser: ArgumentParser) -> str:
         if keys == ["volume"]:
             given = f"volume.{given}"
         return f"{given}: no such key{_nearest(given, parser)}; --help lists all"
+    if unknown := re.search(r"Group '([^']+)' does not accept option '([^']+)'", message):
+        given = ".".join(unknown.groups())
+        return f"{given}: no such key{_nearest(given, parser)}; --help lists all"
     hopeless = ("dot import path", "does not correspond to a subclass", "No module named", "has no attribute")
     if key == "volume" and any(words in message for words in hopeless):
         given = re.search(r"Import path (\S+) does|import path string: (\S+)|given class_path '([^']+)'", message)
@@ -238,12 +251,18 @@ def in_range(kind: type, low: float, high: float) -> Callable[[str], Any]:
 
 
 def run_command_line(main: Callable[[Sequence[str]], object]) -> NoReturn:
-    """Call a program's `main` with the command line; a user's error becomes one line on stderr and exit code 2."""
+    """Call a program's `main` with the command line.
+
+    A user's error becomes one line on stderr and exit code 2; a run that the watchdog ended, one line and code 1.
+    """
     try:
         main(sys.argv[1:])
     except (*USER_ERRORS, ExportError) as error:
         print(f"{Path(sys.argv[0]).name}: error: {' '.join(str(error).split())}", file=sys.stderr)
         sys.exit(2)
+    except WatchdogGaveUp as error:
+        print(f"{Path(sys.argv[0]).name}: {error}", file=sys.stderr)
+        sys.exit(1)
     except KeyboardInterrupt:
         print(f"{Path(sys.argv[0]).name}: interrupted", file=sys.stderr)
         sys.exit(130)

@@ -20,8 +20,11 @@ from .losses import LossOptions
 from .poses import PoseOptions
 from .renderer import AbsorptionRenderer, RendererOptions
 from .run_directory import RunDirectory, RunError
+from .score_hook import ScorecardOptions
+from .targets import TargetOptions
 from .trainer import TrainerOptions
 from .volumes import Volume, VolumeFileError, load_volume, read_description
+from .watchdog import WatchdogOptions
 
 DEFAULT_VOLUME = "mnist3d.volumes.VoxelGrid"
 SECTIONS: dict[str, type] = {
@@ -30,7 +33,10 @@ SECTIONS: dict[str, type] = {
     "renderer": RendererOptions,
     "discriminator": DiscriminatorOptions,
     "losses": LossOptions,
+    "targets": TargetOptions,
     "trainer": TrainerOptions,
+    "scorecard": ScorecardOptions,
+    "watchdog": WatchdogOptions,
 }
 
 
@@ -59,7 +65,10 @@ class Config:
     renderer: RendererOptions = field(default_factory=RendererOptions)
     discriminator: DiscriminatorOptions = field(default_factory=DiscriminatorOptions)
     losses: LossOptions = field(default_factory=LossOptions)
+    targets: TargetOptions = field(default_factory=TargetOptions)
     trainer: TrainerOptions = field(default_factory=TrainerOptions)
+    scorecard: ScorecardOptions = field(default_factory=ScorecardOptions)
+    watchdog: WatchdogOptions = field(default_factory=WatchdogOptions)
 
     def to_yaml(self) -> str:
         """The text of `config.yaml`."""

@@ -10,13 +10,16 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 DataName = Literal["mnist_5k", "mnist", "fashion_mnist", "kmnist", "emnist", "images", "idx"]
 Part = Literal["training", "held_out"]
@@ -40,6 +43,8 @@ class DataOptions:
             0 to 0.9. Sources with a test set hold that out instead.
         resize: Fit pictures of any size into the square (images only); without it they must all be one square size.
         limit: Take at most this many pictures, evenly over the classes, 2 or more; default all.
+        scale: Edge of the picture as a share of the square, the rest black, above 0 to 1; views see nothing beyond
+            the unit ball, so pictures that fill their corners need 0.71, and MNIST's digits nothing.
     """
 
     name: DataName = "mnist_5k"
@@ -47,6 +52,7 @@ class DataOptions:
     held_out: float = 0.3
     resize: bool = False
     limit: int | None = None
+    scale: float = 1.0
 
     def __post_init__(self) -> None:
         if self.name not in get_args(DataName):
@@ -55,6 +61,8 @@ class DataOptions:
             raise DataError(f"data.held_out={self.held_out}: allowed are shares from 0 to 0.9")
         if self.limit is not None and self.limit < 2:
             raise DataError(f"data.limit={self.limit}: allowed are numbers from 2")
+        if not 0.0 < self.scale <= 1.0:
+            raise DataError(f"data.scale={self.scale}: allowed are shares above 0 to 1")
         if self.name in ("images", "idx") and self.path is None:
             raise DataError(f"data.path is not set: --data.name {self.name} needs --data.path FOLDER")
 
@@ -100,10 +108,43 @@ def load_images(options: DataOptions, image_size: int, part: Part = "training") 
             f"(data.held_out={options.held_out} keeps some back)"
         )
     pictures = torch.tensor(images, dtype=torch.float32)[:, None] / 255.0
-    if pictures.shape[-1] != image_size or pictures.shape[-2] != image_size:
-        size = (image_size, image_size)
-        pictures = F.interpolate(pictures, size=size, mode="bilinear", antialias=True).clamp(0.0, 1.0)
+    pictures = shrunk_into_square(pictures, image_size, options.scale)
     return ImageSet(pictures, torch.tensor(labels) if labels is not None else None, names)
+
+
+def shrunk_into_square(
+    pictures: Float[Tensor, "N 1 h w"], image_size: int, scale: float = 1.0
+) -> Float[Tensor, "N 1 H W"]:
+    """Square pictures at another size, with a black margin of whole pixels, the same on all sides.
+
+    Args:
+        pictures: brightness in [0, 1].
+        image_size: pixels along each edge of the result.
+        scale: edge of the picture as a share of the result's.
+    """
+    margin = min(round(image_size * (1.0 - scale) / 2.0), (image_size - 1) // 2)
+    size = (image_size - 2 * margin, image_size - 2 * margin)
+    if pictures.shape[-2:] != size:
+        pictures = F.interpolate(pictures, size=size, mode="bilinear", antialias=True).clamp(0.0, 1.0)
+    return F.pad(pictures, (margin,) * 4)
+
+
+def read_picture(path: Path) -> "Image":
+    """A picture file in grey; what is transparent is black: nothing is there.
+
+    Raises:
+        DataError: it is missing or no picture.
+    """
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with Image.open(path) as image:
+            grey = image.convert("RGBA").convert("LA") if "A" in image.getbands() else image.convert("L")
+    except (UnidentifiedImageError, OSError, ValueError, Image.DecompressionBombError) as error:
+        raise DataError(f"data.path={path}: not a readable picture ({error})") from None
+    if grey.mode == "LA":
+        grey = Image.composite(grey.getchannel("L"), Image.new("L", grey.size), grey.getchannel("A"))
+    return grey
 
 
 Loaded = tuple[np.ndarray, "np.ndarray | None", list[str], bool]
@@ -229,7 +270,7 @@ def _load_idx(options: DataOptions, image_size: int, part: Part) -> Loaded:
 
 
 def _load_folder(options: DataOptions, image_size: int, part: Part) -> Loaded:
-    from PIL import Image, ImageOps, UnidentifiedImageError
+    from PIL import ImageOps
 
     folder = Path(str(options.path))
     if not folder.is_dir():
@@ -242,17 +283,11 @@ def _load_folder(options: DataOptions, image_size: int, part: Part) -> Loaded:
         raise DataError(f"data.path={folder}: no pictures found; known are {', '.join(PICTURE_SUFFIXES)}")
     pictures, sizes = [], {}
     for path, _ in files:
-        try:
-            with Image.open(path) as image:
-                sizes.setdefault(image.size, path)
-                grey = image.convert("RGBA").convert("LA") if "A" in image.getbands() else image.convert("L")
-                if grey.mode == "LA":  # transparent is black: nothing is there
-                    grey = Image.composite(grey.getchannel("L"), Image.new("L", grey.size), grey.getchannel("A"))
-                if options.resize:  # the whole picture, centred in a black square
-                    grey = ImageOps.pad(grey, (image_size, image_size))
-                pictures.append(np.asarray(grey))
-        except (UnidentifiedImageError, OSError, ValueError) as error:
-            raise DataError(f"data.path={path}: not a readable picture ({error})") from None
+        grey = read_picture(path)
+        sizes.setdefault(grey.size, path)
+        if options.resize:  # the whole picture, centred in a black square
+            grey = ImageOps.pad(grey, (image_size, image_size))
+        pictures.append(np.asarray(grey))
     if not options.resize and (len(sizes) > 1 or any(width != height for width, height in sizes)):
         shown = ", ".join(f"{w}x{h} ({path.name})" for (w, h), path in list(sizes.items())[:3])
         raise DataError(

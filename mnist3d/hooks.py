@@ -9,9 +9,13 @@ import io
 import math
 import sys
 import time
+from collections.abc import Callable
 from typing import Any, TextIO
 
 import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
 from tqdm import tqdm
 
 from .export.pictures import SHEET_VIEWS, contact_sheet, render_views, sheet_views
@@ -22,6 +26,7 @@ from .volumes import volume_bytes
 
 LINE_SECONDS = 15.0  # between lines where stderr is no terminal
 BLOCKS = "▁▂▃▄▅▆▇█"
+TARGET_COLUMNS = 12
 ASCII_BLOCKS = ".:-=+*#@"
 
 
@@ -46,10 +51,11 @@ class Progress:
 
     Args:
         stream: default stderr.
+        remark: more to show, such as the latest score; asked for at every step.
     """
 
-    def __init__(self, stream: TextIO | None = None) -> None:
-        self.stream = stream or sys.stderr
+    def __init__(self, stream: TextIO | None = None, remark: Callable[[], str] = str) -> None:
+        self.stream, self.remark = stream or sys.stderr, remark
         self.bar: Any = None
         self.last_line = -math.inf
         self.first_step, self.began = 0, time.monotonic()
@@ -69,10 +75,11 @@ class Progress:
         rate = (report.step - self.first_step) / max(now - self.began, 1e-9)
         left = trainer.seconds * (1.0 - report.share) / max(report.share, 1e-9)
         left = min(left, max(trainer.options.seconds_limit - trainer.seconds, 0.0))
+        target = f"T {report.target_loss:.3f}  " if trainer.targets is not None else ""
         text = (
-            f"step {report.step}  {rate:.1f}/s  D {report.discriminator_loss:.2f}  V {report.volume_loss:.2f}  "
-            f"[{class_bar(report.class_shares, self.stream)}]  {_clock(left)} left"
-        )
+            f"step {report.step}  {rate:.1f}/s  D {report.discriminator_loss:.2f}  V {report.volume_loss:.2f}  {target}"
+            f"[{class_bar(report.class_shares, self.stream)}]  {_clock(left)} left  {self.remark()}"
+        ).rstrip()
         if not self.bar.disable:
             self.bar.n = report.share
             self.bar.set_description_str(text, refresh=False)
@@ -120,7 +127,9 @@ class Stats:
 def _rounded(value: Any) -> Any:
     if isinstance(value, list):
         return [_rounded(item) for item in value]
-    return float(f"{value:.5g}") if isinstance(value, float) else value
+    if isinstance(value, float):
+        return float(f"{value:.5g}") if math.isfinite(value) else None  # JSON knows no NaN
+    return value
 
 
 class Pictures:
@@ -149,9 +158,19 @@ class Pictures:
         self._sheet(trainer, "views.png")
         strip = render_views(trainer.averaged, trainer.renderer, turntable(24))
         self.run.write_picture("turntable.png", contact_sheet(strip, columns=12))
+        if trainer.targets is not None:
+            wanted = trainer.targets.pictures.cpu()
+            shown = render_views(trainer.averaged, trainer.renderer, trainer.targets.rotations)
+            self.run.write_picture("targets.png", contact_sheet(_in_turn(wanted, shown), columns=TARGET_COLUMNS))
 
     def _sheet(self, trainer: Trainer, name: str) -> None:
         self.run.write_picture(name, contact_sheet(sheet_views(trainer.averaged, trainer.renderer, trainer.poses), 8))
+
+
+def _in_turn(wanted: Float[Tensor, "K 1 H W"], shown: Float[Tensor, "K 1 H W"]) -> Float[Tensor, "B 1 H W"]:
+    """A row of what was asked for, below it what is shown, then the next row; short rows filled with black."""
+    pairs = zip(wanted.split(TARGET_COLUMNS), shown.split(TARGET_COLUMNS), strict=True)
+    return torch.cat([F.pad(part, (0,) * 7 + (TARGET_COLUMNS - len(part),)) for pair in pairs for part in pair])
 
 
 class Saver:

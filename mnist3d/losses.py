@@ -24,6 +24,8 @@ class LossOptions:
 
     Args:
         adversarial: How real and rendered scores are paired: relativistic, non_saturating, hinge or wasserstein.
+        adversarial_weight: Weight of the adversarial term on the volume, >= 0; 0 leaves the discriminator out
+            altogether, and with it diversity and nearest: then targets alone pull, which is fast.
         classification: Weight of the class head's cross-entropy on labelled real pictures, >= 0.
         penalty: Weight (gamma) of the gradient penalties R1 and R2 on the discriminator, >= 0.
         penalty_every: Steps between penalties, each then weighted by this number, at least 1.
@@ -34,6 +36,7 @@ class LossOptions:
     """
 
     adversarial: AdversarialName = "relativistic"
+    adversarial_weight: float = 1.0
     classification: float = 1.0
     penalty: float = 1.0
     penalty_every: int = 4
@@ -46,7 +49,7 @@ class LossOptions:
             raise ValueError(
                 f"losses.adversarial={self.adversarial!r}: allowed are {', '.join(get_args(AdversarialName))}"
             )
-        for name in ("classification", "penalty", "diversity", "nearest"):
+        for name in ("adversarial_weight", "classification", "penalty", "diversity", "nearest"):
             if not 0.0 <= getattr(self, name) < float("inf"):
                 raise ValueError(f"losses.{name}={getattr(self, name)}: allowed are weights >= 0")
         if self.penalty_every < 1:

@@ -8,18 +8,23 @@ import os
 import pickle
 import signal
 import sys
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
 import torch
+from tqdm import tqdm
 
 from .command_line import CommandLine, parse_command_line, run_command_line
 from .config import Config, ConfigError, build_device, build_renderer, build_volume
-from .datasets import load_images
+from .datasets import DataError, load_images
 from .hooks import Pictures, Progress, Saver, Stats
 from .run_directory import RunDirectory, RunError, environment
+from .score_hook import Scores, find_judges
+from .targets import build_targets
 from .trainer import Trainer
+from .watchdog import Watchdog, WatchdogGaveUp
 
 RUNS_ROOT = "runs"
 
@@ -47,10 +52,13 @@ def build_trainer(config: Config) -> Trainer:
             options=config.trainer,
             losses=config.losses,
             poses=config.poses,
+            targets=build_targets(config.targets, images, config.data, config.seed),
             discriminator=config.discriminator,
             seed=config.seed,
         )
-    except ValueError as error:  # pictures too small for the discriminator
+    except DataError:
+        raise
+    except ValueError as error:  # pictures too small for the discriminator, nothing that pulls
         raise ConfigError(" ".join(str(error).split())) from None
 
 
@@ -65,6 +73,7 @@ def sculpt(command: CommandLine) -> Path:
 
     Raises:
         ConfigError, DataError, RunError: what the user can mend; nothing is overwritten.
+        WatchdogGaveUp: the run went wrong for good; its last good state is saved.
     """
     trainer = build_trainer(command.config)  # everything that can be refused, before a folder appears
     if command.resume is None:
@@ -78,12 +87,25 @@ def sculpt(command: CommandLine) -> Path:
         run.write(run.config_path.name, command.config.to_yaml())
         run.write_json("environment.json", environment(str(trainer.device)))
         _announce(command, trainer, run)
+        judges = find_judges(command.config.scorecard, command.config.data, command.config.renderer.image_size)
+        scores = [Scores(run, judges, command.config.scorecard.every)] if judges is not None else []
+        progress = Progress(remark=lambda: scores[0].summary if scores else "")
         with _StopOnInterrupt(trainer):
-            trainer.run([Progress(), Stats(run), Pictures(run), Saver(run)])
+            trainer.run([*_watchdog(command, run), *scores, progress, Stats(run), Pictures(run), Saver(run)])
+    except WatchdogGaveUp:
+        _conclude(command, trainer, run)
+        raise
     finally:
         run.release()
     _conclude(command, trainer, run)
     return run.path
+
+
+def _watchdog(command: CommandLine, run: RunDirectory) -> list[Watchdog]:
+    """First of the hooks, so that nothing is saved that it has not looked at."""
+    options = command.config.watchdog
+    # tqdm's write keeps the progress bar whole
+    return [Watchdog(options, partial(tqdm.write, file=sys.stderr), run.append_stats)] if options.enabled else []
 
 
 def _resume(trainer: Trainer, run: RunDirectory) -> None:

@@ -22,13 +22,16 @@ from .exemplars import Exemplars
 from .losses import ADVERSARIAL_LOSSES, LossOptions, class_diversity_loss, gradient_penalty
 from .poses import PoseOptions, sample_rotations
 from .renderer import AbsorptionRenderer
+from .targets import Targets
 from .volumes.base import Volume
 
 # The relativistic pairing is a moving game: no momentum, and a long memory of the second moment (R3GAN).
 ADAM_BETAS = (0.0, 0.99)
-
+POSES_PER_VIEW = 4  # drawn beside targets, so that enough of them look where no target decides
 
 DEFAULT_MINUTES = 10.0
+# What no rewind turns back.
+GOES_ON = ("generator", "torch_rng", "cuda_rng", "steps_done", "seconds_done")
 
 
 @dataclass
@@ -107,6 +110,10 @@ class StepReport:
         nearest_loss: mean absolute difference to the nearest real pictures before its weight; 0 while that is 0.
         class_shares: how often the class head sees each class in this step's views; empty without labels.
         mean_brightness: of the views.
+        target_loss: mean absolute difference to the targets' pictures before its weight; 0 without targets.
+        view_variety: how far the views differ from each other, see `variety`; None: not measured.
+        score_gap: mean of D(real) - D(rendered), paired as in the discriminator's loss; None without that loss.
+        score_spread: root mean square of the same difference; 0 for a discriminator that tells nothing apart.
     """
 
     step: int
@@ -119,6 +126,27 @@ class StepReport:
     nearest_loss: float
     class_shares: list[float]
     mean_brightness: float
+    target_loss: float = 0.0
+    view_variety: float | None = None
+    score_gap: float | None = None
+    score_spread: float | None = None
+
+
+@torch.no_grad()
+def variety(pictures: Float[Tensor, "B 1 H W"]) -> Float[Tensor, ""]:
+    """One minus the mean correlation between two of the pictures.
+
+        1 - mean over pairs a != b of <z_a, z_b>,   z = (picture - its mean) / |picture - its mean|
+
+    0 when all show the same, whatever their brightness and contrast; about 1 when they have nothing in common.
+
+    Args:
+        pictures: two or more; a picture without contrast has nothing in common with any.
+    """
+    flat = pictures.flatten(1)
+    unit = F.normalize(flat - flat.mean(dim=1, keepdim=True), dim=1)
+    count = len(unit)
+    return 1.0 - (unit.sum(dim=0).square().sum() - unit.square().sum()) / (count * (count - 1))
 
 
 @runtime_checkable
@@ -142,6 +170,7 @@ class Trainer:
         options: length and pace.
         losses: what pulls.
         poses: where the views are drawn from.
+        targets: what certain directions must show, or None.
         discriminator: its widths.
         seed: of poses, real pictures and shifts. The weights' start comes from torch's own generator.
     """
@@ -155,12 +184,19 @@ class Trainer:
         options: TrainerOptions | None = None,
         losses: LossOptions | None = None,
         poses: PoseOptions | None = None,
+        targets: Targets | None = None,
         discriminator: DiscriminatorOptions | None = None,
         seed: int = 0,
     ) -> None:
         self.options = options or TrainerOptions()
         self.losses = losses or LossOptions()
         self.poses = poses or PoseOptions()
+        self.targets = targets
+        if targets is None and self.losses.adversarial_weight == 0.0:
+            raise ValueError(
+                "losses.adversarial_weight=0: without targets nothing would pull on the volume; "
+                "add targets.views or targets.rings"
+            )
         self.device = next(volume.parameters()).device
         self.volume, self.renderer = volume, renderer
         self.averaged = copy.deepcopy(volume).requires_grad_(False)
@@ -179,6 +215,7 @@ class Trainer:
         self.steps_done = 0
         self.seconds_done = 0.0
         self.last_penalty = 0.0
+        self.rate_scale = 1.0
         self.stop_requested = False
         self._resumed_at = time.monotonic()
 
@@ -207,12 +244,14 @@ class Trainer:
             (self.volume_optimiser, self.options.volume_rate),
             (self.discriminator_optimiser, self.options.discriminator_rate),
         ):
-            optimiser.param_groups[0]["lr"] = rate * self.options.rate_factor(share)
+            optimiser.param_groups[0]["lr"] = rate * self.options.rate_factor(share) * self.rate_scale
+        if self.losses.adversarial_weight == 0.0:
+            return self._step_on_targets_alone()
         reals, labels = self._draw_reals()
-        rotations = sample_rotations(self.options.views, self.generator, self.poses).to(self.device)
+        rotations = self._draw_rotations().to(self.device)
         views = self.renderer(self.volume, rotations)
-        discriminator_loss, classification_loss = self._teach_discriminator(reals, labels, views.detach())
-        volume_loss, diversity_loss, nearest_loss, logits = self._move_volume(reals, views, share)
+        discriminator_loss, classification_loss, gaps = self._teach_discriminator(reals, labels, views.detach())
+        volume_loss, diversity_loss, nearest_loss, target_loss, logits = self._move_volume(reals, views, share)
         self.steps_done += 1
         self._average()
         counts = torch.bincount(logits.argmax(dim=1), minlength=logits.shape[1]) if logits.shape[1] else logits[0]
@@ -227,6 +266,30 @@ class Trainer:
             nearest_loss=nearest_loss,
             class_shares=(counts / max(len(logits), 1)).tolist(),
             mean_brightness=views.detach().mean().item(),
+            target_loss=target_loss,
+            view_variety=variety(views.detach()).item(),
+            score_gap=gaps.mean().item(),
+            score_spread=gaps.square().mean().sqrt().item(),
+        )
+
+    def _step_on_targets_alone(self) -> StepReport:
+        assert self.targets is not None
+        target, brightness = self._target_loss(self.targets)
+        self._descend(self.targets.options.weight * target)
+        self.steps_done += 1
+        self._average()
+        return StepReport(
+            step=self.steps_done,
+            share=self.share,
+            discriminator_loss=0.0,
+            classification_loss=0.0,
+            penalty=0.0,
+            volume_loss=0.0,
+            diversity_loss=0.0,
+            nearest_loss=0.0,
+            class_shares=[],
+            mean_brightness=brightness,
+            target_loss=target.item(),
         )
 
     @property
@@ -241,13 +304,26 @@ class Trainer:
             return min(self.steps_done / self.options.max_steps, 1.0)
         return min(self.seconds / self.options.seconds_limit, 1.0)
 
+    def _draw_rotations(self) -> Float[Tensor, "B 3 3"]:
+        """Poses of the run's law, as far as possible where no target decides."""
+        if self.targets is None:
+            return sample_rotations(self.options.views, self.generator, self.poses)
+        rotations = sample_rotations(POSES_PER_VIEW * self.options.views, self.generator, self.poses)
+        free_first = self.targets.near(rotations).int().argsort(stable=True)
+        return rotations[free_first[: self.options.views]]
+
+    def _target_loss(self, targets: Targets) -> tuple[Float[Tensor, ""], float]:
+        rotations, pictures = targets.draw(self.generator)
+        views = self.renderer(self.volume, rotations.to(self.device))
+        return (views - pictures).abs().mean(), views.detach().mean().item()
+
     def _draw_reals(self) -> tuple[Float[Tensor, "B 1 H W"], Int[Tensor, " B"] | None]:
         index = torch.randint(len(self.images), (self.options.views,), generator=self.generator).to(self.device)
         return self.images[index], None if self.labels is None else self.labels[index]
 
     def _teach_discriminator(
         self, reals: Float[Tensor, "B 1 H W"], labels: Int[Tensor, " B"] | None, views: Float[Tensor, "B 1 H W"]
-    ) -> tuple[float, float]:
+    ) -> tuple[float, float, Float[Tensor, " B"]]:
         options = self.losses
         with_penalty = options.penalty > 0 and self.steps_done % options.penalty_every == 0
         real = random_shift(reals, self.options.max_shift, self.generator).requires_grad_(with_penalty)
@@ -266,11 +342,11 @@ class Trainer:
         self.discriminator_optimiser.zero_grad(set_to_none=True)
         loss.backward()
         self.discriminator_optimiser.step()
-        return adversarial.item(), classification.item()
+        return adversarial.item(), classification.item(), (real_score - rendered_score).detach()
 
     def _move_volume(
         self, reals: Float[Tensor, "B 1 H W"], views: Float[Tensor, "B 1 H W"], share: float
-    ) -> tuple[float, float, float, Float[Tensor, "B K"]]:
+    ) -> tuple[float, float, float, float, Float[Tensor, "B K"]]:
         options = self.losses
         self.discriminator.requires_grad_(False)
         with torch.no_grad():
@@ -278,7 +354,7 @@ class Trainer:
         score, logits = self.discriminator(random_shift(views, self.options.max_shift, self.generator))
         self.discriminator.requires_grad_(True)
         adversarial = ADVERSARIAL_LOSSES[options.adversarial][1](real_score, score)
-        loss, diversity, nearest = adversarial, adversarial.new_zeros(()), adversarial.new_zeros(())
+        loss, diversity, nearest = options.adversarial_weight * adversarial, score.new_zeros(()), score.new_zeros(())
         if logits.shape[1] and options.diversity > 0:
             diversity = class_diversity_loss(logits)
             loss = loss + options.diversity * diversity
@@ -286,10 +362,17 @@ class Trainer:
             targets = self.exemplars.nearest(views.detach(), logits.argmax(dim=1) if logits.shape[1] else None)
             nearest = (views - targets).abs().mean()
             loss = loss + weight * nearest
+        target = score.new_zeros(())
+        if self.targets is not None:
+            target, _ = self._target_loss(self.targets)
+            loss = loss + self.targets.options.weight * target
+        self._descend(loss)
+        return adversarial.item(), diversity.item(), nearest.item(), target.item(), logits.detach()
+
+    def _descend(self, loss: Float[Tensor, ""]) -> None:
         self.volume_optimiser.zero_grad(set_to_none=True)
         loss.backward()
         self.volume_optimiser.step()
-        return adversarial.item(), diversity.item(), nearest.item(), logits.detach()
 
     @torch.no_grad()
     def _average(self) -> None:
@@ -314,6 +397,7 @@ class Trainer:
             "steps_done": self.steps_done,
             "seconds_done": self.seconds,
             "last_penalty": self.last_penalty,
+            "rate_scale": self.rate_scale,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -329,7 +413,21 @@ class Trainer:
         if state["cuda_rng"] and self.device.type == "cuda":
             torch.cuda.set_rng_state_all(state["cuda_rng"])
         self.steps_done = int(state["steps_done"])
-        self.seconds_done = float(state["seconds_done"])
+        self.seconds_done, self._resumed_at = float(state["seconds_done"]), time.monotonic()
         self.last_penalty = float(state["last_penalty"])
+        self.rate_scale = float(state["rate_scale"])
         if not math.isfinite(self.seconds_done):
             raise ValueError("seconds_done is not a number")
+
+    def rewind(self, state: dict[str, Any], rate_scale: float) -> None:
+        """Put both players back to an earlier state and slow them down; clocks and randomness go on.
+
+        The run so ends when it should, and does not draw again what it failed on.
+
+        Args:
+            state: of `state_dict`, taken in this run; it is copied, so it can serve again.
+            rate_scale: factor on both learning rates from now on, on top of earlier ones, in (0, 1].
+        """
+        now = self.state_dict()
+        self.load_state_dict({**copy.deepcopy(state), **{name: now[name] for name in GOES_ON}})
+        self.rate_scale = now["rate_scale"] * rate_scale

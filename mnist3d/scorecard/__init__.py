@@ -13,6 +13,7 @@ from .atlas import turntable_strip as turntable_strip
 from .atlas import view_atlas as view_atlas
 from .judges import Judges as Judges
 from .judges import Reading as Reading
+from .judges import cached_judges as cached_judges
 from .judges import load_judges as load_judges
 from .scores import PictureScore as PictureScore
 from .scores import Scorecard as Scorecard

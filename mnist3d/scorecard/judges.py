@@ -154,6 +154,19 @@ class _Mixer(nn.Module):
 ARCHITECTURES: list[Callable[[int], nn.Module]] = [_Pyramid, _Mixer]
 
 
+def cached_judges(
+    images: Float[Tensor, "N 1 H W"],
+    labels: Int[Tensor, " N"] | None,
+    class_names: list[str],
+    cache_folder: str | Path | None = None,
+    steps: int = STEPS,
+) -> Judges | None:
+    """As `load_judges`, but never trains: None where the cache does not hold them, or holds a damaged file."""
+    prepared = _prepare(images, labels, class_names, cache_folder, steps)
+    networks = _restored(prepared.path, prepared.outputs) if prepared.path.is_file() else None
+    return None if networks is None else _judges(networks, prepared)
+
+
 def load_judges(
     images: Float[Tensor, "N 1 H W"],
     labels: Int[Tensor, " N"] | None,
@@ -177,6 +190,31 @@ def load_judges(
     Raises:
         ValueError: fewer than two pictures, or labels that do not fit the pictures or the names.
     """
+    prepared = _prepare(images, labels, class_names, cache_folder, steps)
+    networks = _restored(prepared.path, prepared.outputs)
+    if networks is None:
+        log.info("training the scorecard's two judges on %d pictures: about a minute, once", len(images))
+        networks = [
+            _trained(build, prepared.images, prepared.classes, prepared.outputs, steps, seed)
+            for seed, build in enumerate(ARCHITECTURES)
+        ]
+        _store(networks, prepared.path)
+    return _judges(networks, prepared)
+
+
+@dataclass
+class _Prepared:
+    images: Tensor
+    classes: Tensor
+    names: list[str]
+    outputs: int
+    version: str
+    path: Path
+
+
+def _prepare(
+    images: Tensor, labels: Tensor | None, class_names: list[str], cache_folder: str | Path | None, steps: int
+) -> _Prepared:
     if len(images) < 2:
         raise ValueError(f"images has {len(images)} pictures: judges need 2 or more that the sculpture never sees")
     if labels is not None and (len(labels) != len(images) or int(labels.max()) >= len(class_names)):
@@ -191,12 +229,12 @@ def load_judges(
     version = _version(images, classes, outputs, steps)
     folder = Path(cache_folder) if cache_folder is not None else platformdirs.user_cache_path("mnist3d")
     path = folder / f"judges-{version}.safetensors"
-    networks = _restored(path, outputs)
-    if networks is None:
-        log.info("training the scorecard's two judges on %d pictures: about a minute, once", len(images))
-        networks = [_trained(build, images, classes, outputs, steps, seed) for seed, build in enumerate(ARCHITECTURES)]
-        _store(networks, path)
-    return Judges([network.eval().requires_grad_(False) for network in networks], names, version)
+    return _Prepared(images, classes, names, outputs, version, path)
+
+
+def _judges(networks: list[nn.Module], prepared: _Prepared) -> Judges:
+    frozen = [network.eval().requires_grad_(False) for network in networks]
+    return Judges(frozen, prepared.names, prepared.version)
 
 
 def _trained(

@@ -37,7 +37,7 @@ class VoxelGrid(Volume):
 
     def __init__(
         self,
-        resolution: int | list[int] = 32,
+        resolution: int | list[int] = 48,
         pyramid: list[float] | None = None,
         initial_opacity: float = 0.02,
         initial_brightness: float = 0.27,
