@@ -238,7 +238,7 @@ def test_a_matrix_that_is_no_rotation_reads_the_border() -> None:
 @pytest.mark.parametrize(
     ("change", "match"),
     [
-        ({"impl": "fast"}, "allowed are auto, reference, numba"),
+        ({"impl": "fast"}, "allowed are auto, reference, numba, triton"),
         ({"absorbance": torch.zeros(4, 4, 5)}, r"both must be the same \(Z, Y, X\)"),
         ({"rotation": torch.eye(3)}, r"must be \(B, 3, 3\); add \[None\]"),
         ({"image_size": 0}, "image_size=0"),

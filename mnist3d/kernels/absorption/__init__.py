@@ -6,6 +6,7 @@ implementations. What it is not: it knows no volumes, no cameras beyond the orth
 """
 
 import logging
+from collections.abc import Callable
 
 import torch
 from jaxtyping import Float
@@ -15,7 +16,7 @@ from .quadrature import ball_quadrature
 from .reference import render_grid_reference
 from .slices_reference import render_slices_reference
 
-IMPLEMENTATIONS = ("auto", "reference", "numba")
+IMPLEMENTATIONS = ("auto", "reference", "numba", "triton")
 QUADRATURES = ("trilinear", "slices")
 
 _log = logging.getLogger(__name__)
@@ -67,7 +68,10 @@ def render_grid(
         image_size: pixels along each edge of the square picture of [-1, 1]^2.
         num_samples: steps on the ball's diameter; without influence on "slices".
         impl: "reference" (plain PyTorch, any device and float dtype), "numba" (CPU, float32 and float64,
-            torch.get_num_threads() threads) or "auto": numba where it can be had, else the reference.
+            torch.get_num_threads() threads), "triton" (CUDA, float32 and float64, quadrature="trilinear") or "auto":
+            numba where it can be had, else the reference. "auto" leaves CUDA to the reference, as the Triton
+            kernel has been checked in Triton's interpreter and compiled for GPUs, but not yet timed on one;
+            `benchmarks/renderer_cuda.py` does that.
         quadrature: "trilinear" or "slices".
 
     Returns:
@@ -76,7 +80,7 @@ def render_grid(
     Raises:
         ValueError: unknown `impl` or `quadrature`, shapes that do not fit, or tensors that the chosen `impl`
             cannot take.
-        ImportError: impl="numba" where numba cannot be imported; "auto" takes the reference there.
+        ImportError: impl="numba" or "triton" where that cannot be imported; "auto" takes the reference there.
 
     Gradients:
         To attenuation, absorbance and rotation. Only impl="reference" can be differentiated twice.
@@ -89,6 +93,8 @@ def render_grid(
     if quadrature not in QUADRATURES:
         raise ValueError(f"quadrature={quadrature!r}: allowed are {', '.join(QUADRATURES)}")
     compiled = _takes_numba(impl, attenuation, absorbance, rotation)
+    if impl == "triton" and quadrature != "trilinear":
+        raise ValueError(f"impl='triton' with quadrature={quadrature!r}: it has 'trilinear' only; use impl='auto'")
     if quadrature == "slices":
         render_slices = render_slices_reference
         if compiled:
@@ -97,6 +103,8 @@ def render_grid(
     render = render_grid_reference
     if compiled:
         from .trilinear_numba import render_grid_numba as render
+    if impl == "triton":
+        render = _triton()
     opacity = -torch.expm1(-attenuation * (2.0 / num_samples))
     return render(opacity, absorbance, rotation, image_size, num_samples)
 
@@ -118,7 +126,7 @@ def _takes_numba(impl: str, *tensors: Tensor) -> bool:
     """Whether these tensors go to numba; says once what "auto" took and why."""
     if impl not in IMPLEMENTATIONS:
         raise ValueError(f"impl={impl!r}: allowed are {', '.join(IMPLEMENTATIONS)}")
-    if impl == "reference":
+    if impl in ("reference", "triton"):
         return False
     obstacle = _numba_obstacle(*tensors)
     if obstacle and impl == "numba":
@@ -142,6 +150,17 @@ def _numba_obstacle(attenuation: Tensor, absorbance: Tensor, rotation: Tensor) -
         if tensor.dtype != attenuation.dtype or tensor.dtype not in (torch.float32, torch.float64):
             return f"{name} of {tensor.dtype} (attenuation is {attenuation.dtype})"
     return None
+
+
+def _triton() -> Callable[..., Tensor]:
+    try:
+        from .trilinear_triton import render_grid_triton
+    except ImportError as error:
+        raise ImportError(
+            f"impl='triton' cannot import triton ({error}): install a CUDA build of torch, which brings it on Linux, "
+            "or use impl='auto'"
+        ) from error
+    return render_grid_triton
 
 
 def _say_once(message: str) -> None:
