@@ -111,7 +111,9 @@ def load_images(options: DataOptions, image_size: int, part: Part = "training") 
         )
     if options.class_names is not None:
         if len(options.class_names) != len(names):
-            raise DataError(f"data.class_names: {len(options.class_names)} names, but the data has {len(names)} classes")
+            raise DataError(
+                f"data.class_names: {len(options.class_names)} names, but the data has {len(names)} classes"
+            )
         names = list(options.class_names)
     pictures = torch.tensor(images, dtype=torch.float32)[:, None] / 255.0
     pictures = shrunk_into_square(pictures, image_size, options.scale)
