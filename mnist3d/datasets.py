@@ -45,6 +45,7 @@ class DataOptions:
         limit: Take at most this many pictures, evenly over the classes, 2 or more; default all.
         scale: Edge of the picture as a share of the square, the rest black, above 0 to 1; views see nothing beyond
             the unit ball, so pictures that fill their corners need 0.71, and MNIST's digits nothing.
+        class_names: Names of the classes in the order of their labels, where the source only has numbers (idx).
     """
 
     name: DataName = "mnist_5k"
@@ -53,6 +54,7 @@ class DataOptions:
     resize: bool = False
     limit: int | None = None
     scale: float = 1.0
+    class_names: list[str] | None = None
 
     def __post_init__(self) -> None:
         if self.name not in get_args(DataName):
@@ -107,6 +109,12 @@ def load_images(options: DataOptions, image_size: int, part: Part = "training") 
             f"data.name={options.name}: {len(images)} pictures in the part {part!r}; 2 or more are needed "
             f"(data.held_out={options.held_out} keeps some back)"
         )
+    if options.class_names is not None:
+        if len(options.class_names) != len(names):
+            raise DataError(
+                f"data.class_names: {len(options.class_names)} names, but the data has {len(names)} classes"
+            )
+        names = list(options.class_names)
     pictures = torch.tensor(images, dtype=torch.float32)[:, None] / 255.0
     pictures = shrunk_into_square(pictures, image_size, options.scale)
     return ImageSet(pictures, torch.tensor(labels) if labels is not None else None, names)

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Generator, Tensor
 
@@ -233,8 +234,8 @@ def build_targets(options: TargetOptions, images: ImageSet, data: DataOptions, s
 def exemplar(images: ImageSet, label: int, seed: int) -> Float[Tensor, "1 H W"]:
     """One real picture that stands for a class: typical of it, and clear from the others.
 
-    Typical: among the few with the smallest mean distance to the class, all blurred. Clear: of those, the ones
-    furthest from any picture of another class. The seed takes one of the clearest.
+    Typical: among the few with the smallest mean distance to the class, blurred and of unit length. Clear: of
+    those, the ones furthest from any picture of another class. The seed takes one of the clearest.
 
     Args:
         images: labelled pictures.
@@ -242,14 +243,16 @@ def exemplar(images: ImageSet, label: int, seed: int) -> Float[Tensor, "1 H W"]:
         seed: any whole number.
     """
     assert images.labels is not None
-    features = blur(images.images).flatten(1)
+    blurred = blur(images.images).flatten(1)
+    # of unit length: else thin and small pictures, near to everything, would count as typical
+    features = F.normalize(blurred, dim=1)
     own = (images.labels == label).nonzero()[:, 0]
     other = (images.labels != label).nonzero()[:, 0]
     compared, rivals = (_thinned(which, MEMBERS_COMPARED) for which in (own, other))
     distance = torch.cdist(features[own], features[compared]).mean(dim=1)
     typical = own[distance.argsort()[: max(EXEMPLARS_TO_CHOOSE, round(TYPICAL_SHARE * len(own)))]]
-    if len(rivals):
-        clearance = torch.cdist(features[typical], features[rivals]).amin(dim=1)
+    if len(rivals):  # of full length: bold strokes survive sculpting better than thin ones
+        clearance = torch.cdist(blurred[typical], blurred[rivals]).amin(dim=1)
         typical = typical[clearance.argsort(descending=True)]
     choices = min(EXEMPLARS_TO_CHOOSE, len(typical))
     chosen = int(torch.randint(choices, (1,), generator=Generator().manual_seed(seed)))
