@@ -258,6 +258,15 @@ def test_an_injected_failure_is_named_and_undone(inject, held, kind, grown):
     assert events.lines[0].startswith(f"watchdog: step {trainer.steps_done}: ")
 
 
+def test_a_discriminator_that_wins_is_named():
+    """Without penalties, and against a volume that hardly moves, its loss falls below .01 within 50 steps."""
+    trainer, events = make(volume_rate=1e-5), Events(window=40)
+    trainer.losses.penalty = 0.0
+    steps(trainer, events, 79)
+    assert events.kinds == ["winning_discriminator"]
+    assert "has won" in events.lines[0]
+
+
 def test_after_a_rewind_the_run_ends_healthy_and_the_snapshot_stays_whole(grown):
     trainer, events = copy.deepcopy(grown), Events()
     steps(trainer, events, 50)
