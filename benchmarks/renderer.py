@@ -194,7 +194,7 @@ def show(label: str, setting: Setting, summary: dict[str, dict[str, Any]], peaks
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--output", type=Path, help="JSON file to write")
     parser.add_argument("--threads", type=int, default=1, help="torch's threads (default 1)")
     parser.add_argument("--rounds", type=int, default=9, help="times every variant is run (default 9)")

@@ -87,7 +87,7 @@ def test_gradcheck(impl: str) -> None:
     axis, ahead, _ = shear_of(rotations(1))
     assert len(set(axis.tolist())) == 3, "the views must cover all three axes"
     assert len(set(ahead.tolist())) == 2, "and both directions"
-    assert torch.autograd.gradcheck(lambda *tensors: RENDERERS[impl](*tensors, 4), inputs, atol=1e-6)
+    assert torch.autograd.gradcheck(lambda *tensors: RENDERERS[impl](*tensors, 4), inputs, atol=1e-6)  # pyright: ignore[reportCallIssue]
 
 
 @pytest.mark.parametrize("scale", [3.0, 1e4])

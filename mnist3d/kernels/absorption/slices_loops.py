@@ -10,6 +10,9 @@ absorbance (padded by its border), a row of one and then a row of the other. Sli
 columns along R; for views along the grid's own columns a transposed copy is made.
 """
 
+# numba's intrinsics take one argument less, when called, than their definitions.
+# pyright: reportCallIssue=false
+
 import math
 from typing import no_type_check
 

@@ -16,7 +16,8 @@ def render_slices_reference(
     image_size: int,
 ) -> Float[Tensor, "B H W"]:
     """See `render_grid`, quadrature="slices"."""
-    share = ball_share(attenuation.shape, dtype=attenuation.dtype, device=attenuation.device)
+    depth, height, width = attenuation.shape
+    share = ball_share((depth, height, width), dtype=attenuation.dtype, device=attenuation.device)
     inside = attenuation * share
     axes, forward, numbers = shear_of(rotation)
     pictures = [

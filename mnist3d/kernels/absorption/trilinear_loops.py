@@ -10,6 +10,9 @@ interleaved, (Z + 2, Y + 2, X + 2, 2), flat: a pair of x neighbours is then one 
 leave the volume. Indices are uint32: signed ones make numba insert a test for negative indices.
 """
 
+# numba's intrinsics take one argument less, when called, than their definitions.
+# pyright: reportCallIssue=false
+
 import math
 from typing import no_type_check
 
