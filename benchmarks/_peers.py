@@ -67,7 +67,7 @@ def original_3dmnist(attenuation: Tensor, absorbance: Tensor, rotation: Tensor, 
 
 def nerfacc_dense(attenuation: Tensor, absorbance: Tensor, rotation: Tensor, size: int, samples: int) -> Tensor:
     """The samples by grid_sample, composited by nerfacc's functions for dense rays."""
-    import nerfacc  # pyright: ignore[reportMissingImports] (an optional peer)
+    import nerfacc  # pyright: ignore[reportMissingImports]  # optional
 
     opacity, absorbance = (part.flatten(0, 2) for part in _sampled(attenuation, absorbance, rotation, size, samples))
     weights, _ = nerfacc.render_weight_from_alpha(opacity)

@@ -6,8 +6,8 @@ Each setting renders forward and backward with the gradient to both channels of 
 warmed up, then all take turns in one process, so that a busy machine slows all alike: trust the ratios (the
 median over the rounds of the fastest reference's time through the variant's in the same round), not the
 milliseconds. Peak memory is measured in a process of its own a variant, as the rise of the resident set over
-what it was before the call, the median of three. Peers that are not installed are left out: `pip install
-nerfacc` adds nerfacc's dense path.
+what it was before the call. Peers that are not installed are left out: `pip install nerfacc` adds nerfacc's
+dense path.
 
 Written: one JSON with metadata, every time measured and the summaries that the table shows.
 """
@@ -132,8 +132,8 @@ def measure_peaks(names: list[str], settings: dict[str, Setting], threads: int) 
                 "--setting",
                 *map(str, setting),
             ]
-            rises = [int(subprocess.run(command, capture_output=True, text=True, check=True).stdout) for _ in range(3)]
-            found[label][name] = median(rises) / 2**20
+            result = subprocess.run(command, capture_output=True, text=True, check=True)
+            found[label][name] = int(result.stdout) / 2**20
     return found
 
 
@@ -194,7 +194,7 @@ def show(label: str, setting: Setting, summary: dict[str, dict[str, Any]], peaks
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--output", type=Path, help="JSON file to write")
     parser.add_argument("--threads", type=int, default=1, help="torch's threads (default 1)")
     parser.add_argument("--rounds", type=int, default=9, help="times every variant is run (default 9)")

@@ -18,7 +18,7 @@ RENDERERS = {"reference": render_slices_reference, "numba": render_slices_numba}
 def rotations(views: int) -> Tensor:
     """Each of `views` random rotations three times, its world axes permuted: all axes are marched along."""
     base = random_rotations(views, torch.Generator().manual_seed(0))
-    half_turns = torch.tensor([[1.0, 1.0, 1.0], [-1.0, -1.0, 1.0], [1.0, -1.0, -1.0]], dtype=torch.float64)
+    half_turns = torch.tensor([[1.0, 1.0, 1.0], [-1.0, 1.0, -1.0], [-1.0, -1.0, 1.0]], dtype=torch.float64)
     return torch.cat([base.roll(shift, dims=-1) * turn for shift, turn in enumerate(half_turns)])
 
 
@@ -65,10 +65,9 @@ def test_it_converges_to_the_trilinear_picture() -> None:
     assert errors[2] < 1e-2  # trilinear at 64^3: 3e-3
 
 
-@pytest.mark.parametrize("impl", ["reference", "numba"])
-def test_a_ball_of_constant_attenuation_follows_beer_lambert(impl: str) -> None:
+def test_a_ball_of_constant_attenuation_follows_beer_lambert() -> None:
     grid = torch.full((96, 96, 96), 0.7, dtype=torch.float64)
-    picture = render_grid(grid, torch.full_like(grid, 0.25), rotations(2), 15, 1, impl=impl, quadrature="slices")
+    picture = render_grid(grid, torch.full_like(grid, 0.25), rotations(2), 15, 1, impl="numba", quadrature="slices")
     centre = (2.0 * torch.arange(15, dtype=torch.float64) + 1.0) / 15 - 1.0
     square = centre[:, None] ** 2 + centre**2
     expected = 0.75 * (1.0 - torch.exp(-0.7 * 2.0 * (1.0 - square).clamp_min(0.0).sqrt()))
@@ -80,14 +79,14 @@ def test_a_ball_of_constant_attenuation_follows_beer_lambert(impl: str) -> None:
 @pytest.mark.parametrize("impl", ["reference", "numba"])
 def test_gradcheck(impl: str) -> None:
     generator = torch.Generator().manual_seed(0)
-    attenuation, absorbance = torch.rand(2, 4, 3, 5, generator=generator, dtype=torch.float64)
-    attenuation[1:3, :, 1:4] = 1e3  # opacity of exactly 1
-    attenuation[:, :, 4] = 0.0
+    attenuation, absorbance = torch.rand(2, 3, 2, 4, generator=generator, dtype=torch.float64)
+    attenuation[1:, :, 1:3] = 1e3  # opacity of exactly 1
+    attenuation[:, :, 3] = 0.0
     inputs = (attenuation.requires_grad_(), absorbance.requires_grad_(), rotations(1).requires_grad_())
     axis, ahead, _ = shear_of(rotations(1))
     assert len(set(axis.tolist())) == 3, "the views must cover all three axes"
     assert len(set(ahead.tolist())) == 2, "and both directions"
-    assert torch.autograd.gradcheck(lambda *tensors: RENDERERS[impl](*tensors, 4), inputs, atol=1e-6)  # pyright: ignore[reportCallIssue]
+    assert torch.autograd.gradcheck(lambda a, b, r: RENDERERS[impl](a, b, r, 4), inputs, atol=1e-6)
 
 
 @pytest.mark.parametrize("scale", [3.0, 1e4])

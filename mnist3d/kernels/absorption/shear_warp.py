@@ -5,6 +5,7 @@ voxel inside the ball. What it is not: it renders nothing; `slices_reference.py`
 """
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -83,7 +84,7 @@ def margin(extent: int) -> int:
 
 
 def ball_share(
-    shape: tuple[int, int, int], *, dtype: torch.dtype, device: torch.device | str = "cpu"
+    shape: Sequence[int], *, dtype: torch.dtype, device: torch.device | str = "cpu"
 ) -> Float[Tensor, "Z Y X"]:
     """Share of each voxel that lies in the unit ball, as if the sphere were flat inside a voxel.
 

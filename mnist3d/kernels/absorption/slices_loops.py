@@ -28,7 +28,7 @@ LOG2_E = 1.4426950408889634
 POWERS = tuple(math.log(2.0) ** k / math.factorial(k) for k in range(7))
 
 
-@intrinsic
+@intrinsic  # numba itself passes the typing context, which pyright misses at the call
 @no_type_check  # numba looks at the function itself
 def _float_of_bits(typing_context, bits):
     def codegen(context, builder, signature, args):
@@ -63,7 +63,7 @@ def _decay_overload(depth):
         value = value * r + np.float32(POWERS[2])
         value = value * r + np.float32(POWERS[1])
         value = value * r + np.float32(POWERS[0])
-        return value * _float_of_bits(np.int32((np.int32(whole) + np.int32(127)) << np.int32(23)))
+        return value * _float_of_bits(np.int32((np.int32(whole) + np.int32(127)) << np.int32(23)))  # pyright: ignore[reportCallIssue]
 
     return decay
 

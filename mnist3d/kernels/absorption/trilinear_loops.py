@@ -58,7 +58,7 @@ def _lerp(builder, low, high, weight):
     return builder.fadd(low, step, flags=flags)
 
 
-@intrinsic
+@intrinsic  # numba itself passes the typing context, which pyright misses at the call
 @no_type_check  # numba looks at the function itself
 def read_cell(typing_context, cells, base, row, plane, fx, fy, fz):
     """Both channels at one point: cells[base] is the first corner, row and plane the strides to the others."""
@@ -83,7 +83,7 @@ def read_cell(typing_context, cells, base, row, plane, fx, fy, fz):
     return signature, codegen
 
 
-@intrinsic
+@intrinsic  # numba itself passes the typing context, which pyright misses at the call
 @no_type_check  # numba looks at the function itself
 def add_to_cell(typing_context, cells, base, row, plane, fx, fy, fz, first, second):
     """The transpose of `read_cell`: spread (first, second) over the eight corners."""
@@ -168,7 +168,7 @@ def _read_ray(cells, row, plane, count, work, base):
     share, fx, fy, fz, opacity, colour = work[1], work[2], work[3], work[4], work[5], work[6]
     one = work.dtype.type(1.0)
     for k in range(count):
-        first, second = read_cell(cells, base[k], row, plane, fx[k], fy[k], fz[k])
+        first, second = read_cell(cells, base[k], row, plane, fx[k], fy[k], fz[k])  # pyright: ignore[reportCallIssue]
         opacity[k] = first * share[k]
         colour[k] = one - second
 
@@ -252,7 +252,7 @@ def _spread_ray(to_cells, row, plane, count, work, base):
     # for it to reach the cache. Taking every fourth sample keeps them apart.
     for start in range(min(APART, count)):
         for k in range(start, count, APART):
-            add_to_cell(to_cells, base[k], row, plane, fx[k], fy[k], fz[k], to_first[k], to_second[k])
+            add_to_cell(to_cells, base[k], row, plane, fx[k], fy[k], fz[k], to_first[k], to_second[k])  # pyright: ignore[reportCallIssue]
 
 
 @compiled
