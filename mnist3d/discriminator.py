@@ -95,8 +95,9 @@ def random_shift(
         return pictures
     count, _, height, width = pictures.shape
     shift = torch.randint(0, 2 * max_shift + 1, (2, count), generator=generator).to(pictures.device)
-    padded = nn.functional.pad(pictures[:, 0], [max_shift] * 4)
-    row = shift[0, :, None] + torch.arange(height, device=pictures.device)
-    column = shift[1, :, None] + torch.arange(width, device=pictures.device)
-    batch = torch.arange(count, device=pictures.device)[:, None, None]
-    return padded[batch, row[:, :, None], column[:, None, :]][:, None]
+    padded = nn.functional.pad(pictures[:, 0], [max_shift] * 4).flatten(1)
+    stride = width + 2 * max_shift
+    row, column = torch.arange(height, device=pictures.device), torch.arange(width, device=pictures.device)
+    window = (row[:, None] * stride + column).flatten()
+    first = shift[0] * stride + shift[1]
+    return padded.gather(1, first[:, None] + window).view_as(pictures)

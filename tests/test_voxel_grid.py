@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
 from mnist3d import VoxelGrid
 
@@ -32,6 +33,19 @@ def test_a_coarse_level_moves_a_region():
     moved = (volume.dense().detach() - before)[0].abs() > 1e-3
     assert 8 <= int(moved.sum()) < 8**3
     assert moved[:2, :2, :2].all()
+
+
+def test_levels_add_up_as_trilinear_interpolation():
+    volume = VoxelGrid([9, 5, 14], pyramid=[0.1, 0.5]).double()
+    with torch.no_grad():
+        for level in volume.levels:
+            level.copy_(torch.randn(level.shape))
+    raw = volume.bias + sum(
+        F.interpolate(level[None], size=volume.resolution, mode="trilinear", align_corners=False)[0]
+        for level in volume.levels
+    )
+    expected = torch.stack([F.softplus(raw[0]) / volume.voxel_step, raw[1].sigmoid()])
+    torch.testing.assert_close(volume.dense(), expected, rtol=1e-13, atol=0)
 
 
 @pytest.mark.parametrize("shape", [(2, 5, 5, 5), (2, 3, 4, 7), (2, 1, 1, 1)])

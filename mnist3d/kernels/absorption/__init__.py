@@ -157,8 +157,8 @@ def _triton() -> Callable[..., Tensor]:
         from .trilinear_triton import render_grid_triton
     except ImportError as error:
         raise ImportError(
-            f"impl='triton' cannot import triton ({error}): install a CUDA build of torch, which brings it on Linux, "
-            "or use impl='auto'"
+            f"impl='triton' cannot import triton ({error}): install a CUDA build of torch 2.7 or later, which brings "
+            "it on Linux, or use impl='auto'"
         ) from error
     return render_grid_triton
 

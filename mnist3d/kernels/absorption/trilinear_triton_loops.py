@@ -16,6 +16,9 @@ distances, and no sample can leave the volume. A trailing axis of 2 below is alw
 import triton
 import triton.language as tl
 
+if not hasattr(tl, "tuple"):  # the backward pass holds a chunk in tuples
+    raise ImportError(f"triton {triton.__version__} is too old: 3.3 or later, as torch 2.7 brings it")
+
 TILE_WIDTH = 16  # pixels; with 128 lanes (four warps of 32) one lane is one pixel
 TILE_HEIGHT = 8
 # Samples that the backward pass holds in registers, unrolled. Compiled for sm_90, 4 take 96 registers (254 with the
