@@ -326,17 +326,18 @@ class Trainer:
     ) -> tuple[float, float, Float[Tensor, " B"]]:
         options = self.losses
         with_penalty = options.penalty > 0 and self.steps_done % options.penalty_every == 0
-        real = random_shift(reals, self.options.max_shift, self.generator).requires_grad_(with_penalty)
-        rendered = random_shift(views, self.options.max_shift, self.generator).requires_grad_(with_penalty)
-        real_score, real_logits = self.discriminator(real)
-        rendered_score, _ = self.discriminator(rendered)
+        # One pass for both: in the discriminator no picture sees another.
+        shifted = [random_shift(pictures, self.options.max_shift, self.generator) for pictures in (reals, views)]
+        pictures = torch.cat(shifted).requires_grad_(with_penalty)
+        scores, logits = self.discriminator(pictures)
+        real_score, rendered_score = scores.chunk(2)
         adversarial = ADVERSARIAL_LOSSES[options.adversarial][0](real_score, rendered_score)
         loss, classification = adversarial, adversarial.new_zeros(())
         if labels is not None:
-            classification = F.cross_entropy(real_logits, labels)
+            classification = F.cross_entropy(logits[: len(reals)], labels)
             loss = loss + options.classification * classification
         if with_penalty:
-            penalty = gradient_penalty(real_score, real) + gradient_penalty(rendered_score, rendered)
+            penalty = 2.0 * gradient_penalty(scores, pictures)  # R1 + R2, of which each is the mean over its half
             loss = loss + options.penalty * options.penalty_every * penalty
             self.last_penalty = penalty.item()
         self.discriminator_optimiser.zero_grad(set_to_none=True)
