@@ -207,9 +207,7 @@ class Trainer:
         self.discriminator = Discriminator(
             self.images.shape[-1], len(images.class_names) if images.labels is not None else 0, discriminator
         ).to(self.device)
-        if (
-            self.device.type == "cpu"
-        ):  # the order in which its convolutions compute: 6 % of a step of the default recipe
+        if self.device.type == "cpu":  # the order in which its convolutions compute: 6 % of a step
             self.discriminator.to(memory_format=torch.channels_last)
         self.volume_optimiser = torch.optim.Adam(volume.parameters(), lr=self.options.volume_rate, betas=ADAM_BETAS)
         self.discriminator_optimiser = torch.optim.Adam(
