@@ -14,7 +14,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
 from .datasets import ImageSet
 from .discriminator import Discriminator, DiscriminatorOptions, random_shift
@@ -149,6 +149,11 @@ def variety(pictures: Float[Tensor, "B 1 H W"]) -> Float[Tensor, ""]:
     return 1.0 - (unit.sum(dim=0).square().sum() - unit.square().sum()) / (count * (count - 1))
 
 
+def _adam(network: nn.Module, rate: float) -> torch.optim.Adam:
+    # fused: one pass over the weights instead of some ten, the same up to rounding.
+    return torch.optim.Adam(network.parameters(), lr=rate, betas=ADAM_BETAS, fused=True)
+
+
 @runtime_checkable
 class Hook(Protocol):
     """Something that watches a run."""
@@ -209,10 +214,8 @@ class Trainer:
         ).to(self.device)
         if self.device.type == "cpu":  # the order in which its convolutions compute: 6 % of a step
             self.discriminator.to(memory_format=torch.channels_last)
-        self.volume_optimiser = torch.optim.Adam(volume.parameters(), lr=self.options.volume_rate, betas=ADAM_BETAS)
-        self.discriminator_optimiser = torch.optim.Adam(
-            self.discriminator.parameters(), lr=self.options.discriminator_rate, betas=ADAM_BETAS
-        )
+        self.volume_optimiser = _adam(volume, self.options.volume_rate)
+        self.discriminator_optimiser = _adam(self.discriminator, self.options.discriminator_rate)
         self.generator = torch.Generator().manual_seed(seed)
         self.steps_done = 0
         self.seconds_done = 0.0
