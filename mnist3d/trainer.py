@@ -8,7 +8,6 @@ import copy
 import math
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -22,131 +21,18 @@ from .exemplars import Exemplars
 from .losses import ADVERSARIAL_LOSSES, LossOptions, class_diversity_loss, gradient_penalty
 from .poses import PoseOptions, sample_rotations
 from .renderer import AbsorptionRenderer
+from .step_report import StepReport as StepReport
+from .step_report import variety as variety
 from .targets import Targets
+from .trainer_options import TrainerOptions as TrainerOptions
 from .volumes.base import Volume
 
 # The relativistic pairing is a moving game: no momentum, and a long memory of the second moment (R3GAN).
 ADAM_BETAS = (0.0, 0.99)
 POSES_PER_VIEW = 4  # drawn beside targets, so that enough of them look where no target decides
 
-DEFAULT_MINUTES = 10.0
 # What no rewind turns back.
 GOES_ON = ("generator", "torch_rng", "cuda_rng", "steps_done", "seconds_done")
-
-
-@dataclass
-class TrainerOptions:
-    """The length and the pace of a run.
-
-    Args:
-        max_steps: End of the run and of its schedule, in steps, at least 1; a run limited by steps is the same to
-            the bit on the same machine's CPU.
-        max_minutes: End of the run in minutes, > 0; default 10 without max_steps, else no limit. Whichever comes
-            first ends the run; the schedule follows max_steps where both are set.
-        stop_after: Stop and save after this many steps of this session, at least 1, leaving the schedule as it is.
-        views: Rendered and real pictures in a step, at least 2.
-        volume_rate: Learning rate of the volume, > 0.
-        discriminator_rate: Learning rate of the discriminator, > 0.
-        decay_from: Share of the run after which both rates fall linearly, [0, 1).
-        final_rate: What they have fallen to at the end, as a share, [0, 1].
-        average_decay: Of the averaged volume, each step, [0, 1).
-        max_shift: Pixels by which each picture is moved at random before the discriminator sees it, >= 0.
-    """
-
-    max_steps: int | None = None
-    max_minutes: float | None = None
-    stop_after: int | None = None
-    views: int = 40
-    volume_rate: float = 0.06
-    discriminator_rate: float = 0.0015
-    decay_from: float = 0.5
-    final_rate: float = 0.1
-    average_decay: float = 0.98
-    max_shift: int = 2
-
-    def __post_init__(self) -> None:
-        positive = "numbers above 0"
-        checks = {
-            "max_steps": (self.max_steps is None or self.max_steps >= 1, "steps from 1"),
-            "max_minutes": (self.max_minutes is None or 0.0 < self.max_minutes < math.inf, positive),
-            "stop_after": (self.stop_after is None or self.stop_after >= 1, "steps from 1"),
-            "views": (self.views >= 2, "numbers from 2"),
-            "volume_rate": (0.0 < self.volume_rate < math.inf, positive),
-            "discriminator_rate": (0.0 < self.discriminator_rate < math.inf, positive),
-            "decay_from": (0.0 <= self.decay_from < 1.0, "shares from 0 to below 1"),
-            "final_rate": (0.0 <= self.final_rate <= 1.0, "shares from 0 to 1"),
-            "average_decay": (0.0 <= self.average_decay < 1.0, "values from 0 to below 1"),
-            "max_shift": (0 <= self.max_shift <= 64, "pixels from 0 to 64"),
-        }
-        for name, (valid, allowed) in checks.items():
-            if not valid:
-                raise ValueError(f"trainer.{name}={getattr(self, name)}: allowed are {allowed}")
-
-    @property
-    def seconds_limit(self) -> float:
-        """Longest training time; infinite for a run limited by steps alone."""
-        if self.max_minutes is not None:
-            return 60.0 * self.max_minutes
-        return math.inf if self.max_steps is not None else 60.0 * DEFAULT_MINUTES
-
-    def rate_factor(self, share: float) -> float:
-        """Learning rates as a share of their start: flat, then linear to `final_rate`."""
-        fallen = max(0.0, share - self.decay_from) / (1.0 - self.decay_from)
-        return 1.0 + (self.final_rate - 1.0) * fallen
-
-
-@dataclass
-class StepReport:
-    """What a step did.
-
-    Args:
-        step: steps done, this one included.
-        share: of the run that is done, [0, 1].
-        discriminator_loss: adversarial part.
-        classification_loss: cross-entropy of the class head on real pictures; 0 without labels.
-        penalty: R1 + R2 of the last step that computed it.
-        volume_loss: adversarial part.
-        diversity_loss: class diversity term before its weight; 0 without labels.
-        nearest_loss: mean absolute difference to the nearest real pictures before its weight; 0 while that is 0.
-        class_shares: how often the class head sees each class in this step's views; empty without labels.
-        mean_brightness: of the views.
-        target_loss: mean absolute difference to the targets' pictures before its weight; 0 without targets.
-        view_variety: how far the views differ from each other, see `variety`; None: not measured.
-        score_gap: mean of D(real) - D(rendered), paired as in the discriminator's loss; None without that loss.
-        score_spread: root mean square of the same difference; 0 for a discriminator that tells nothing apart.
-    """
-
-    step: int
-    share: float
-    discriminator_loss: float
-    classification_loss: float
-    penalty: float
-    volume_loss: float
-    diversity_loss: float
-    nearest_loss: float
-    class_shares: list[float]
-    mean_brightness: float
-    target_loss: float = 0.0
-    view_variety: float | None = None
-    score_gap: float | None = None
-    score_spread: float | None = None
-
-
-@torch.no_grad()
-def variety(pictures: Float[Tensor, "B 1 H W"]) -> Float[Tensor, ""]:
-    """One minus the mean correlation between two of the pictures.
-
-        1 - mean over pairs a != b of <z_a, z_b>,   z = (picture - its mean) / |picture - its mean|
-
-    0 when all show the same, whatever their brightness and contrast; about 1 when they have nothing in common.
-
-    Args:
-        pictures: two or more; a picture without contrast has nothing in common with any.
-    """
-    flat = pictures.flatten(1)
-    unit = F.normalize(flat - flat.mean(dim=1, keepdim=True), dim=1)
-    count = len(unit)
-    return 1.0 - (unit.sum(dim=0).square().sum() - unit.square().sum()) / (count * (count - 1))
 
 
 def _adam(network: nn.Module, rate: float) -> torch.optim.Adam:
