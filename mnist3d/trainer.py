@@ -13,7 +13,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
 from .datasets import ImageSet
 from .discriminator import Discriminator, DiscriminatorOptions, random_shift
@@ -33,6 +33,11 @@ POSES_PER_VIEW = 4  # drawn beside targets, so that enough of them look where no
 
 # What no rewind turns back.
 GOES_ON = ("generator", "torch_rng", "cuda_rng", "steps_done", "seconds_done")
+
+
+def _adam(network: nn.Module, rate: float) -> torch.optim.Adam:
+    # fused: one pass over the weights instead of some ten, the same up to rounding.
+    return torch.optim.Adam(network.parameters(), lr=rate, betas=ADAM_BETAS, fused=True)
 
 
 @runtime_checkable
@@ -93,10 +98,10 @@ class Trainer:
         self.discriminator = Discriminator(
             self.images.shape[-1], len(images.class_names) if images.labels is not None else 0, discriminator
         ).to(self.device)
-        self.volume_optimiser = torch.optim.Adam(volume.parameters(), lr=self.options.volume_rate, betas=ADAM_BETAS)
-        self.discriminator_optimiser = torch.optim.Adam(
-            self.discriminator.parameters(), lr=self.options.discriminator_rate, betas=ADAM_BETAS
-        )
+        if self.device.type == "cpu":  # the order in which its convolutions compute: 6 % of a step
+            self.discriminator.to(memory_format=torch.channels_last)
+        self.volume_optimiser = _adam(volume, self.options.volume_rate)
+        self.discriminator_optimiser = _adam(self.discriminator, self.options.discriminator_rate)
         self.generator = torch.Generator().manual_seed(seed)
         self.steps_done = 0
         self.seconds_done = 0.0
@@ -212,17 +217,18 @@ class Trainer:
     ) -> tuple[float, float, Float[Tensor, " B"]]:
         options = self.losses
         with_penalty = options.penalty > 0 and self.steps_done % options.penalty_every == 0
-        real = random_shift(reals, self.options.max_shift, self.generator).requires_grad_(with_penalty)
-        rendered = random_shift(views, self.options.max_shift, self.generator).requires_grad_(with_penalty)
-        real_score, real_logits = self.discriminator(real)
-        rendered_score, _ = self.discriminator(rendered)
+        # One pass for both: in the discriminator no picture sees another.
+        shifted = [random_shift(pictures, self.options.max_shift, self.generator) for pictures in (reals, views)]
+        pictures = torch.cat(shifted).requires_grad_(with_penalty)
+        scores, logits = self.discriminator(pictures)
+        real_score, rendered_score = scores.chunk(2)
         adversarial = ADVERSARIAL_LOSSES[options.adversarial][0](real_score, rendered_score)
         loss, classification = adversarial, adversarial.new_zeros(())
         if labels is not None:
-            classification = F.cross_entropy(real_logits, labels)
+            classification = F.cross_entropy(logits[: len(reals)], labels)
             loss = loss + options.classification * classification
         if with_penalty:
-            penalty = gradient_penalty(real_score, real) + gradient_penalty(rendered_score, rendered)
+            penalty = 2.0 * gradient_penalty(scores, pictures)  # R1 + R2, of which each is the mean over its half
             loss = loss + options.penalty * options.penalty_every * penalty
             self.last_penalty = penalty.item()
         self.discriminator_optimiser.zero_grad(set_to_none=True)
