@@ -1,4 +1,4 @@
-"""Letters as pictures: bright on black, as large and as bold as MNIST's digits, in the font that Pillow contains.
+"""Letters as pictures: bright on black, as large as MNIST's digits, in the font that Pillow contains.
 
 What it is: one function, `draw_text`. What it is not: no layout and no fonts of one's own; for those use pictures.
 """
@@ -15,7 +15,6 @@ from .datasets import DataError, shrunk_into_square
 
 HEIGHT = 20 / 28  # of the square, as MNIST's digits
 DIAGONAL = 0.97  # of the square at most, so that the ball cuts no corner off
-STROKE = 0.04  # added around the font's strokes, as a share of its size: MNIST's digits are bold
 UNKNOWN = "\uffff"  # drawn as the font's sign for a letter that it lacks
 OVERSAMPLING = 8
 
@@ -53,8 +52,7 @@ def draw_text(text: str, image_size: int) -> Float[Tensor, "1 H W"]:
 
 
 def _drawn(text: str, font: ImageFont.FreeTypeFont) -> Image.Image:
-    stroke = round(STROKE * font.size)
-    left, top, right, bottom = font.getbbox(text, stroke_width=stroke)
+    left, top, right, bottom = font.getbbox(text)
     drawing = Image.new("L", (max(math.ceil(right - left), 1), max(math.ceil(bottom - top), 1)))
-    ImageDraw.Draw(drawing).text((-left, -top), text, fill=255, font=font, stroke_width=stroke)
+    ImageDraw.Draw(drawing).text((-left, -top), text, fill=255, font=font)
     return drawing

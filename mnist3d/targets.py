@@ -27,7 +27,9 @@ from .poses import upright_matrix
 DIRECTION_KEYS = ("azimuth", "elevation")
 SUBJECT_KEYS = ("digit", "class", "picture", "text")
 RING_KEYS = {"digits": "digit", "classes": "class", "pictures": "picture", "text": "text"}
-TYPICAL_SHARE = 0.05  # of a class, nearest to all of it, among which the one clearest from other classes is taken
+INK_RANGE = (0.2, 0.5)  # quantiles of a class's total brightness between which an exemplar lies
+TYPICAL_SHARE = 0.1  # of those, nearest to the whole class, among which the ones clearest from others are taken
+FELLOWS = 8  # the nearest of its own class that an exemplar is compared with, itself included
 EXEMPLARS_TO_CHOOSE = 4  # the clearest typical pictures, of which the seed takes one
 MEMBERS_COMPARED = 1000  # bounds the distances within a class and to the others
 NEAR = 1.5  # times the jitter: just beyond the corners of the square that views are drawn from
@@ -234,8 +236,9 @@ def build_targets(options: TargetOptions, images: ImageSet, data: DataOptions, s
 def exemplar(images: ImageSet, label: int, seed: int) -> Float[Tensor, "1 H W"]:
     """One real picture that stands for a class: typical of it, and clear from the others.
 
-    Typical: among the few with the smallest mean distance to the class, blurred and of unit length. Clear: of
-    those, the ones furthest from any picture of another class. The seed takes one of the clearest.
+    Neither bold nor faint: targets share the volume, and bold ones leave the others no room. Typical: of those, the
+    few with the smallest mean distance to the class, blurred and of unit length. Clear: of these, the ones furthest
+    from any picture of another class, and near to some of their own. The seed takes one of the clearest.
 
     Args:
         images: labelled pictures.
@@ -243,17 +246,22 @@ def exemplar(images: ImageSet, label: int, seed: int) -> Float[Tensor, "1 H W"]:
         seed: any whole number.
     """
     assert images.labels is not None
-    blurred = blur(images.images).flatten(1)
-    # of unit length: else thin and small pictures, near to everything, would count as typical
-    features = F.normalize(blurred, dim=1)
+    # of unit length: else the thinnest and smallest pictures, near to everything, would count as typical
+    features = F.normalize(blur(images.images).flatten(1), dim=1)
+    ink = images.images.sum(dim=(1, 2, 3))
     own = (images.labels == label).nonzero()[:, 0]
     other = (images.labels != label).nonzero()[:, 0]
     compared, rivals = (_thinned(which, MEMBERS_COMPARED) for which in (own, other))
-    distance = torch.cdist(features[own], features[compared]).mean(dim=1)
-    typical = own[distance.argsort()[: max(EXEMPLARS_TO_CHOOSE, round(TYPICAL_SHARE * len(own)))]]
-    if len(rivals):  # of full length: bold strokes survive sculpting better than thin ones
-        clearance = torch.cdist(blurred[typical], blurred[rivals]).amin(dim=1)
-        typical = typical[clearance.argsort(descending=True)]
+    low, high = ink[own].quantile(ink.new_tensor(INK_RANGE))
+    own = own[(ink[own] >= low) & (ink[own] <= high)]
+    distance = torch.cdist(features[own], features[compared])
+    typical = distance.mean(dim=1).argsort()[: max(EXEMPLARS_TO_CHOOSE, round(TYPICAL_SHARE * len(own)))]
+    if len(rivals):
+        # against the nearest of its own class too: a blot makes a picture unlike both
+        clearance = torch.cdist(features[own[typical]], features[rivals]).amin(dim=1)
+        fellows = distance[typical].sort(dim=1).values[:, 1:FELLOWS].mean(dim=1).nan_to_num()
+        typical = typical[(clearance - fellows).argsort(descending=True)]
+    typical = own[typical]
     choices = min(EXEMPLARS_TO_CHOOSE, len(typical))
     chosen = int(torch.randint(choices, (1,), generator=Generator().manual_seed(seed)))
     return images.images[typical[chosen]]
