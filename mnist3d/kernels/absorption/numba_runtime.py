@@ -14,7 +14,12 @@ _pool: ThreadPoolExecutor | None = None
 _pool_size = 0
 
 
-def compiled(function: Callable[..., Any]) -> Any:
+def compiled_inline(function: Callable[..., Any]) -> Any:
+    """As `compiled`, and copied into its callers: for short functions, whose call would cost as much as they do."""
+    return compiled(function, forceinline=True)
+
+
+def compiled(function: Callable[..., Any], **more: Any) -> Any:
     """numba.njit that frees the GIL and keeps what it compiled, where there is a place to keep it.
 
     numba looks for NUMBA_CACHE_DIR, then the __pycache__ beside the source, then the user's own cache folder.
@@ -25,6 +30,7 @@ def compiled(function: Callable[..., Any]) -> Any:
     # attenuation undefined behaviour, so fastmath=True is too much.
     function = inspect.unwrap(function)  # shape checks of the tests wrap every function, and numba cannot compile those
     options: dict[str, Any] = {"nogil": True, "fastmath": {"contract", "reassoc", "nsz"}, "error_model": "numpy"}
+    options |= more
     plain = inspect.unwrap(function)  # the tests' shape checks wrap every function, and numba compiles no wrapper
     try:
         return numba.njit(cache=True, **options)(plain)

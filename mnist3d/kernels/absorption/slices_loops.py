@@ -20,7 +20,7 @@ import numpy as np
 from numba import types
 from numba.extending import intrinsic, overload
 
-from .numba_runtime import compiled
+from .numba_runtime import compiled, compiled_inline
 from .shear_warp import LANES
 
 LOG2_E = 1.4426950408889634
@@ -72,14 +72,14 @@ def _decay_overload(depth):
 # up SIMD where that takes more than eight tests: hence several short loops with few arrays each.
 
 
-@compiled
+@compiled_inline
 def _read_rest(near, far, w, length, count, rest):
     """rest[x] = 1 - opacity of sample x: what the slice lets through."""
     for x in range(count):
         rest[x] = _decay(length * (w[0] * near[x] + w[1] * near[x + 1] + w[2] * far[x] + w[3] * far[x + 1]))
 
 
-@compiled
+@compiled_inline
 def _read_absorbance(near, far, w, count, passed, absorbed, before):
     """Absorbance of sample x, and the transmittance in front of it."""
     for x in range(count):
@@ -87,7 +87,7 @@ def _read_absorbance(near, far, w, count, passed, absorbed, before):
         before[x] = passed[x]
 
 
-@compiled
+@compiled_inline
 def _composite(rest, absorbed, count, passed, light):
     one = rest.dtype.type(1.0)
     for x in range(count):
@@ -95,7 +95,7 @@ def _composite(rest, absorbed, count, passed, light):
         passed[x] *= rest[x]
 
 
-@compiled
+@compiled_inline
 def _read_and_composite(rest, near, far, w, count, passed, light):
     """`_read_absorbance` and `_composite` in one, where nothing has to be kept."""
     one = rest.dtype.type(1.0)
@@ -105,7 +105,7 @@ def _read_and_composite(rest, near, far, w, count, passed, light):
         passed[x] *= rest[x]
 
 
-@compiled
+@compiled_inline
 def _composite_back(rest, absorbed, before, upstream, step, count, behind, to_attenuation, to_absorbance):
     """Transpose of `_composite`; the gradient to sample x is written at x + 1, between zeros; `absorbed` is used up."""
     one = rest.dtype.type(1.0)
@@ -119,7 +119,7 @@ def _composite_back(rest, absorbed, before, upstream, step, count, behind, to_at
     to_attenuation[0] = to_attenuation[count + 1] = to_absorbance[0] = to_absorbance[count + 1] = one - one
 
 
-@compiled
+@compiled_inline
 def _spread(near, far, w, count, gradient):
     """Transpose of reading one channel: add to its two rows."""
     for x in range(count + 1):
@@ -127,7 +127,7 @@ def _spread(near, far, w, count, gradient):
         far[x] += w[2] * gradient[x + 1] + w[3] * gradient[x]
 
 
-@compiled
+@compiled_inline
 def _rows(cells, at, strides, count):
     """The two rows of attenuation and the two of absorbance that `count` samples from index `at` on read."""
     below, other, length = at + strides[1], at + strides[2], count + 1
@@ -154,7 +154,7 @@ def _place_slices(numbers, shape, forward, whole, weights):
         weights[k, 2], weights[k, 3] = kind(down * (1.0 - across)), kind(down * across)
 
 
-@compiled
+@compiled_inline
 def _find_run(i, k, forward, shape, strides, margins, whole, runs):
     """The samples of row i in slice k that can be inside the ball: (index into cells, first column, count)."""
     row = i - margins[0] + whole[k, 1] + 1  # in the padded volume
@@ -171,7 +171,7 @@ def _find_run(i, k, forward, shape, strides, margins, whole, runs):
     return at + first, column, min(count, shape[2] + 2 * margins[1] + LANES - 1 - column)
 
 
-@compiled
+@compiled_inline
 def _march_row(cells, length, places, strides, weights, samples, keep, passed, light):
     """Composite one row of the sheared picture, front to back; `keep` its samples for the way back."""
     kind = cells.dtype.type
@@ -195,7 +195,7 @@ def _march_row(cells, length, places, strides, weights, samples, keep, passed, l
             _read_and_composite(rest, near_b, far_b, w, count, p, image)
 
 
-@compiled
+@compiled_inline
 def _march_row_back(
     cells, to_cells, numbers, shape, forward, places, strides, weights, samples, upstream, work, to_numbers
 ):
@@ -238,7 +238,7 @@ def _march_row_back(
                     to_numbers[6] += value / numbers[6]
 
 
-@compiled
+@compiled_inline
 def _pixel(numbers, shape, margins, y, x, pixels):
     """Where picture pixel (y, x) reads the sheared picture: u, v, column, row; a row of -1 for nowhere."""
     u, v = (2.0 * x + 1.0) / pixels - 1.0, (2.0 * y + 1.0) / pixels - 1.0

@@ -50,7 +50,7 @@ class _Group(NamedTuple):
     along_p: bool
     """Slices run along P and rows along Q, or the other way round."""
 
-    def geometry(self, extents: tuple[int, int, int]) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
+    def geometry(self, extents: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
         """(slices, rows, columns); strides of a slice, of a row and of the channel; margins of rows and columns."""
         p, q, r = (extents[dimension] for dimension in self.order)
         row = 2 * (r + 1 + LANES)
@@ -80,22 +80,9 @@ class _Slices(torch.autograd.Function):
         # In Python threads of their own torch may count differently: backward must split as forward did.
         threads = torch.get_num_threads()
         image = attenuation.new_empty((len(axis), image_size, image_size))
-        picture, extents = image.numpy(), tuple(attenuation.shape)
-        ahead, rows = forward.tolist(), numbers.contiguous().numpy()
+        picture, ahead, rows = image.numpy(), forward.tolist(), numbers.contiguous().numpy()
         for groups in _groups(axis):
-            jobs = [(group, view) for group in groups for view in group.views]
-            if not jobs:
-                continue
-            cells, runs = _pack(attenuation, absorbance, groups[0].order, threads)
-            shares = spans(len(jobs), threads)
-
-            def draw(chunk: int, jobs=jobs, shares=shares, cells=cells, runs=runs) -> None:
-                for group, view in jobs[slice(*shares[chunk])]:
-                    loops.draw_view(
-                        cells.reshape(-1), runs, *group.geometry(extents), rows[view], ahead[view], picture[view]
-                    )
-
-            run_chunks(draw, len(shares))
+            _draw(groups, attenuation, absorbance, rows, ahead, picture, threads)
         # The layouts are made again in backward: keeping both would cost more memory than time.
         ctx.save_for_backward(attenuation, absorbance, axis, numbers)
         ctx.ahead, ctx.threads = ahead, threads
@@ -107,44 +94,79 @@ class _Slices(torch.autograd.Function):
         attenuation, absorbance, axis, numbers = ctx.saved_tensors
         wants_cells = ctx.needs_input_grad[0] or ctx.needs_input_grad[1]
         wants_numbers = ctx.needs_input_grad[4]
-        extents, gradient, rows = tuple(attenuation.shape), upstream.contiguous().numpy(), numbers.contiguous().numpy()
+        gradient, rows = upstream.contiguous().numpy(), numbers.contiguous().numpy()
         # An array without elements tells the loops to leave that part out.
         to_numbers = np.zeros((len(axis), 7 if wants_numbers else 0))
-        to_grid = torch.zeros((2, *extents), dtype=attenuation.dtype) if wants_cells else None
+        to_grid = [torch.zeros_like(attenuation, memory_format=torch.contiguous_format) for _ in range(2)]
         for groups in _groups(axis):
-            jobs = [(group, view) for group in groups for view in group.views]
-            if not jobs:
-                continue
-            cells, runs = _pack(attenuation, absorbance, groups[0].order, ctx.threads)
-            shares = spans(len(jobs), ctx.threads)
-            to_cells = np.zeros((len(shares), *(cells.shape if wants_cells else (0, 0, 0, 0))), cells.dtype)
-
-            def draw(chunk: int, jobs=jobs, shares=shares, cells=cells, runs=runs, to_cells=to_cells) -> None:
-                own = to_cells[chunk].reshape(-1)
-                for group, view in jobs[slice(*shares[chunk])]:
-                    loops.draw_view_backward(
-                        cells.reshape(-1), runs, *group.geometry(extents), rows[view], ctx.ahead[view],
-                        gradient[view], own, to_numbers[view],
-                    )  # fmt: skip
-
-            run_chunks(draw, len(shares))
-            if to_grid is not None:
-                first, second = to_grid.numpy().transpose(0, *(dimension + 1 for dimension in groups[0].order))
-                lines = spans(first.shape[1], ctx.threads)
-                run_chunks(
-                    lambda chunk, parts=to_cells, first=first, second=second, lines=lines: layout.unpack(
-                        parts, first, second, *lines[chunk]
-                    ),
-                    len(lines),
-                )
-        to_attenuation, to_absorbance = (None, None) if to_grid is None else to_grid
+            _draw_backward(
+                groups, attenuation, absorbance, rows, ctx.ahead, gradient,
+                [part.numpy() for part in to_grid] if wants_cells else [], to_numbers, ctx.threads,
+            )  # fmt: skip
+        to_attenuation, to_absorbance = to_grid if wants_cells else (None, None)
         return to_attenuation, to_absorbance, None, None, torch.from_numpy(to_numbers) if wants_numbers else None, None
+
+
+# One function call for each layout, so that its memory is free again before the next is made.
+def _draw(
+    groups: list[_Group],
+    attenuation: Tensor,
+    absorbance: Tensor,
+    rows: np.ndarray,
+    ahead: list[int],
+    picture: np.ndarray,
+    threads: int,
+) -> None:
+    jobs = [(group.geometry(tuple(attenuation.shape)), view) for group in groups for view in group.views]
+    if not jobs:
+        return
+    cells, runs = _pack(attenuation, absorbance, groups[0].order, threads)
+    shares = spans(len(jobs), threads)
+
+    def draw(chunk: int) -> None:
+        for geometry, view in jobs[slice(*shares[chunk])]:
+            loops.draw_view(cells.reshape(-1), runs, *geometry, rows[view], ahead[view], picture[view])
+
+    run_chunks(draw, len(shares))
+
+
+def _draw_backward(
+    groups: list[_Group],
+    attenuation: Tensor,
+    absorbance: Tensor,
+    rows: np.ndarray,
+    ahead: list[int],
+    upstream: np.ndarray,
+    to_grid: list[np.ndarray],
+    to_numbers: np.ndarray,
+    threads: int,
+) -> None:
+    jobs = [(group.geometry(tuple(attenuation.shape)), view) for group in groups for view in group.views]
+    if not jobs:
+        return
+    order = groups[0].order
+    cells, runs = _pack(attenuation, absorbance, order, threads)
+    shares = spans(len(jobs), threads)
+    to_cells = np.zeros((len(shares), *(cells.shape if to_grid else (0, 0, 0, 0))), cells.dtype)
+
+    def draw(chunk: int) -> None:
+        own = to_cells[chunk].reshape(-1)
+        for geometry, view in jobs[slice(*shares[chunk])]:
+            loops.draw_view_backward(
+                cells.reshape(-1), runs, *geometry, rows[view], ahead[view], upstream[view], own, to_numbers[view]
+            )
+
+    run_chunks(draw, len(shares))
+    if to_grid:
+        first, second = (part.transpose(order) for part in to_grid)
+        lines = spans(first.shape[1], threads)
+        run_chunks(lambda chunk: layout.unpack(to_cells, first, second, *lines[chunk]), len(lines))
 
 
 def _pack(
     attenuation: Tensor, absorbance: Tensor, order: tuple[int, int, int], threads: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    first, second = (tensor.contiguous().numpy().transpose(order) for tensor in (attenuation, absorbance))
+    first, second = (tensor.detach().contiguous().numpy().transpose(order) for tensor in (attenuation, absorbance))
     p, q, r = first.shape
     cells = np.empty((p + 2, q + 2, 2, r + 1 + LANES), first.dtype)
     runs = np.empty(((p + 2) * (q + 2), 2), np.int64)

@@ -52,20 +52,16 @@ class _Trilinear(torch.autograd.Function):
     ) -> Tensor:
         # In Python threads of their own torch may count differently: backward must split as forward did.
         threads = torch.get_num_threads()
-        depth, height, width = opacity.shape
-        cells = opacity.new_empty((depth + 2, height + 2, width + 2, 2))
-        planes = spans(depth + 2, threads)
-        first, second, target = opacity.contiguous().numpy(), absorbance.contiguous().numpy(), cells.numpy()
-        run_chunks(lambda chunk: loops.pack(first, second, target, *planes[chunk]), len(planes))
-
+        cells = _pack(opacity, absorbance, threads)
         turns = rotation.double()
         image = opacity.new_empty((len(turns), image_size, image_size))
         tile_rows = spans(len(turns) * loops.tiles_per_edge(image_size), threads)
-        arguments = (target.reshape(-1), np.array((width, height, depth)), turns.contiguous().numpy(), num_samples)
+        arguments = (cells.reshape(-1), np.array(opacity.shape[::-1]), turns.contiguous().numpy(), num_samples)
         picture = image.numpy()
         run_chunks(lambda chunk: loops.draw(*arguments, picture, *tile_rows[chunk]), len(tile_rows))
 
-        ctx.save_for_backward(cells, turns)
+        # The layout is made again in backward: keeping it would cost more memory than that costs time.
+        ctx.save_for_backward(opacity, absorbance, turns)
         ctx.rotation_dtype, ctx.num_samples, ctx.threads, ctx.tile_rows = (
             rotation.dtype,
             num_samples,
@@ -77,15 +73,15 @@ class _Trilinear(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
-        cells, turns = ctx.saved_tensors
+        opacity, absorbance, turns = ctx.saved_tensors
         wants_opacity, wants_absorbance, wants_rotation = ctx.needs_input_grad[:3]
         wants_cells = wants_opacity or wants_absorbance
         chunks = len(ctx.tile_rows)
-        size = np.array(cells.shape[2::-1]) - 2
+        cells = _pack(opacity, absorbance, ctx.threads)
         # An array without elements tells the loops to leave that part out.
-        to_cells = np.zeros((chunks, cells.numel() if wants_cells else 0), cells.numpy().dtype)
+        to_cells = np.zeros((chunks, cells.size if wants_cells else 0), cells.dtype)
         to_turns = np.zeros((chunks, len(turns) if wants_rotation else 0, 3, 3))
-        arguments = (cells.numpy().reshape(-1), size, turns.contiguous().numpy(), ctx.num_samples)
+        arguments = (cells.reshape(-1), np.array(opacity.shape[::-1]), turns.contiguous().numpy(), ctx.num_samples)
         gradient = upstream.contiguous().numpy()
         run_chunks(
             lambda chunk: loops.draw_backward(
@@ -95,10 +91,21 @@ class _Trilinear(torch.autograd.Function):
         )
         to_opacity = to_absorbance = to_rotation = None
         if wants_cells:
-            to_opacity, to_absorbance = cells.new_empty((2, *(extent - 2 for extent in cells.shape[:3])))
-            parts, first, second = to_cells.reshape(-1, *cells.shape), to_opacity.numpy(), to_absorbance.numpy()
+            parts = to_cells.reshape(-1, *cells.shape)
+            del arguments, cells  # before as much again is allocated
+            to_opacity, to_absorbance = (opacity.new_empty(opacity.shape) for _ in range(2))
+            first, second = to_opacity.numpy(), to_absorbance.numpy()
             planes = spans(len(to_opacity), ctx.threads)
             run_chunks(lambda chunk: loops.unpack(parts, first, second, *planes[chunk]), len(planes))
         if wants_rotation:
             to_rotation = torch.from_numpy(to_turns.sum(0)).to(ctx.rotation_dtype)
         return to_opacity, to_absorbance, to_rotation, None, None
+
+
+def _pack(opacity: Tensor, absorbance: Tensor, threads: int) -> np.ndarray:
+    """The padded layout (Z + 2, Y + 2, X + 2, 2) that the loops read."""
+    first, second = opacity.detach().contiguous().numpy(), absorbance.detach().contiguous().numpy()
+    cells = np.empty((*(extent + 2 for extent in first.shape), 2), first.dtype)
+    planes = spans(len(cells), threads)
+    run_chunks(lambda chunk: loops.pack(first, second, cells, *planes[chunk]), len(planes))
+    return cells
