@@ -30,16 +30,16 @@ TARGET_COLUMNS = 12
 ASCII_BLOCKS = ".:-=+*#@"
 
 
-def class_bar(shares: list[float], stream: TextIO) -> str:
+def class_bar(shares: list[float], encoding: str | None) -> str:
     """A character a class: as high as the class is frequent, full at three times its even share.
 
     Args:
         shares: of each class, summing to 1; at most 20 are shown.
-        stream: where it will be printed; one without block characters gets ASCII.
+        encoding: of where it will be printed; one without block characters gets ASCII.
     """
     blocks = BLOCKS
     try:
-        BLOCKS.encode(stream.encoding or "ascii")
+        BLOCKS.encode(encoding or "ascii")
     except (UnicodeEncodeError, LookupError):
         blocks = ASCII_BLOCKS
     even = 3.0 / max(len(shares), 1)
@@ -78,7 +78,7 @@ class Progress:
         target = f"T {report.target_loss:.3f}  " if trainer.targets is not None else ""
         text = (
             f"step {report.step}  {rate:.1f}/s  D {report.discriminator_loss:.2f}  V {report.volume_loss:.2f}  {target}"
-            f"[{class_bar(report.class_shares, self.stream)}]  {_clock(left)} left  {self.remark()}"
+            f"[{class_bar(report.class_shares, self.stream.encoding)}]  {_clock(left)} left  {self.remark()}"
         ).rstrip()
         if not self.bar.disable:
             self.bar.n = report.share

@@ -253,7 +253,8 @@ def exemplar(images: ImageSet, label: int, seed: int) -> Float[Tensor, "1 H W"]:
     other = (images.labels != label).nonzero()[:, 0]
     compared, rivals = (_thinned(which, MEMBERS_COMPARED) for which in (own, other))
     low, high = ink[own].quantile(ink.new_tensor(INK_RANGE))
-    own = own[(ink[own] >= low) & (ink[own] <= high)]
+    middling = own[(ink[own] >= low) & (ink[own] <= high)]
+    own = middling if len(middling) else own  # of two or three pictures none may lie between the quantiles
     distance = torch.cdist(features[own], features[compared])
     typical = distance.mean(dim=1).argsort()[: max(EXEMPLARS_TO_CHOOSE, round(TYPICAL_SHARE * len(own)))]
     if len(rivals):

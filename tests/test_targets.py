@@ -333,7 +333,7 @@ def test_without_targets_the_poses_are_those_of_the_law():
 
 def test_a_few_steps_show_each_side_its_picture():
     """Two targets at a right angle, alone: each view is far nearer to its own picture than to the other's."""
-    trainer = make(max_steps=60, volume_rate=0.2)
+    trainer = make(max_steps=120, volume_rate=0.2)
     trainer.run()
     assert trainer.targets is not None
     shown = trainer.renderer(trainer.averaged, trainer.targets.rotations).detach()
