@@ -6,8 +6,8 @@ Each variant is the trainer of the default recipe with another kernel in its ren
 take turns in one process, one cycle of the gradient penalty (`losses.penalty_every` steps) at a time, so that
 a busy machine slows all alike: trust the ratios (median over the rounds of the reference's time through the
 variant's in the same round), not the milliseconds. The steps are those in the middle of a run (`SHARE`),
-where every term of the loss is at work. Peak memory is measured in a process of its own a variant, as the rise
-of the resident set over what it was before the first step.
+where every term of the loss is at work. Peak memory is measured in a process of its own a variant, and is the whole
+process': Python, torch, numba, the data and what start-up has left behind are most of it.
 
 Written: one JSON with metadata, the recipe, every time measured and the summaries that the table shows.
 """
@@ -112,9 +112,11 @@ class Clock:
             Tensor.backward, torch.autograd.grad = backward, grad
 
 
-def build(variant: Variant) -> Trainer:
-    """The default recipe's trainer with this kernel, in the middle of its run."""
+def build(variant: Variant, tiny: bool = False) -> Trainer:
+    """The default recipe's trainer with this kernel, in the middle of its run; tiny: two views of a small grid."""
     config = Config(device="cpu")
+    if tiny:
+        config.trainer.views, config.volume["init_args"]["resolution"] = 2, 8
     config.trainer.max_steps = MAX_STEPS
     config.renderer.quadrature = variant.quadrature  # type: ignore[assignment]
     trainer = build_trainer(config)
@@ -162,17 +164,14 @@ def summarise(jobs: dict[str, Job]) -> dict[str, dict[str, Any]]:
     return summary
 
 
-def peak_rise(variant: Variant) -> int:
-    """Bytes by which a cycle of steps raises the resident set at its peak."""
+def peak(variant: Variant) -> int:
+    """Bytes of the resident set at its peak in a cycle of steps."""
+    build(variant, tiny=True).step()  # imports, compilation
     trainer = build(variant)
-    warm_up = build(variant)
-    warm_up.step()  # imports, compilation, the allocator's and the libraries' own memory
-    del warm_up
     Path("/proc/self/clear_refs").write_text("5")  # sets VmHWM back to VmRSS
-    before = _resident("VmRSS")
     for _ in range(trainer.losses.penalty_every):
         trainer.step()
-    return _resident("VmHWM") - before
+    return _resident("VmHWM")
 
 
 def measure_peaks(threads: int) -> dict[str, float]:
@@ -219,7 +218,7 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     if arguments.peak_of:
-        print(peak_rise(VARIANTS[arguments.peak_of]))
+        print(peak(VARIANTS[arguments.peak_of]))
         return
     peaks = {} if arguments.quick else measure_peaks(arguments.threads)
     jobs = {name: Job(variant) for name, variant in VARIANTS.items()}
@@ -240,7 +239,7 @@ def main() -> None:
             "steps_a_round": cycle,
             "rounds": rounds,
             "variants": summary,
-            "peak_rise_mib": peaks,
+            "peak_resident_mib": peaks,
         }
         arguments.output.write_text(json.dumps(report, indent=1) + "\n")
 
