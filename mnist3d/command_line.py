@@ -190,6 +190,8 @@ def _one_line(message: str, parser: ArgumentParser) -> str:
     expected = re.findall(r"Expected an? (.+?)(?:\. Got|\.?$)", message, re.MULTILINE)
     if key == "config" and "does not exist" in message:
         return f"config={_after(message, 'exist: ')}: no such file; presets lie in configs/"
+    if key == "config" and "not a file" in message:
+        return f"config={_after(message, 'file: ')}: is a folder; give a YAML file, such as one of configs/"
     if "Problems parsing config" in message:
         return f"config: not valid YAML ({_after(message, 'config: ')})"
     if key and value and expected:

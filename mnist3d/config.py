@@ -52,7 +52,8 @@ class Config:
     """A run, completely described.
 
     Args:
-        seed: Of everything random; the same seed, machine and CPU with max_steps give the same result to the bit.
+        seed: Of everything random, 0 to 2^63 - 1; the same seed, machine and CPU with max_steps give the same result to
+            the bit.
         device: Where to compute: auto (a CUDA GPU where there is one), cpu or cuda.
         volume: Class path and arguments of the volume, {"class_path": ..., "init_args": {...}}.
     """
@@ -69,6 +70,10 @@ class Config:
     trainer: TrainerOptions = field(default_factory=TrainerOptions)
     scorecard: ScorecardOptions = field(default_factory=ScorecardOptions)
     watchdog: WatchdogOptions = field(default_factory=WatchdogOptions)
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.seed < 2**63:
+            raise ConfigError(f"seed={self.seed}: allowed are whole numbers from 0 to 2^63 - 1")
 
     def to_yaml(self) -> str:
         """The text of `config.yaml`."""
