@@ -18,8 +18,9 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm import tqdm
 
-from .export.pictures import SHEET_VIEWS, contact_sheet, render_views, sheet_views
+from .export.pictures import SHEET_VIEWS, contact_sheet, sheet_views
 from .poses import turntable
+from .renderer import render_views
 from .run_directory import RESUME_FILE, VOLUME_FILE, RunDirectory
 from .trainer import StepReport, Trainer
 from .volumes import volume_bytes

@@ -20,6 +20,7 @@ FIELD_SAMPLES = 64  # samples a ray for a volume that is no grid and so has no v
 QuadratureName = Literal["trilinear", "slices"]
 MAX_IMAGE_SIZE = 4096
 MAX_SAMPLES = 4096
+VIEWS_AT_ONCE = 16  # bounds the memory of a picture of many views
 
 
 @dataclass
@@ -124,3 +125,13 @@ class AbsorptionRenderer(nn.Module):
         filled[0, :, inside] = opacity
         filled[1, :, inside] = absorbance
         return composite(filled[0], filled[1])
+
+
+@torch.no_grad()
+def render_views(
+    volume: Volume, renderer: AbsorptionRenderer, rotations: Float[Tensor, "B 3 3"]
+) -> Float[Tensor, "B 1 H W"]:
+    """Pictures without gradients, on the CPU, rendered a few at a time where the volume lies; brightness in [0, 1]."""
+    weights = next(volume.parameters(), None)
+    device = rotations.device if weights is None else weights.device
+    return torch.cat([renderer(volume, part.to(device)).float().cpu() for part in rotations.split(VIEWS_AT_ONCE)])

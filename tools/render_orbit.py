@@ -5,10 +5,10 @@ from pathlib import Path
 
 from mnist3d.command_line import OneLineParser, in_range, run_command_line
 from mnist3d.config import load_sculpture
-from mnist3d.export.pictures import render_views, to_uint8
+from mnist3d.export.pictures import to_uint8
 from mnist3d.export.video import SUFFIXES, check_suffix, write_orbit
 from mnist3d.poses import turntable
-from mnist3d.renderer import AbsorptionRenderer
+from mnist3d.renderer import AbsorptionRenderer, render_views
 
 
 def main(arguments: Sequence[str]) -> None:

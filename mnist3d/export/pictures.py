@@ -13,22 +13,11 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from ..poses import PoseOptions, sample_rotations
-from ..renderer import AbsorptionRenderer
+from ..renderer import AbsorptionRenderer, render_views
 from ..volumes.base import Volume
 
 SHEET_VIEWS = 40
 SHEET_SEED = 1  # the same poses in every sheet, so that a run's sheets can be compared
-VIEWS_AT_ONCE = 16  # bounds the memory of a picture of many views
-
-
-@torch.no_grad()
-def render_views(
-    volume: Volume, renderer: AbsorptionRenderer, rotations: Float[Tensor, "B 3 3"]
-) -> Float[Tensor, "B 1 H W"]:
-    """Pictures without gradients, a few at a time, on the CPU; brightness in [0, 1]."""
-    device = next(volume.parameters()).device
-    parts = [renderer(volume, part.to(device)).cpu() for part in rotations.split(VIEWS_AT_ONCE)]
-    return torch.cat(parts) if parts else torch.zeros(0, 1, renderer.options.image_size, renderer.options.image_size)
 
 
 def to_uint8(pictures: Float[Tensor, "*B H W"]) -> UInt8[np.ndarray, "*B H W"]:

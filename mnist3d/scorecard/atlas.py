@@ -13,10 +13,9 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from ..poses import turntable, upright_matrix
-from ..renderer import AbsorptionRenderer
+from ..renderer import AbsorptionRenderer, render_views
 from ..volumes.base import Volume
 from .judges import LEGIBLE, Judges, Reading
-from .scores import render_views
 
 COLUMNS, ROWS = 24, 12  # cells of 15 degrees
 FINE = 3  # the map is this many times finer than the thumbnails

@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ..poses import PoseOptions, sample_rotations
-from ..renderer import AbsorptionRenderer
+from ..renderer import AbsorptionRenderer, render_views
 from ..volumes.base import Volume
 from .distances import frechet_distance, kernel_distance, nearest_distance, precision_recall
 from .judges import Judges, Reading
@@ -23,7 +23,6 @@ VIEWS = 2000  # of each pose law: the standard error of a share of one half is .
 QUICK_VIEWS = 200  # standard error .035, about the noise between seeds
 VIEW_SEED = 7_340_033  # not a seed that anybody trains with, so the views scored are fresh ones
 REFERENCE_LIMIT = 2000  # real pictures whose features are compared with the views'
-VIEWS_AT_ONCE = 32  # bounds the memory of rendering
 FORMAT = 1  # of the JSON
 NEEDS_LABELS = "legibility needs labels: these pictures have none, so only the distances are given"
 
@@ -102,16 +101,6 @@ def fixed_rotations(
     return {
         name: sample_rotations(views, torch.Generator().manual_seed(seed), options) for name, options in laws.items()
     }
-
-
-@torch.no_grad()
-def render_views(
-    volume: Volume, renderer: AbsorptionRenderer, rotations: Float[Tensor, "B 3 3"]
-) -> Float[Tensor, "B 1 H W"]:
-    """The views on the CPU, rendered a few at a time where the volume lies."""
-    weights = next(volume.parameters(), None)
-    device = weights.device if weights is not None else rotations.device
-    return torch.cat([renderer(volume, part.to(device)).float().cpu() for part in rotations.split(VIEWS_AT_ONCE)])
 
 
 def score_views(
