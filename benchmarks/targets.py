@@ -35,8 +35,9 @@ from mnist3d.command_line import parse_command_line
 from mnist3d.config import Config
 from mnist3d.datasets import load_images
 from mnist3d.exemplars import blur
-from mnist3d.export.pictures import contact_sheet, render_views
+from mnist3d.export.pictures import contact_sheet
 from mnist3d.poses import upright_matrix
+from mnist3d.renderer import render_views
 from mnist3d.session import build_trainer
 from mnist3d.targets import Targets
 
