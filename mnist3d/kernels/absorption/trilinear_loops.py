@@ -174,8 +174,8 @@ def _read_ray(cells, row, plane, count, work, base):
 
 
 @compiled
-def draw(cells, size, turns, num_samples, image, begin, end):
-    """Forward: fill `image` for the tile rows begin ... end - 1, counted through all views."""
+def draw(cells, size, turns, num_samples, image, first, stride):
+    """Forward: fill `image` for the tile rows first, first + stride, ..., counted through all views."""
     pixels = image.shape[1]
     tiles = (pixels + TILE - 1) // TILE
     work = np.empty((BUFFERS, num_samples), cells.dtype)
@@ -184,7 +184,7 @@ def draw(cells, size, turns, num_samples, image, begin, end):
     plane = np.uint32(row * np.uint32(size[1] + 2))
     opacity, colour = work[5], work[6]
     one = cells.dtype.type(1.0)
-    for tile_row in range(begin, end):
+    for tile_row in range(first, len(turns) * tiles, stride):
         view, top = tile_row // tiles, tile_row % tiles * TILE
         turn = turns[view]
         for left in range(0, pixels, TILE):
@@ -202,7 +202,7 @@ def draw(cells, size, turns, num_samples, image, begin, end):
 
 
 @compiled
-def draw_backward(cells, size, turns, num_samples, upstream, to_cells, to_turns, begin, end):
+def draw_backward(cells, size, turns, num_samples, upstream, to_cells, to_turns, first, stride):
     """Transpose of `draw`: add to `to_cells` and to `to_turns`, each skipped where it has no elements.
 
     Back to front, with b the light from behind sample k weighted by the upstream gradient g:
@@ -217,7 +217,7 @@ def draw_backward(cells, size, turns, num_samples, upstream, to_cells, to_turns,
     plane = np.uint32(row * np.uint32(size[1] + 2))
     share, opacity, colour, transmittance = work[1], work[5], work[6], work[7]
     one = cells.dtype.type(1.0)
-    for tile_row in range(begin, end):
+    for tile_row in range(first, len(turns) * tiles, stride):
         view, top = tile_row // tiles, tile_row % tiles * TILE
         turn = turns[view]
         for left in range(0, pixels, TILE):

@@ -55,19 +55,15 @@ class _Trilinear(torch.autograd.Function):
         cells = _pack(opacity, absorbance, threads)
         turns = rotation.double()
         image = opacity.new_empty((len(turns), image_size, image_size))
-        tile_rows = spans(len(turns) * loops.tiles_per_edge(image_size), threads)
+        # Threads take tile rows in turn: neighbours cost alike, so all threads finish at nearly the same time.
+        chunks = min(threads, len(turns) * loops.tiles_per_edge(image_size))
         arguments = (cells.reshape(-1), np.array(opacity.shape[::-1]), turns.contiguous().numpy(), num_samples)
         picture = image.numpy()
-        run_chunks(lambda chunk: loops.draw(*arguments, picture, *tile_rows[chunk]), len(tile_rows))
+        run_chunks(lambda chunk: loops.draw(*arguments, picture, chunk, chunks), chunks)
 
         # The layout is made again in backward: keeping it would cost more memory than that costs time.
         ctx.save_for_backward(opacity, absorbance, turns)
-        ctx.rotation_dtype, ctx.num_samples, ctx.threads, ctx.tile_rows = (
-            rotation.dtype,
-            num_samples,
-            threads,
-            tile_rows,
-        )
+        ctx.rotation_dtype, ctx.num_samples, ctx.threads, ctx.chunks = rotation.dtype, num_samples, threads, chunks
         return image
 
     @staticmethod
@@ -76,8 +72,7 @@ class _Trilinear(torch.autograd.Function):
         opacity, absorbance, turns = ctx.saved_tensors
         wants_opacity, wants_absorbance, wants_rotation = ctx.needs_input_grad[:3]
         wants_cells = wants_opacity or wants_absorbance
-        chunks = len(ctx.tile_rows)
-        cells = _pack(opacity, absorbance, ctx.threads)
+        chunks, cells = ctx.chunks, _pack(opacity, absorbance, ctx.threads)
         # An array without elements tells the loops to leave that part out.
         to_cells = np.zeros((chunks, cells.size if wants_cells else 0), cells.dtype)
         to_turns = np.zeros((chunks, len(turns) if wants_rotation else 0, 3, 3))
@@ -85,7 +80,7 @@ class _Trilinear(torch.autograd.Function):
         gradient = upstream.contiguous().numpy()
         run_chunks(
             lambda chunk: loops.draw_backward(
-                *arguments, gradient, to_cells[chunk], to_turns[chunk], *ctx.tile_rows[chunk]
+                *arguments, gradient, to_cells[chunk], to_turns[chunk], chunk, chunks
             ),
             chunks,
         )
