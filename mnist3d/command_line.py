@@ -18,9 +18,10 @@ import yaml
 from jsonargparse import ActionConfigFile as ActionConfigFile  # pyright: ignore[reportPrivateImportUsage]
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
-from .config import DEFAULT_VOLUME, SECTIONS, USER_ERRORS, Config, ConfigError, import_volume_class, read_config
+from .config import DEFAULT_VOLUME, SECTIONS, USER_ERRORS, Config, ConfigError, Run, import_volume_class, read_config
 from .export import ExportError
 from .run_directory import RunDirectory, RunError
+from .version import __version__
 from .volumes import Volume, class_path
 from .watchdog import WatchdogGaveUp
 
@@ -250,6 +251,11 @@ def in_range(kind: type, low: float, high: float) -> Callable[[str], Any]:
         return value
 
     return parse
+
+
+def export_description(run: Run) -> dict[str, Any]:
+    """What every exported file says of itself: run, step, configuration, version and this command."""
+    return {**run.origin, "mnist3d": __version__, "command": [Path(sys.argv[0]).name, *sys.argv[1:]]}
 
 
 def run_command_line(main: Callable[[Sequence[str]], object]) -> NoReturn:

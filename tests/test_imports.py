@@ -27,7 +27,7 @@ ALLOWED = {
     "volumes": ("kernels", "volumes"),
     "renderer": ("cameras", "kernels", "volumes.base"),
     "scorecard": ("renderer", "poses", "volumes.base", "scorecard"),
-    "export": ("renderer", "poses", "volumes.base", "export"),
+    "export": ("renderer", "poses", "volumes.base", "export", "version"),
     "viewer": ("renderer", "poses", "volumes.base", "export", "viewer"),
     "testing": ("kernels", "renderer", "poses", "volumes"),
     "trainer": (
@@ -60,7 +60,7 @@ ALLOWED = {
         "volumes",
         "watchdog",
     ),
-    "command_line": ("config", "run_directory", "volumes", "export", "watchdog"),
+    "command_line": ("config", "run_directory", "version", "volumes", "export", "watchdog"),
     "hooks": ("trainer", "run_directory", "export", "poses", "renderer", "scorecard", "volumes"),
     "session": (
         "command_line",
