@@ -1,5 +1,6 @@
 """Write a sculpture's surface as a mesh, and say whether it can be printed."""
 
+import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,16 +13,24 @@ from mnist3d.export.sampling import FIELD_RESOLUTION, MAX_RESOLUTION
 LARGEST_LEVEL = 1e6
 
 
+def level_or_auto(text: str) -> float | None:
+    """A level, or None for auto."""
+    try:
+        return None if text == "auto" else in_range(float, 1e-6, LARGEST_LEVEL)(text)
+    except argparse.ArgumentTypeError as error:
+        raise argparse.ArgumentTypeError(f"{error}, or auto") from None
+
+
 def main(arguments: Sequence[str]) -> None:
     """Parse, contour, write, say what came out."""
-    parser = OneLineParser(prog="export_mesh.py", description=__doc__)
+    parser = OneLineParser(prog="export_mesh.py", description=__doc__, allow_abbrev=False)
     parser.add_argument("run", help="run directory or volume.safetensors")
     parser.add_argument(
         "--output", type=Path, default=Path("sculpture.stl"), help=f"{', '.join(MESH_FORMATS)} (default %(default)s)"
     )
     parser.add_argument(
         "--level",
-        type=lambda text: None if text == "auto" else in_range(float, 1e-6, LARGEST_LEVEL)(text),
+        type=level_or_auto,
         help=f"attenuation per world unit where the surface lies, 1e-6 to {LARGEST_LEVEL:g}, or auto: where the mesh "
         "looks most like the pictures (default auto)",
     )

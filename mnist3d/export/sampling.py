@@ -143,7 +143,7 @@ def voxel_arrays(volume: Volume, resolution: int | None = None) -> Float[np.ndar
         own = (int(grid.shape[1]), int(grid.shape[2]), int(grid.shape[3]))
         longest = resolution or max(own)
         shape = own if longest == max(own) else tuple(max(1, round(n * longest / max(own))) for n in own)
-        values = np.array((grid if shape == own else _resample(grid, shape)).float().cpu())
+        values = (grid if shape == own else _resample(grid, shape)).float().cpu().numpy().copy()
     check_values(values)
     for k, unseen in enumerate(_unseen(values.shape[1:])):
         values[0, k][unseen] = 0.0

@@ -17,8 +17,8 @@ from ..renderer import AbsorptionRenderer, render_views
 from ..volumes.base import Volume
 
 Matter = Literal["bright", "all"]
-LEVELS = 24  # tried between a thousandth of the largest value and the largest
-COMPARED_SIZE = 48  # pixels of the compared pictures
+LEVELS = 20  # tried between a thousandth of the largest value and the largest
+COMPARED_SIZE = 32  # pixels of the compared pictures, about what the sculpture was made for
 COMPARED_RESOLUTION = 64  # a finer grid is coarsened for the comparison alone
 COMPARED_VIEWS, COMPARED_ELEVATIONS = 6, (0.0, 0.5, -0.5)  # views a turn, radians
 
