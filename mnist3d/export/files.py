@@ -78,7 +78,9 @@ def require(module: str, purpose: str, package: str | None = None) -> ModuleType
 
 @contextmanager
 def whole_files(path: Path) -> Iterator[Path]:
-    """A temporary folder beside `path`; when the block ends well, every file in it replaces its namesake there.
+    """A temporary folder beside `path`; when the block ends well, all in it replaces its namesakes there.
+
+    A folder in it can replace an empty folder only.
 
     Whatever goes wrong, nothing half-written stays and what was there before is unchanged.
 
@@ -90,7 +92,7 @@ def whole_files(path: Path) -> Iterator[Path]:
         folder = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
         yield folder
         made = sorted(folder.iterdir())
-        for file in made:
+        for file in (file for file in folder.rglob("*") if file.is_file()):
             with open(file, "rb+") as written:
                 os.fsync(written.fileno())
         for file in made:

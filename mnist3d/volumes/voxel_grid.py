@@ -1,6 +1,7 @@
 """The dense backend: a voxel grid, optionally parametrised as a sum of coarser grids."""
 
 import math
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 from .base import Volume
 
+STARTING_RAW = 8.0  # beyond, sigmoid and softplus pass on no gradient that a step could use
 MAX_RESOLUTION = 1024  # 1024^3 of two float32 channels is 8 GiB: beyond it is a typing error
 
 
@@ -30,6 +32,8 @@ class VoxelGrid(Volume):
         initial_opacity: Mean opacity of one voxel step at the start, in (0, 1).
         initial_brightness: Mean of 1 - absorbance at the start, in (0, 1).
         initial_noise: Standard deviation of the finest level's raw values at the start.
+        init: Voxel file to start from (.npz, .nrrd, .nii.gz, .mrc, .vti, .vdb), resampled to the resolution; the
+            initial_* above are then not used. A saved volume does not read it again.
 
     Raises:
         ValueError: a value outside its range.
@@ -42,6 +46,7 @@ class VoxelGrid(Volume):
         initial_opacity: float = 0.02,
         initial_brightness: float = 0.27,
         initial_noise: float = 0.3,
+        init: str | None = None,
     ) -> None:
         super().__init__()
         size = [resolution] * 3 if isinstance(resolution, int) else list(resolution)
@@ -62,6 +67,9 @@ class VoxelGrid(Volume):
         self.bias = nn.Buffer(torch.tensor(bias).reshape(2, 1, 1, 1))
         self.levels = nn.ParameterList(torch.zeros(2, *level) for level in coarse)
         self.levels.append(initial_noise * torch.randn(2, *size))
+        if init is not None:
+            self._init_args["init"] = None  # from now on the weights say it all
+            self._start_from(init)
 
     @property
     def voxel_step(self) -> float:
@@ -85,6 +93,34 @@ class VoxelGrid(Volume):
         values = F.grid_sample(grid[None], where, mode="bilinear", padding_mode="border", align_corners=False)
         attenuation, absorbance = values.reshape(2, *points.shape[:-1])
         return attenuation, absorbance
+
+    def _start_from(self, path: str) -> None:
+        from .readers import read_voxels
+
+        try:
+            values = torch.from_numpy(read_voxels(path))
+        except ValueError as error:
+            raise ValueError(f"init={error}") from None
+        mode = "area" if max(values.shape[1:]) > max(self.resolution) else "trilinear"
+        attenuation, absorbance = F.interpolate(values[None], size=self.resolution, mode=mode)[0]
+        steps = attenuation.double() * self.voxel_step
+        raw = torch.stack([steps + torch.log(-torch.expm1(-steps)), torch.logit(absorbance.double())])
+        with torch.no_grad():
+            self.levels[-1].copy_(raw.clamp(-STARTING_RAW, STARTING_RAW) - self.bias)
+
+    @classmethod
+    def load(cls, path: str | Path) -> "VoxelGrid":
+        """A bare grid of a voxel file, ours or another tool's; see `readers.read_voxels`.
+
+        Args:
+            path: .npz, .nrrd, .nii.gz, .nii, .mrc, .vti or .vdb.
+
+        Raises:
+            VolumeFileError: missing or damaged file, unknown suffix, no reader installed, or values out of range.
+        """
+        from .readers import read_voxels
+
+        return cls.from_array(read_voxels(path))
 
     @classmethod
     def from_array(cls, array: ArrayLike | Tensor) -> "VoxelGrid":
