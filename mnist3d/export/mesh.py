@@ -68,8 +68,6 @@ def export_mesh(
         raise ExportError(f"size_mm={size_mm}: allowed are 0.1 to 10000")
     if not 0 <= smoothing <= MAX_SMOOTHING:
         raise ExportError(f"smoothing={smoothing}: allowed are 0 to {MAX_SMOOTHING} passes")
-    if matter not in ("bright", "all"):
-        raise ExportError(f"matter={matter}: allowed are bright and all")
     trimesh = require("trimesh", f"{suffix} meshes")
     if suffix == ".3mf":
         require("lxml", ".3mf meshes")
@@ -111,7 +109,7 @@ def export_mesh(
 
 def _contoured_field(
     values: Float[np.ndarray, "2 Z Y X"], matter: Matter, level: float
-) -> tuple[Float[np.ndarray, "Z Y X"], float]:
+) -> tuple[Float[np.ndarray, "up away right"], float]:
     """Upright, with a border of empty voxels, so that every surface is closed; and the threshold in it.
 
     What is contoured is the opacity of a voxel step, as in the renderer: an opaque voxel's border then stays where it

@@ -69,7 +69,7 @@ class MeshReport:
 
 def inspect_mesh(
     mesh: Any,
-    opacity: Float[np.ndarray, "Z Y X"],
+    opacity: Float[np.ndarray, "up away right"],
     threshold: float,
     *,
     level: float,
@@ -105,7 +105,7 @@ def inspect_mesh(
     )
 
 
-def _thinnest_wall(mesh: Any, opacity: Float[np.ndarray, "Z Y X"], threshold: float) -> float:
+def _thinnest_wall(mesh: Any, opacity: Float[np.ndarray, "up away right"], threshold: float) -> float:
     """Marches inward from the faces until the field falls below the threshold again; world units."""
     from scipy.ndimage import map_coordinates
 

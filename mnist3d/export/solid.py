@@ -17,7 +17,7 @@ from ..renderer import AbsorptionRenderer, render_views
 from ..volumes.base import Volume
 
 Matter = Literal["bright", "all"]
-LEVELS = 20  # tried between a thousandth of the largest value and the largest
+LEVELS = 20  # tried, evenly spaced in opacity up to the largest
 COMPARED_SIZE = 32  # pixels of the compared pictures, about what the sculpture was made for
 COMPARED_RESOLUTION = 64  # a finer grid is coarsened for the comparison alone
 COMPARED_VIEWS, COMPARED_ELEVATIONS = 6, (0.0, 0.5, -0.5)  # views a turn, radians
@@ -46,7 +46,8 @@ def matter_field(values: Float[np.ndarray, "2 Z Y X"], matter: Matter) -> Float[
 def best_level(values: Float[np.ndarray, "2 Z Y X"], matter: Matter) -> tuple[float, float]:
     """The level at which the solid looks most like the volume's own pictures, and how much it does.
 
-    The solid {field >= level} is compared with renderings from 18 sides: its silhouettes where only bright matter
+    Between voxels it is the opacity of a voxel step that is interpolated, as in the renderer and in the mesh. The solid
+    is compared with renderings from 18 sides: its silhouettes where only bright matter
     counts, its surface painted with 1 - absorbance where all does. The measure is the sum of the smaller over the
     sum of the larger brightness (Ruzicka similarity; for black and white pictures intersection over union).
 
@@ -63,14 +64,15 @@ def best_level(values: Float[np.ndarray, "2 Z Y X"], matter: Matter) -> tuple[fl
         size = [max(1, round(n * share)) for n in grid.shape[1:]]
         attenuation, absorbed = F.interpolate(torch.stack([grid[0], grid[0] * grid[1]])[None], size, mode="area")[0]
         grid = torch.stack([attenuation, (absorbed / attenuation.clamp_min(1e-30)).clamp(0.0, 1.0)])
-    field = torch.from_numpy(matter_field(grid.numpy(), matter))
-    highest = float(field.max())
+    step = 2.0 / max(grid.shape[1:])
+    opacity = -torch.expm1(-step * torch.from_numpy(matter_field(grid.numpy(), matter)))
+    highest = float(opacity.max())
     if highest <= 0.0:
         return 0.0, 0.0
     rotations = torch.cat([turntable(COMPARED_VIEWS, elevation) for elevation in COMPARED_ELEVATIONS])
     pictures = render_views(_Grid(grid), AbsorptionRenderer(COMPARED_SIZE), rotations)[:, 0]
-    levels = highest * torch.logspace(-3.0, -0.05, LEVELS)
-    channels = torch.stack([field, 1.0 - grid[1]])
+    levels = highest * (torch.arange(LEVELS) + 0.5) / LEVELS
+    channels = torch.stack([opacity, 1.0 - grid[1]])
     shared, joint = torch.zeros(LEVELS), torch.zeros(LEVELS)
     for rotation, picture in zip(rotations, pictures, strict=True):
         along = _along_rays(channels, rotation)
@@ -80,7 +82,7 @@ def best_level(values: Float[np.ndarray, "2 Z Y X"], matter: Matter) -> tuple[fl
             joint[k] += torch.maximum(shown, picture).sum()
     similarity = shared / joint.clamp_min(1e-9)
     best = int(similarity.argmax())
-    return float(levels[best]), float(similarity[best])
+    return float(-torch.log1p(-levels[best]) / step), float(similarity[best])
 
 
 def _along_rays(channels: Float[Tensor, "2 Z Y X"], rotation: Float[Tensor, "3 3"]) -> Float[Tensor, "2 S H W"]:
