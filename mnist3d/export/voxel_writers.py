@@ -16,7 +16,6 @@ import numpy as np
 from .files import ExportError, require
 from .sampling import Voxels, upright, upright_xyz
 
-ANGSTROM_PER_MM = 1e7
 UPRIGHT_AXES = "x right, y away from the viewer, z up (right-handed; the front faces -y)"
 ABSORBANCE = "_absorbance"  # NAME_absorbance.SUFFIX, for formats of one channel a file
 
@@ -98,19 +97,18 @@ def write_nifti(voxels: Voxels, path: Path, description: dict[str, Any]) -> dict
 
 
 def write_mrc(voxels: Voxels, path: Path, description: dict[str, Any]) -> dict[str, Any]:
-    """MRC2014, a file a channel; the format's unit of length is the angstrom."""
+    """MRC2014, a file a channel; the format knows only angstrom, so an angstrom stands for the unit of length."""
     mrcfile = require("mrcfile", ".mrc")
-    factor = ANGSTROM_PER_MM if voxels.unit == "mm" else 1.0
     for channel, array, file in _pair(voxels, path, ".mrc"):
         with mrcfile.new(str(file)) as mrc:
             mrc.set_data(np.ascontiguousarray(array))
-            mrc.voxel_size = tuple(step * factor for step in upright_xyz(voxels.spacing))
-            mrc.header.origin = tuple(place * factor for place in upright_xyz(voxels.origin))
+            mrc.voxel_size = upright_xyz(voxels.spacing)
+            mrc.header.origin = upright_xyz(voxels.origin)
             mrc.set_volume()
-            mrc.add_label(f"mnist3d {channel}, attenuation per {voxels.unit}; x right, y away, z up")
+            mrc.add_label(f"mnist3d {channel}; 1 angstrom stands for 1 {voxels.unit}; x right, y away, z up")
             if run := description.get("run"):
                 mrc.add_label(f"run {run}, step {description.get('step')}"[:80])
-    return _layout(voxels, f"upright: {UPRIGHT_AXES}; lengths in the file in angstrom (1 world unit = 1 angstrom)")
+    return _layout(voxels, f"upright: {UPRIGHT_AXES}; an angstrom stands for a {voxels.unit}")
 
 
 def write_vti(voxels: Voxels, path: Path, description: dict[str, Any]) -> dict[str, Any]:
