@@ -21,7 +21,11 @@ PLOT_FORMATS: dict[str, str] = {
 # (title, [(key, label)], logarithmic)
 LOSSES: list[tuple[str, list[tuple[str, str]], bool]] = [
     ("adversarial losses", [("discriminator_loss", "discriminator"), ("volume_loss", "volume")], False),
-    ("other losses", [("classification_loss", "classification"), ("nearest_loss", "nearest"), ("target_loss", "targets")], False),
+    (
+        "other losses",
+        [("classification_loss", "classification"), ("nearest_loss", "nearest"), ("target_loss", "targets")],
+        False,
+    ),
     ("penalty", [("penalty", "R1 + R2")], True),
     ("views", [("mean_brightness", "mean brightness"), ("view_variety", "variety")], False),
 ]
@@ -57,7 +61,9 @@ def plot_run(
 
     scored = [record for record in records if record.get("legible") is not None]
     rows = len(LOSSES) // 2 + bool(scored) + (atlas is not None)
-    heights = [1.0] * (rows - (atlas is not None)) + [1.9] * (atlas is not None)
+    heights = [1.0] * (rows - (atlas is not None))
+    if atlas is not None:
+        heights.append(WIDTH * atlas.shape[0] / atlas.shape[1] / ROW_HEIGHT)
     figure = Figure((WIDTH, ROW_HEIGHT * sum(heights)), layout="constrained")
     FigureCanvasAgg(figure)
     grid = figure.add_gridspec(rows, 2, height_ratios=heights)
@@ -93,7 +99,7 @@ def _finish(axes: Any, title: str) -> None:
     axes.set_xlabel("step", fontsize=8)
     axes.tick_params(labelsize=8)
     axes.grid(alpha=0.3)
-    if len(axes.lines) > 1 or axes.collections:
+    if axes.lines:
         axes.legend(fontsize=7)
     if not axes.lines and not axes.collections:
         axes.text(0.5, 0.5, "nothing recorded", ha="center", va="center", transform=axes.transAxes)

@@ -5,7 +5,7 @@ and renders nothing (`frames`).
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from itertools import chain
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -148,7 +148,7 @@ def _write_animation(path: Path, frames: Iterable[Frame], fps: int) -> None:
     pictures = [Image.fromarray(frame) for frame in frames]
     tick = 10 if suffix == ".gif" else 1  # ms
     ends = [round(k * 1000 / fps / tick) * tick for k in range(len(pictures) + 1)]
-    durations = [late - early for early, late in zip(ends, ends[1:], strict=False)]
+    durations = [late - early for early, late in pairwise(ends)]
     options: dict[str, Any] = {"lossless": True} if suffix == ".webp" else {}
     kind = {".gif": "GIF", ".webp": "WEBP", ".apng": "PNG"}[suffix]
     pictures[0].save(

@@ -93,7 +93,7 @@ def _in_the_world(path: Path, found: _Found) -> Float[np.ndarray, "2 Z Y X"]:
     extent = spacing * values.shape[1:]
     wanted = np.maximum(np.rint(extent.max() / spacing), 1).astype(int)
     if wanted.max() > MAX_EDGE:
-        raise VolumeFileError(f"{path}: a cube around it has {wanted.max()} voxels along an edge, allowed are {MAX_EDGE}")
+        raise VolumeFileError(f"{path}: a cube around it has {wanted.max()} voxels an edge; allowed are {MAX_EDGE}")
     missing = np.maximum(wanted - values.shape[1:], 0)
     values = np.pad(values, [(0, 0), *((int(n // 2), int(n - n // 2)) for n in missing)])
     values[0] *= np.float32(extent.max() / 2.0)
