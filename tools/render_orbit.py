@@ -28,9 +28,7 @@ def readings(run: Run, rotations: Float[torch.Tensor, "B 3 3"]) -> list[str]:
     reading = judges.read(render_views(run.volume, run.renderer, rotations))
     return [
         f"{judges.class_names[int(label)]}  {confidence:.0%}" if legible else "-"
-        for label, confidence, legible in zip(
-            reading.label, reading.confidence.tolist(), reading.legible, strict=True
-        )
+        for label, confidence, legible in zip(reading.label, reading.confidence.tolist(), reading.legible, strict=True)
     ]
 
 

@@ -124,7 +124,10 @@ def _contoured_field(
         allowed = f"allowed are values above 0 up to {highest:.4g}" if highest > 0 else "the volume is empty"
         raise ExportError(f"level={level:.4g}: nothing is solid there; {allowed}")
     step = 2.0 / max(field.shape)
-    opacity = np.pad(-np.expm1(-field * step), 1)
+    opacity = np.pad(field, 1)
+    opacity *= np.float32(-step)  # in place from here: a fine grid is large
+    np.expm1(opacity, out=opacity)
+    np.negative(opacity, out=opacity)
     threshold = float(-np.expm1(-level * step))
     return opacity, min(threshold, float(np.nextafter(opacity.max(), np.float32(0.0))))
 
@@ -140,7 +143,8 @@ def _surface(
     shape = np.array(opacity.shape) - 2
     zyx = (2.0 * (corners - 1.0) + 1.0) / shape - 1.0
     # Weighted by opacity: what lies outside the surface is seen by nobody, whatever its absorbance.
-    lit = opacity * np.pad(1.0 - upright(values[1]), 1)
+    lit = np.pad(1.0 - upright(values[1]), 1)
+    lit *= opacity
     brightness = map_coordinates(lit, corners.T, order=1) / map_coordinates(opacity, corners.T, order=1)
     # scikit-image's triangles face inward in its own index order; xyz is its mirror image, where they face outward.
     return zyx[:, ::-1].astype(np.float64), faces, np.clip(brightness, 0.0, 1.0)

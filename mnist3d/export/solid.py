@@ -62,7 +62,9 @@ def best_level(values: Float[np.ndarray, "2 Z Y X"], matter: Matter) -> tuple[fl
     if max(grid.shape[1:]) > COMPARED_RESOLUTION:
         share = COMPARED_RESOLUTION / max(grid.shape[1:])
         size = [max(1, round(n * share)) for n in grid.shape[1:]]
-        attenuation, absorbed = F.interpolate(torch.stack([grid[0], grid[0] * grid[1]])[None], size, mode="area")[0]
+        attenuation, absorbed = (  # one after the other: a fine grid is large
+            F.interpolate(part[None, None], size, mode="area")[0, 0] for part in (grid[0], grid[0] * grid[1])
+        )
         grid = torch.stack([attenuation, (absorbed / attenuation.clamp_min(1e-30)).clamp(0.0, 1.0)])
     step = 2.0 / max(grid.shape[1:])
     opacity = -torch.expm1(-step * torch.from_numpy(matter_field(grid.numpy(), matter)))

@@ -151,9 +151,7 @@ def _write_animation(path: Path, frames: Iterable[Frame], fps: int) -> None:
     durations = [late - early for early, late in pairwise(ends)]
     options: dict[str, Any] = {"lossless": True} if suffix == ".webp" else {}
     kind = {".gif": "GIF", ".webp": "WEBP", ".apng": "PNG"}[suffix]
-    pictures[0].save(
-        path, kind, save_all=True, append_images=pictures[1:], duration=durations, loop=0, **options
-    )
+    pictures[0].save(path, kind, save_all=True, append_images=pictures[1:], duration=durations, loop=0, **options)
 
 
 def _write_strip(path: Path, frames: Iterable[Frame], fps: int) -> None:
