@@ -1,4 +1,6 @@
-"""Seconds (by the clock and of the processor) and peak memory of every voxel format and of a mesh at 256^3: python benchmarks/export.py [--output JSON].
+"""Seconds and peak memory of every voxel format and of a mesh at 256^3: python benchmarks/export.py [--output JSON].
+
+Seconds are by the clock and, as the machine may be busy with other things, of the processor.
 
 Each format is written by a process of its own, which makes the array, then exports it; the memory is the process's
 peak minus what it was after the imports, so it counts the array itself.

@@ -352,6 +352,7 @@ def test_a_run_can_start_from_another_tools_volume_and_resume_without_it(finishe
     run = sculpt(parse_command_line([*start, "--trainer.stop_after", "2"]))
     (tmp_path / "s.npz").unlink()
     sculpt(parse_command_line(["--resume", str(run), "--trainer.stop_after", "null"]))
+    capsys.readouterr()
     code, error = outcome([*TINY, "--volume.init", tmp_path / "s.npz", "--run_dir", tmp_path / "new"], capsys)
     assert code == 2
     assert error.count("\n") == 1

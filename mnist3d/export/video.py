@@ -16,6 +16,8 @@ from PIL import Image
 from .files import ExportError, check_folder, check_output, suffix_of, whole_files, write_description
 
 Frame = UInt8[np.ndarray, "..."]
+# Of Frame. A type checker that looked at an item of a generator would swallow a picture.
+Frames = Iterable[Any]
 STRIP_FRAMES = 12  # views in a .png strip: as many as can be told apart at a glance
 GIF_FASTEST = 50  # frames a second: browsers show shorter frames than 20 ms slowly
 CODECS = {
@@ -60,7 +62,7 @@ def check_orbit(path: Path, fps: int = 24) -> str:
     return suffix
 
 
-def write_orbit(path: Path, frames: Iterable[Frame], fps: int, description: dict[str, Any] | None = None) -> int:
+def write_orbit(path: Path, frames: Frames, fps: int, description: dict[str, Any] | None = None) -> int:
     """Frames as the file that the suffix of `path` names; it appears whole or not at all.
 
     Args:
@@ -98,7 +100,7 @@ def write_orbit(path: Path, frames: Iterable[Frame], fps: int, description: dict
 class _Counted:
     """An iterable that knows afterwards how long it was."""
 
-    def __init__(self, frames: Iterable[Frame]) -> None:
+    def __init__(self, frames: Frames) -> None:
         self.frames, self.count = frames, 0
 
     def __iter__(self) -> Iterator[Frame]:
@@ -107,7 +109,7 @@ class _Counted:
             yield frame
 
 
-def _write_video(path: Path, frames: Iterable[Frame], fps: int) -> None:
+def _write_video(path: Path, frames: Frames, fps: int) -> None:
     """By ffmpeg, which imageio-ffmpeg brings along; frames go through a pipe, one at a time."""
     import imageio_ffmpeg
 
@@ -142,7 +144,7 @@ def _even(frame: Frame) -> UInt8[np.ndarray, "H W 3"]:
     return np.ascontiguousarray(np.pad(grey, padding, mode="edge"))
 
 
-def _write_animation(path: Path, frames: Iterable[Frame], fps: int) -> None:
+def _write_animation(path: Path, frames: Frames, fps: int) -> None:
     """By Pillow, lossless but for the palette of a coloured gif."""
     suffix = path.suffix.lower()
     pictures = [Image.fromarray(frame) for frame in frames]
@@ -154,13 +156,13 @@ def _write_animation(path: Path, frames: Iterable[Frame], fps: int) -> None:
     pictures[0].save(path, kind, save_all=True, append_images=pictures[1:], duration=durations, loop=0, **options)
 
 
-def _write_strip(path: Path, frames: Iterable[Frame], fps: int) -> None:
+def _write_strip(path: Path, frames: Frames, fps: int) -> None:
     every = list(frames)
     chosen = np.linspace(0, len(every), min(STRIP_FRAMES, len(every)), endpoint=False).astype(int)
     Image.fromarray(np.concatenate([every[k] for k in chosen], axis=1)).save(path, "PNG")
 
 
-_WRITERS: dict[str, Callable[[Path, Iterable[Frame], int], None]] = {
+_WRITERS: dict[str, Callable[[Path, Frames, int], None]] = {
     ".mp4": _write_video,
     ".webm": _write_video,
     ".gif": _write_animation,
