@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -69,7 +70,7 @@ def one(suffix: str, resolution: int) -> dict[str, float | str]:
     }
 
 
-def main(arguments: list[str]) -> None:
+def main(arguments: Sequence[str]) -> None:
     """All formats, or one."""
     parser = OneLineParser(prog="export.py", description=__doc__)
     parser.add_argument("--resolution", type=in_range(int, 8, 1024), default=256)

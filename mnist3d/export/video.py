@@ -121,7 +121,7 @@ def _write_video(path: Path, frames: Frames, fps: int) -> None:
         (first.shape[1], first.shape[0]),
         fps=fps,
         codec=codec,
-        quality=None,
+        quality=None,  # pyright: ignore[reportArgumentType]  (None: ours stands in the options)
         macro_block_size=2,  # 16 would rescale, which blurs
         ffmpeg_log_level="error",
         output_params=options,

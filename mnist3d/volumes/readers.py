@@ -106,8 +106,8 @@ def _npz(path: Path) -> _Found:
         if missing:
             raise VolumeFileError(f"{path}: holds no {', '.join(sorted(missing))}; tools/export_voxels.py writes them")
         x, y, z = (float(step) for step in file["spacing_xyz"])
-        channels = [file[name][:, ::-1].transpose(1, 0, 2) for name in ("attenuation", "absorbance")]
-    return _Found(*channels, (x, z, y))
+        attenuation, absorbance = (file[name][:, ::-1].transpose(1, 0, 2) for name in ("attenuation", "absorbance"))
+    return _Found(attenuation, absorbance, (x, z, y))
 
 
 def _nrrd(path: Path) -> _Found:
@@ -210,7 +210,7 @@ def _turned(data: np.ndarray, directions: Float[np.ndarray, "3 3"]) -> _Found:
     if sorted(largest) != [0, 1, 2]:
         raise VolumeFileError("its axes' directions are degenerate")
     order = np.argsort(largest)
-    flipped = [axis for axis in range(3) if directions[axis, order[axis]] < 0]
+    flipped = tuple(axis for axis in range(3) if directions[axis, order[axis]] < 0)
     spacing = np.linalg.norm(directions, axis=0)[order]
     return _Found(np.flip(data.transpose(order), flipped).transpose(2, 1, 0), None, tuple(spacing))
 
