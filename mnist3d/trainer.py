@@ -17,8 +17,9 @@ from torch import Tensor, nn
 
 from .datasets import ImageSet
 from .discriminator import Discriminator, DiscriminatorOptions, random_shift
-from .exemplars import Exemplars
 from .losses import ADVERSARIAL_LOSSES, LossOptions, class_diversity_loss, gradient_penalty
+from .nearest_pull import NearestPull
+from .plates import tilted
 from .poses import PoseOptions, sample_rotations
 from .renderer import AbsorptionRenderer
 from .step_report import StepReport as StepReport
@@ -94,7 +95,6 @@ class Trainer:
         self.images = images.images.to(self.device)
         self.labels = None if images.labels is None else images.labels.to(self.device)
         self.class_names = images.class_names
-        self.exemplars = Exemplars(self.images, self.labels)
         self.discriminator = Discriminator(
             self.images.shape[-1], len(images.class_names) if images.labels is not None else 0, discriminator
         ).to(self.device)
@@ -103,6 +103,13 @@ class Trainer:
         self.volume_optimiser = _adam(volume, self.options.volume_rate)
         self.discriminator_optimiser = _adam(self.discriminator, self.options.discriminator_rate)
         self.generator = torch.Generator().manual_seed(seed)
+        self.nearest_pull = NearestPull(
+            self.images,
+            self.labels,
+            0 if self.labels is None else len(self.class_names),
+            focus=self.losses.nearest_focus,
+            tilt=self.options.max_tilt if self.losses.nearest > 0 else 0.0,
+        ).to(self.device)
         self.steps_done = 0
         self.seconds_done = 0.0
         self.last_penalty = 0.0
@@ -210,7 +217,10 @@ class Trainer:
 
     def _draw_reals(self) -> tuple[Float[Tensor, "B 1 H W"], Int[Tensor, " B"] | None]:
         index = torch.randint(len(self.images), (self.options.views,), generator=self.generator).to(self.device)
-        return self.images[index], None if self.labels is None else self.labels[index]
+        pictures = self.images[index]
+        if self.options.max_tilt > 0:
+            pictures = tilted(pictures, self.options.max_tilt, self.generator)
+        return pictures, None if self.labels is None else self.labels[index]
 
     def _teach_discriminator(
         self, reals: Float[Tensor, "B 1 H W"], labels: Int[Tensor, " B"] | None, views: Float[Tensor, "B 1 H W"]
@@ -251,8 +261,7 @@ class Trainer:
             diversity = class_diversity_loss(logits)
             loss = loss + options.diversity * diversity
         if (weight := options.nearest_weight(share)) > 0:
-            targets = self.exemplars.nearest(views.detach(), logits.argmax(dim=1) if logits.shape[1] else None)
-            nearest = (views - targets).abs().mean()
+            nearest = self.nearest_pull(views, logits)
             loss = loss + weight * nearest
         target = score.new_zeros(())
         if self.targets is not None:
@@ -281,6 +290,7 @@ class Trainer:
             "volume": self.volume.state_dict(),
             "averaged": self.averaged.state_dict(),
             "discriminator": self.discriminator.state_dict(),
+            "nearest_pull": self.nearest_pull.state_dict(),
             "volume_optimiser": self.volume_optimiser.state_dict(),
             "discriminator_optimiser": self.discriminator_optimiser.state_dict(),
             "generator": self.generator.get_state(),
@@ -298,7 +308,14 @@ class Trainer:
         Raises:
             KeyError, RuntimeError, ValueError: the state is of another version or of other options.
         """
-        for name in ("volume", "averaged", "discriminator", "volume_optimiser", "discriminator_optimiser"):
+        for name in (
+            "volume",
+            "averaged",
+            "discriminator",
+            "nearest_pull",
+            "volume_optimiser",
+            "discriminator_optimiser",
+        ):
             getattr(self, name).load_state_dict(state[name])
         self.generator.set_state(state["generator"])
         torch.set_rng_state(state["torch_rng"])
