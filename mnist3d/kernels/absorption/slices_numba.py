@@ -15,7 +15,7 @@ from torch.autograd.function import once_differentiable
 
 from . import slices_layout as layout
 from . import slices_loops as loops
-from .numba_runtime import run_chunks, spans
+from ..numba_runtime import run_chunks, spans
 from .shear_warp import LANES, margin, shear_of
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from . import trilinear_loops as loops
-from .numba_runtime import run_chunks, spans
+from ..numba_runtime import run_chunks, spans
 
 
 def render_grid_numba(
