@@ -10,6 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from ..kernels.hash_encoding import HashLevels, choose_implementation, hash_encode, require_implementation
+from ..kernels.hash_encoding.network import network, network_in_chunks
 from .base import Volume
 
 MAX_BAKE = 512
@@ -147,9 +148,7 @@ class HashGrid(Volume):
             encoded = tiny_cuda_nn.encode_in_full_precision(unit, self.table, self.hash_levels)
         else:
             encoded = hash_encode(unit, self.table, self.hash_levels, implementation)
-        for weight in weights[:-1]:
-            encoded = F.relu(F.linear(encoded, weight))
-        return F.linear(encoded, weights[-1])
+        return (network_in_chunks if implementation == "numba" else network)(encoded, weights)
 
 
 @lru_cache(maxsize=4)
