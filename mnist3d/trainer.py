@@ -141,7 +141,7 @@ class Trainer:
             return self._step_on_targets_alone()
         reals, labels = self._draw_reals()
         rotations = self._draw_rotations().to(self.device)
-        views = self.renderer(self.volume, rotations)
+        views = self.renderer(self.volume, rotations, generator=self.generator)
         discriminator_loss, classification_loss, gaps = self._teach_discriminator(reals, labels, views.detach())
         volume_loss, diversity_loss, nearest_loss, target_loss, logits = self._move_volume(reals, views, share)
         self.steps_done += 1
@@ -206,7 +206,7 @@ class Trainer:
 
     def _target_loss(self, targets: Targets) -> tuple[Float[Tensor, ""], float]:
         rotations, pictures = targets.draw(self.generator)
-        views = self.renderer(self.volume, rotations.to(self.device))
+        views = self.renderer(self.volume, rotations.to(self.device), generator=self.generator)
         return (views - pictures).abs().mean(), views.detach().mean().item()
 
     def _draw_reals(self) -> tuple[Float[Tensor, "B 1 H W"], Int[Tensor, " B"] | None]:

@@ -26,7 +26,7 @@ def network(encoded: Float[Tensor, "P in"], weights: Sequence[Float[Tensor, "out
 def network_in_chunks(
     encoded: Float[Tensor, "P in"], weights: Sequence[Float[Tensor, "out in"]]
 ) -> Float[Tensor, "P out"]:
-    """The same for a CPU: some thousand points at a time through all layers, whose values are computed again in backward.
+    """The same for a CPU: some thousand points at a time go through all layers, once more in backward.
 
     Layers of many thousand points would be written to and read from memory, which costs more than computing them.
 
