@@ -12,7 +12,7 @@ from torch.autograd.function import once_differentiable
 CHUNK = 2048  # points whose layers fit a CPU core's own cache
 
 
-def network(encoded: Float[Tensor, "P in"], weights: Sequence[Float[Tensor, "out in"]]) -> Float[Tensor, "P out"]:
+def network(encoded: Float[Tensor, "P in"], weights: Sequence[Float[Tensor, "_ _"]]) -> Float[Tensor, "P _"]:
     """weights[-1] relu(... relu(weights[0] encoded)), on any device, in any float dtype.
 
     Gradients:
@@ -23,9 +23,7 @@ def network(encoded: Float[Tensor, "P in"], weights: Sequence[Float[Tensor, "out
     return F.linear(encoded, weights[-1])
 
 
-def network_in_chunks(
-    encoded: Float[Tensor, "P in"], weights: Sequence[Float[Tensor, "out in"]]
-) -> Float[Tensor, "P out"]:
+def network_in_chunks(encoded: Float[Tensor, "P in"], weights: Sequence[Float[Tensor, "_ _"]]) -> Float[Tensor, "P _"]:
     """The same for a CPU: some thousand points at a time go through all layers, once more in backward.
 
     Layers of many thousand points would be written to and read from memory, which costs more than computing them.
