@@ -1,6 +1,7 @@
 """The hash encoding: its numbers, closed forms, numba against the reference, tinycudann's layout against a stand-in."""
 
 import sys
+from itertools import pairwise
 
 import fake_tinycudann
 import pytest
@@ -149,7 +150,7 @@ def test_the_network_in_chunks_is_the_same_function(layers):
     sizes = [6, *[16] * (layers - 1), 2]
     weights = [
         torch.randn(o, i, generator=generator, dtype=torch.float64).requires_grad_()
-        for i, o in zip(sizes, sizes[1:], strict=False)
+        for i, o in pairwise(sizes)
     ]
     encoded = torch.randn(CHUNK + 5, 6, generator=generator, dtype=torch.float64, requires_grad=True)
     upstream = torch.randn(CHUNK + 5, 2, generator=generator, dtype=torch.float64)
