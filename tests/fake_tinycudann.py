@@ -52,9 +52,9 @@ class Grid:
             position = x * float(scale) + 0.5
             cell = position.detach().floor()
             fraction = position - cell
-            total = 0.0
+            total = torch.zeros(len(x), self.features)
             for corner in range(8):
-                weight, places = 1.0, []
+                weight, places = torch.ones(len(x)), []
                 for axis in range(3):
                     far = corner >> axis & 1
                     weight = weight * (fraction[:, axis] if far else 1.0 - fraction[:, axis])

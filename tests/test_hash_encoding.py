@@ -84,7 +84,7 @@ def test_gradients_of_the_reference():
 
 def value_and_gradients(impl, where, table, levels, wanted=(0, 1)):
     arguments = [tensor.clone().requires_grad_(index in wanted) for index, tensor in enumerate((where, table))]
-    encoded = hash_encode(*arguments, levels, impl)
+    encoded = hash_encode(arguments[0], arguments[1], levels, impl)
     generator = torch.Generator().manual_seed(1)
     # wider and cut, so that the upstream gradient is not contiguous
     upstream = torch.randn(len(where), levels.width + 1, generator=generator, dtype=torch.float64)[:, :-1]
@@ -148,10 +148,7 @@ def test_numba_refuses_a_second_derivative():
 def test_the_network_in_chunks_is_the_same_function(layers):
     generator = torch.Generator().manual_seed(0)
     sizes = [6, *[16] * (layers - 1), 2]
-    weights = [
-        torch.randn(o, i, generator=generator, dtype=torch.float64).requires_grad_()
-        for i, o in pairwise(sizes)
-    ]
+    weights = [torch.randn(o, i, generator=generator, dtype=torch.float64).requires_grad_() for i, o in pairwise(sizes)]
     encoded = torch.randn(CHUNK + 5, 6, generator=generator, dtype=torch.float64, requires_grad=True)
     upstream = torch.randn(CHUNK + 5, 2, generator=generator, dtype=torch.float64)
     whole, parts = network(encoded, weights), network_in_chunks(encoded, weights)

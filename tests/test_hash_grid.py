@@ -4,6 +4,7 @@ import copy
 import dataclasses
 import io
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,7 +22,7 @@ from mnist3d.volumes.hash_grid import ball_voxels
 
 ROOT = Path(__file__).parents[1]
 GOLDEN = ROOT / "tests" / "golden" / "tinycudann.npz"
-TINY = {"num_levels": 4, "log2_hashmap_size": 10, "max_resolution": 16, "hidden_dim": 16}
+TINY: dict[str, Any] = {"num_levels": 4, "log2_hashmap_size": 10, "max_resolution": 16, "hidden_dim": 16}
 VIEWS = euler_matrix(torch.tensor([[0.0, 0.0, 0.0], [0.4, 1.1, 0.0], [-0.7, 2.5, 0.3]]))
 
 
@@ -297,6 +298,6 @@ def test_against_what_tinycudann_computed_on_a_gpu():
         volume.table.copy_(torch.from_numpy(golden["table"]))
         for index, weight in enumerate(volume.weights):
             weight.copy_(torch.from_numpy(golden[f"weight_{index}"]))
-        raw = volume._raw(torch.from_numpy(golden["points"]))
+        raw = volume.raw(torch.from_numpy(golden["points"]))
     assert np.abs(raw.numpy() - golden["full_precision"]).max() < 1e-5
     assert np.abs(raw.numpy() - golden["half_precision"]).max() < 2e-3

@@ -118,7 +118,7 @@ class HashGrid(Volume):
         Gradients:
             To the parameters and to the points; once only, except with implementation=torch.
         """
-        raw = self._raw(points.reshape(-1, 3)) + self.bias
+        raw = self.raw(points.reshape(-1, 3)) + self.bias
         raw = raw.reshape(*points.shape[:-1], CHANNELS).to(points.dtype)
         return F.softplus(raw[..., 0]) / REFERENCE_STEP, torch.sigmoid(raw[..., 1])
 
@@ -133,7 +133,8 @@ class HashGrid(Volume):
         grid = values.new_zeros(CHANNELS, size**3).index_copy(1, index, values)
         return grid.reshape(CHANNELS, size, size, size)
 
-    def _raw(self, points: Float[Tensor, "P 3"]) -> Float[Tensor, "P 2"]:
+    def raw(self, points: Float[Tensor, "P 3"]) -> Float[Tensor, "P 2"]:
+        """What the network answers at world points, without the bias: the part that implementations differ in."""
         implementation = choose_implementation(self.implementation, self.table)
         if len(points) == 0:
             return points.new_zeros(0, CHANNELS) + 0.0 * (points.sum() + self.table.sum())
