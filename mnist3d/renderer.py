@@ -181,7 +181,22 @@ def render_views(
     """
     weights = next(volume.parameters(), None)
     device = rotations.device if weights is None else weights.device
+    still = _Still(volume)
     many = len(rotations) * renderer.options.image_size**2 * FIELD_SAMPLES > 8 * CELLS**3
-    occupancy = occupied_cells(volume, device) if many and volume.dense() is None else None
+    occupancy = occupied_cells(volume, device) if many and still.dense() is None else None
     parts = (part.to(device) for part in rotations.split(VIEWS_AT_ONCE))
-    return torch.cat([renderer(volume, part, occupancy=occupancy).float().cpu() for part in parts])
+    return torch.cat([renderer(still, part, occupancy=occupancy).float().cpu() for part in parts])
+
+
+class _Still(Volume):
+    """A volume that does not change meanwhile: its grid, if it has one, is made once for all its pictures."""
+
+    def __init__(self, volume: Volume) -> None:
+        super().__init__()
+        self.volume, self.grid = volume, volume.dense()
+
+    def dense(self) -> Float[Tensor, "2 Z Y X"] | None:
+        return self.grid
+
+    def forward(self, points: Float[Tensor, "*P 3"]) -> tuple[Float[Tensor, "*P"], Float[Tensor, "*P"]]:
+        return self.volume(points)

@@ -193,6 +193,15 @@ def test_many_views_skip_by_themselves_and_few_do_not():
     assert (views[:3] - few).abs().max() <= 1 / 510
 
 
+def test_a_grid_is_baked_once_for_many_views(monkeypatch):
+    volume, baked = lively(bake_resolution=6), []
+    dense = volume.dense
+    monkeypatch.setattr(volume, "dense", lambda: baked.append(1) or dense())
+    views = render_views(volume, AbsorptionRenderer(8), VIEWS.repeat(20, 1, 1))
+    assert len(baked) == 1
+    assert torch.equal(views[:3], AbsorptionRenderer(8)(volume, VIEWS).detach())
+
+
 def test_a_field_of_nan_is_not_taken_for_empty():
     class Broken(Volume):
         def forward(self, points):
