@@ -71,7 +71,7 @@ class _Parser(ArgumentParser):
         )
 
 
-def _parser() -> ArgumentParser:
+def _parser(volume: str = DEFAULT_VOLUME) -> ArgumentParser:
     parser = _Parser(
         prog=Path(sys.argv[0]).name,
         description="Sculpt a volume whose views look like the given pictures.",
@@ -84,7 +84,7 @@ def _parser() -> ArgumentParser:
     parser.add_argument("--seed", type=int, default=0, help="Of everything random.")
     device = Literal["auto", "cpu", "cuda"]
     parser.add_argument("--device", type=device, default="auto", help="auto takes a CUDA GPU where there is one.")
-    parser.add_subclass_arguments(Volume, "volume", default={"class_path": DEFAULT_VOLUME}, help="What is sculpted.")
+    parser.add_subclass_arguments(Volume, "volume", default={"class_path": volume}, help="What is sculpted.")
     for name, section in SECTIONS.items():
         parser.add_class_arguments(section, name)
     return parser
@@ -103,7 +103,7 @@ def parse_command_line(arguments: Sequence[str]) -> CommandLine:
     arguments = list(arguments)
     resumed = _resumed_config(arguments)
     inserted = [] if resumed is None else ["--config", str(resumed.config_path)]
-    parser = _parser()
+    parser = _parser(_chosen_volume(inserted + arguments))
     parsed = _parse(parser, inserted + arguments)
     config = _to_config(parsed)
     if resumed is not None:
@@ -132,6 +132,28 @@ def _to_config(parsed: Namespace) -> Config:
         "init_args": chosen["volume"].get("init_args", {}),
     }
     return Config.from_mapping(chosen)
+
+
+def _chosen_volume(arguments: list[str]) -> str:
+    """The class path of the volume that will be chosen, which must be the parser's default.
+
+    jsonargparse keeps arguments of the same name when another class is chosen: a HashGrid would begin with the default
+    VoxelGrid's noise. What cannot be read or is no volume is left to the parser, which says it better.
+    """
+    finder = argparse.ArgumentParser(add_help=False, exit_on_error=False, allow_abbrev=False)
+    finder.add_argument("--config", action="append", default=[])
+    finder.add_argument("--volume", "--volume.class_path", dest="volume")
+    try:
+        known, _ = finder.parse_known_args(arguments)
+        named = [known.volume] if known.volume else []
+        for path in [] if named else known.config:
+            given = yaml.safe_load(Path(path).read_text(encoding="utf-8")).get("volume")
+            given = given.get("class_path") if isinstance(given, dict) else given
+            named += [given] if isinstance(given, str) else []
+        own = getattr(volumes, named[-1], None) if named else import_volume_class(DEFAULT_VOLUME)
+        return class_path(own or import_volume_class(named[-1]))
+    except (argparse.ArgumentError, OSError, ValueError, AttributeError, TypeError, ImportError, yaml.YAMLError):
+        return DEFAULT_VOLUME
 
 
 def _resumed_config(arguments: list[str]) -> RunDirectory | None:
