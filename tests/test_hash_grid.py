@@ -284,6 +284,8 @@ def test_chosen_on_the_command_line(name):
     assert isinstance(volume, HashGrid)
     assert config.volume["class_path"] == "mnist3d.volumes.HashGrid"
     assert volume.hash_levels.num_levels == 5
+    # nothing of the default class is left over, also where both have an argument of that name
+    assert config.volume["init_args"] == {**HashGrid().init_args, "num_levels": 5, "hidden_dim": 16}
     with pytest.raises(ConfigError, match=r"did you mean volume\.num_levels"):
         parse_command_line(["--volume", name, "--volume.num_level", "5"])
 
