@@ -71,7 +71,7 @@ class HashGrid(Volume):
         bake_resolution: int | None = None,
         initial_opacity: float = 0.02,
         initial_brightness: float = 0.27,
-        initial_noise: float = 0.3,
+        initial_noise: float = 0.1,
         table_rate: float = 1.0,
     ) -> None:
         super().__init__()
