@@ -79,9 +79,7 @@ class _Trilinear(torch.autograd.Function):
         arguments = (cells.reshape(-1), np.array(opacity.shape[::-1]), turns.contiguous().numpy(), ctx.num_samples)
         gradient = upstream.contiguous().numpy()
         run_chunks(
-            lambda chunk: loops.draw_backward(
-                *arguments, gradient, to_cells[chunk], to_turns[chunk], chunk, chunks
-            ),
+            lambda chunk: loops.draw_backward(*arguments, gradient, to_cells[chunk], to_turns[chunk], chunk, chunks),
             chunks,
         )
         to_opacity = to_absorbance = to_rotation = None
