@@ -7,6 +7,7 @@ What it is not: no option is defined here but those that choose files.
 import argparse
 import dataclasses
 import difflib
+import inspect
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -18,6 +19,7 @@ import yaml
 from jsonargparse import ActionConfigFile as ActionConfigFile  # pyright: ignore[reportPrivateImportUsage]
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
+from . import volumes
 from .config import DEFAULT_VOLUME, SECTIONS, USER_ERRORS, Config, ConfigError, import_volume_class, read_config
 from .export import ExportError
 from .run_directory import RunDirectory, RunError
@@ -69,7 +71,7 @@ class _Parser(ArgumentParser):
         )
 
 
-def _parser() -> ArgumentParser:
+def _parser(volume: str = DEFAULT_VOLUME) -> ArgumentParser:
     parser = _Parser(
         prog=Path(sys.argv[0]).name,
         description="Sculpt a volume whose views look like the given pictures.",
@@ -82,7 +84,7 @@ def _parser() -> ArgumentParser:
     parser.add_argument("--seed", type=int, default=0, help="Of everything random.")
     device = Literal["auto", "cpu", "cuda"]
     parser.add_argument("--device", type=device, default="auto", help="auto takes a CUDA GPU where there is one.")
-    parser.add_subclass_arguments(Volume, "volume", default={"class_path": DEFAULT_VOLUME}, help="What is sculpted.")
+    parser.add_subclass_arguments(Volume, "volume", default={"class_path": volume}, help="What is sculpted.")
     for name, section in SECTIONS.items():
         parser.add_class_arguments(section, name)
     return parser
@@ -101,7 +103,7 @@ def parse_command_line(arguments: Sequence[str]) -> CommandLine:
     arguments = list(arguments)
     resumed = _resumed_config(arguments)
     inserted = [] if resumed is None else ["--config", str(resumed.config_path)]
-    parser = _parser()
+    parser = _parser(_chosen_volume(inserted + arguments))
     parsed = _parse(parser, inserted + arguments)
     config = _to_config(parsed)
     if resumed is not None:
@@ -130,6 +132,28 @@ def _to_config(parsed: Namespace) -> Config:
         "init_args": chosen["volume"].get("init_args", {}),
     }
     return Config.from_mapping(chosen)
+
+
+def _chosen_volume(arguments: list[str]) -> str:
+    """The class path of the volume that will be chosen, which must be the parser's default.
+
+    jsonargparse keeps arguments of the same name when another class is chosen: a HashGrid would begin with the default
+    VoxelGrid's noise. What cannot be read or is no volume is left to the parser, which says it better.
+    """
+    finder = argparse.ArgumentParser(add_help=False, exit_on_error=False, allow_abbrev=False)
+    finder.add_argument("--config", action="append", default=[])
+    finder.add_argument("--volume", "--volume.class_path", dest="volume")
+    try:
+        known, _ = finder.parse_known_args(arguments)
+        named = [known.volume] if known.volume else []
+        for path in [] if named else known.config:
+            given = yaml.safe_load(Path(path).read_text(encoding="utf-8")).get("volume")
+            given = given.get("class_path") if isinstance(given, dict) else given
+            named += [given] if isinstance(given, str) else []
+        own = getattr(volumes, named[-1], None) if named else import_volume_class(DEFAULT_VOLUME)
+        return class_path(own or import_volume_class(named[-1]))
+    except (argparse.ArgumentError, OSError, ValueError, AttributeError, TypeError, ImportError, yaml.YAMLError):
+        return DEFAULT_VOLUME
 
 
 def _resumed_config(arguments: list[str]) -> RunDirectory | None:
@@ -175,9 +199,12 @@ def _one_line(message: str, parser: ArgumentParser) -> str:
     key = ".".join(dict.fromkeys(keys))
     if unknown := re.search(r"unrecognized arguments: (.*)|Option '([^']+)' is not accepted", message):
         given = (unknown.group(1) or unknown.group(2)).split()[0]
+        chosen = re.search(r"given class_path '([^']+)'", message)
+        volume = DEFAULT_VOLUME if chosen is None else chosen.group(1)
         if keys == ["volume"]:
             given = f"volume.{given}"
-        return f"{given}: no such key{_nearest(given, parser)}; --help lists all"
+        listed = "--help" if volume.endswith(DEFAULT_VOLUME.rpartition(".")[2]) else f"--volume.help {volume}"
+        return f"{given}: no such key{_nearest(given, parser, volume)}; {listed} lists all"
     if unknown := re.search(r"Group '([^']+)' does not accept option '([^']+)'", message):
         given = ".".join(unknown.groups())
         return f"{given}: no such key{_nearest(given, parser)}; --help lists all"
@@ -185,7 +212,7 @@ def _one_line(message: str, parser: ArgumentParser) -> str:
     if key == "volume" and any(words in message for words in hopeless):
         given = re.search(r"Import path (\S+) does|import path string: (\S+)|given class_path '([^']+)'", message)
         name = "" if given is None else f"={next(filter(None, given.groups()))}"
-        return f"volume{name}: no such volume class; allowed are our own (VoxelGrid) or a class path package.Class"
+        return f"volume{name}: no such volume class; allowed are our own ({_own()}) or a class path package.Class"
     value = re.search(r"(?:Got value|Given value): (.*)", message)
     expected = re.findall(r"Expected an? (.+?)(?:\. Got|\.?$)", message, re.MULTILINE)
     if key == "config" and "does not exist" in message:
@@ -218,8 +245,15 @@ def _kind(expected: str) -> str:
     }.get(name, name)
 
 
-def _nearest(given: str, parser: ArgumentParser) -> str:
-    volume_keys = [f"volume.{name}" for name in import_volume_class(DEFAULT_VOLUME)().init_args]
+def _own() -> str:
+    """The short names of our own backends."""
+    ours = (value for value in vars(volumes).values() if isinstance(value, type) and issubclass(value, Volume))
+    return ", ".join(sorted(cls.__name__ for cls in ours if cls is not Volume))
+
+
+def _nearest(given: str, parser: ArgumentParser, volume: str = DEFAULT_VOLUME) -> str:
+    parameters = list(inspect.signature(import_volume_class(volume).__init__).parameters)
+    volume_keys = [f"volume.{name}" for name in parameters[1:]]
     known = [action.dest for action in parser._actions if action.dest != "help"] + volume_keys
     dashes = "--" if given.startswith("--") else ""
     near = difflib.get_close_matches(given.lstrip("-").split("=")[0], known, n=1, cutoff=0.6)

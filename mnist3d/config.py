@@ -135,7 +135,7 @@ def build_volume(config: Config) -> Volume:
 def build_renderer(config: Config) -> AbsorptionRenderer:
     """The renderer that a configuration describes."""
     options = config.renderer
-    return AbsorptionRenderer(options.image_size, options.samples_per_ray, options.quadrature)
+    return AbsorptionRenderer(**dataclasses.asdict(options))
 
 
 def read_config(run: RunDirectory) -> Config:

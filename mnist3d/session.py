@@ -45,6 +45,8 @@ def build_trainer(config: Config) -> Trainer:
     torch.manual_seed(config.seed)
     volume = build_volume(config).to(device)
     try:
+        with torch.no_grad():
+            volume(torch.zeros(1, 3, device=device))  # an implementation that cannot compute here says so now
         return Trainer(
             volume,
             build_renderer(config).to(device),

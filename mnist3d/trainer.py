@@ -13,7 +13,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 
 from .datasets import ImageSet
 from .discriminator import Discriminator, DiscriminatorOptions, random_shift
@@ -36,9 +36,9 @@ POSES_PER_VIEW = 4  # drawn beside targets, so that enough of them look where no
 GOES_ON = ("generator", "torch_rng", "cuda_rng", "steps_done", "seconds_done")
 
 
-def _adam(network: nn.Module, rate: float) -> torch.optim.Adam:
+def _adam(parameters: Iterable[Any], rate: float) -> torch.optim.Adam:
     # fused: one pass over the weights instead of some ten, the same up to rounding.
-    return torch.optim.Adam(network.parameters(), lr=rate, betas=ADAM_BETAS, fused=True)
+    return torch.optim.Adam(parameters, lr=rate, betas=ADAM_BETAS, fused=True)
 
 
 @runtime_checkable
@@ -100,8 +100,8 @@ class Trainer:
         ).to(self.device)
         if self.device.type == "cpu":  # the order in which its convolutions compute: 6 % of a step
             self.discriminator.to(memory_format=torch.channels_last)
-        self.volume_optimiser = _adam(volume, self.options.volume_rate)
-        self.discriminator_optimiser = _adam(self.discriminator, self.options.discriminator_rate)
+        self.volume_optimiser = _adam(volume.parameter_groups(), self.options.volume_rate)
+        self.discriminator_optimiser = _adam(self.discriminator.parameters(), self.options.discriminator_rate)
         self.generator = torch.Generator().manual_seed(seed)
         self.nearest_pull = NearestPull(
             self.images,
@@ -142,12 +142,13 @@ class Trainer:
             (self.volume_optimiser, self.options.volume_rate),
             (self.discriminator_optimiser, self.options.discriminator_rate),
         ):
-            optimiser.param_groups[0]["lr"] = rate * self.options.rate_factor(share) * self.rate_scale
+            for group in optimiser.param_groups:
+                group["lr"] = rate * group.get("rate", 1.0) * self.options.rate_factor(share) * self.rate_scale
         if self.losses.adversarial_weight == 0.0:
             return self._step_on_targets_alone()
         reals, labels = self._draw_reals()
         rotations = self._draw_rotations().to(self.device)
-        views = self.renderer(self.volume, rotations)
+        views = self.renderer(self.volume, rotations, generator=self.generator)
         discriminator_loss, classification_loss, gaps = self._teach_discriminator(reals, labels, views.detach())
         volume_loss, diversity_loss, nearest_loss, target_loss, logits = self._move_volume(reals, views, share)
         self.steps_done += 1
@@ -212,7 +213,7 @@ class Trainer:
 
     def _target_loss(self, targets: Targets) -> tuple[Float[Tensor, ""], float]:
         rotations, pictures = targets.draw(self.generator)
-        views = self.renderer(self.volume, rotations.to(self.device))
+        views = self.renderer(self.volume, rotations.to(self.device), generator=self.generator)
         return (views - pictures).abs().mean(), views.detach().mean().item()
 
     def _draw_reals(self) -> tuple[Float[Tensor, "B 1 H W"], Int[Tensor, " B"] | None]:

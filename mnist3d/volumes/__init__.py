@@ -6,4 +6,5 @@ from .files import class_path as class_path
 from .files import load_volume as load_volume
 from .files import read_description as read_description
 from .files import volume_bytes as volume_bytes
+from .hash_grid import HashGrid as HashGrid
 from .voxel_grid import VoxelGrid as VoxelGrid

@@ -46,3 +46,10 @@ class Volume(nn.Module, ABC):
         A volume that returns a grid is rendered by the fused kernel, and `forward` is asked only by others.
         """
         return None
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """The parameters as groups for an optimiser; "rate" is a factor on `trainer.volume_rate`, default 1.
+
+        Any other key, such as "eps", is the optimiser's own.
+        """
+        return [{"params": list(self.parameters()), "rate": 1.0}]
