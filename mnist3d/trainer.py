@@ -138,6 +138,7 @@ class Trainer:
     def step(self) -> StepReport:
         """One step of both players on fresh poses and fresh real pictures."""
         share = self.share
+        self._grow(share)
         for optimiser, rate in (
             (self.volume_optimiser, self.options.volume_rate),
             (self.discriminator_optimiser, self.options.discriminator_rate),
@@ -169,6 +170,14 @@ class Trainer:
             score_gap=gaps.mean().item(),
             score_spread=gaps.square().mean().sqrt().item(),
         )
+
+    def _grow(self, share: float) -> None:
+        """Let the volume refine itself; the average grows alike, out of its own values."""
+        if self.volume.grow(self.steps_done, share):
+            self.averaged.grow(self.steps_done, share)
+            # Not carried over: a finer voxel's gradient is an eighth of a coarser one's, so the second moments
+            # would hold the first hundred steps back; and the first has no memory (ADAM_BETAS).
+            self.volume_optimiser = _adam(self.volume, self.options.volume_rate)
 
     def _step_on_targets_alone(self) -> StepReport:
         assert self.targets is not None
@@ -308,14 +317,10 @@ class Trainer:
         Raises:
             KeyError, RuntimeError, ValueError: the state is of another version or of other options.
         """
-        for name in (
-            "volume",
-            "averaged",
-            "discriminator",
-            "nearest_pull",
-            "volume_optimiser",
-            "discriminator_optimiser",
-        ):
+        for name in ("volume", "averaged", "discriminator", "nearest_pull"):
+            getattr(self, name).load_state_dict(state[name])
+        self.volume_optimiser = _adam(self.volume, self.options.volume_rate)  # the state may be of another resolution
+        for name in ("volume_optimiser", "discriminator_optimiser"):
             getattr(self, name).load_state_dict(state[name])
         self.generator.set_state(state["generator"])
         torch.set_rng_state(state["torch_rng"])
