@@ -7,6 +7,7 @@ What it is not: no option is defined here but those that choose files.
 import argparse
 import dataclasses
 import difflib
+import inspect
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -18,6 +19,7 @@ import yaml
 from jsonargparse import ActionConfigFile as ActionConfigFile  # pyright: ignore[reportPrivateImportUsage]
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
+from . import volumes
 from .config import DEFAULT_VOLUME, SECTIONS, USER_ERRORS, Config, ConfigError, import_volume_class, read_config
 from .export import ExportError
 from .run_directory import RunDirectory, RunError
@@ -175,9 +177,12 @@ def _one_line(message: str, parser: ArgumentParser) -> str:
     key = ".".join(dict.fromkeys(keys))
     if unknown := re.search(r"unrecognized arguments: (.*)|Option '([^']+)' is not accepted", message):
         given = (unknown.group(1) or unknown.group(2)).split()[0]
+        chosen = re.search(r"given class_path '([^']+)'", message)
+        volume = DEFAULT_VOLUME if chosen is None else chosen.group(1)
         if keys == ["volume"]:
             given = f"volume.{given}"
-        return f"{given}: no such key{_nearest(given, parser)}; --help lists all"
+        listed = "--help" if volume.endswith(DEFAULT_VOLUME.rpartition(".")[2]) else f"--volume.help {volume}"
+        return f"{given}: no such key{_nearest(given, parser, volume)}; {listed} lists all"
     if unknown := re.search(r"Group '([^']+)' does not accept option '([^']+)'", message):
         given = ".".join(unknown.groups())
         return f"{given}: no such key{_nearest(given, parser)}; --help lists all"
@@ -185,7 +190,7 @@ def _one_line(message: str, parser: ArgumentParser) -> str:
     if key == "volume" and any(words in message for words in hopeless):
         given = re.search(r"Import path (\S+) does|import path string: (\S+)|given class_path '([^']+)'", message)
         name = "" if given is None else f"={next(filter(None, given.groups()))}"
-        return f"volume{name}: no such volume class; allowed are our own (VoxelGrid) or a class path package.Class"
+        return f"volume{name}: no such volume class; allowed are our own ({_own()}) or a class path package.Class"
     value = re.search(r"(?:Got value|Given value): (.*)", message)
     expected = re.findall(r"Expected an? (.+?)(?:\. Got|\.?$)", message, re.MULTILINE)
     if key == "config" and "does not exist" in message:
@@ -218,8 +223,15 @@ def _kind(expected: str) -> str:
     }.get(name, name)
 
 
-def _nearest(given: str, parser: ArgumentParser) -> str:
-    volume_keys = [f"volume.{name}" for name in import_volume_class(DEFAULT_VOLUME)().init_args]
+def _own() -> str:
+    """The short names of our own backends."""
+    ours = (value for value in vars(volumes).values() if isinstance(value, type) and issubclass(value, Volume))
+    return ", ".join(sorted(cls.__name__ for cls in ours if cls is not Volume))
+
+
+def _nearest(given: str, parser: ArgumentParser, volume: str = DEFAULT_VOLUME) -> str:
+    parameters = list(inspect.signature(import_volume_class(volume).__init__).parameters)
+    volume_keys = [f"volume.{name}" for name in parameters[1:]]
     known = [action.dest for action in parser._actions if action.dest != "help"] + volume_keys
     dashes = "--" if given.startswith("--") else ""
     near = difflib.get_close_matches(given.lstrip("-").split("=")[0], known, n=1, cutoff=0.6)

@@ -60,6 +60,7 @@ def finished_run(tmp_path_factory):
         (["--renderer.image_size", "4"], ["image_size=4", "8 pixels"]),
         (["--volume", "json.JSONDecoder"], ["volume=json.JSONDecoder", "class path"]),
         (["--volume", "Nope"], ["volume=Nope", "VoxelGrid"]),
+        (["--volume", "mnist3d.VoxelGrid", "--volume.pyramd", "[]"], ["did you mean volume.pyramid"]),
         (["--volume.resolution", "abc"], ["volume.resolution=abc", "whole numbers"]),
         (["--volume.resolution", "0"], ["volume.resolution=0", "1 to 1024"]),
         (["--discriminator.channels", "[]"], ["discriminator.channels=[]", "widths >= 1"]),
