@@ -129,7 +129,7 @@ def _trusted_class(path: Path, name: str, trusted: Sequence[type[Volume]]) -> ty
         found = getattr(importlib.import_module(public), name.rpartition(".")[2], None)
     if not (isinstance(found, type) and issubclass(found, Volume) and found is not Volume):
         raise VolumeFileError(
-            f"{path}: its volume is a {name}, which {OWN_PACKAGE} does not contain; if you trust that class, pass it: "
+            f"{path}: its volume is a {name}, which {OWN_PACKAGE} does not contain; if you trust that class, name it: "
             f"--volume {name}, or load_volume(path, trusted=[...])"
         )
     return found
