@@ -196,7 +196,8 @@ def _resumed_config(arguments: list[str]) -> RunDirectory | None:
         if not path.is_file():
             raise RunError(f"resume={known.resume}: nothing to resume there, {path.name} is missing")
     name = str(read_config(run).volume.get("class_path"))
-    if not name.startswith("mnist3d.volumes.") and name not in known.volume:
+    trusted = {class_path(import_volume_class(given)) for given in known.volume}
+    if not name.startswith("mnist3d.volumes.") and name not in trusted:
         raise RunError(f"resume={known.resume}: its volume is a {name}; to trust it, add --volume {name}")
     return run
 

@@ -30,7 +30,8 @@ ALLOWED = {
     "scorecard": ("renderer", "poses", "volumes.base", "scorecard"),
     "export": ("renderer", "poses", "volumes.base", "export"),
     "viewer": ("renderer", "poses", "volumes.base", "export", "viewer"),
-    "testing": ("kernels", "renderer", "poses", "volumes"),
+    "testing": ("kernels", "renderer", "poses", "volumes", "volume_contract"),
+    "volume_contract": ("volumes",),
     "trainer": (
         "datasets",
         "discriminator",
