@@ -5,8 +5,9 @@ has the same two sigmoids, so the logits need no conversion beyond that.
 """
 
 import pickle
+import warnings
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -19,12 +20,10 @@ SUFFIXES = (".pt", ".pth")
 ORIGINAL_FRAME = 40  # pixels along an edge of the original's pictures, in which 28 are the sculpture's
 MAX_RAW = 30.0  # a logit as good as infinite (1e-13 from 0 or 1) that averages and interpolates without NaN
 MAX_BYTES = 2**30
-Emits = Literal["1 - absorbance", "absorbance"]
+EMITS = ("1 - absorbance", "absorbance")
 
 
-def read_3dmnist(
-    path: str | Path, frame: int = ORIGINAL_FRAME, emits: Emits = "1 - absorbance"
-) -> Float[Tensor, "2 N N N"]:
+def read_3dmnist(path: str | Path, frame: int = ORIGINAL_FRAME, emits: str = EMITS[0]) -> Float[Tensor, "2 N N N"]:
     """Raw attenuation and absorbance, in (C, Z, Y, X), of a `volume.pt` of the first 3DMNIST.
 
     The file holds (rows, columns, depth, 1) logits: rows go down (y), columns right (x), depth away from the eye (z).
@@ -42,10 +41,10 @@ def read_3dmnist(
     Source:
         The first 3DMNIST's networks.py (`VoxelGrid`, `DifferentiableRenderer`) and tools.py (`_ray_march`).
     """
-    if emits not in get_args(Emits):
-        raise ValueError(f"emits={emits!r}: allowed are {' and '.join(map(repr, get_args(Emits)))}")
+    if emits not in EMITS:
+        raise ValueError(f"emits={emits!r}: allowed are {' and '.join(map(repr, EMITS))}")
     attenuation, absorbance = _logits(Path(path))
-    sign = 1.0 if emits == "1 - absorbance" else -1.0  # 1 - sigmoid(x) = sigmoid(-x)
+    sign = 1.0 if emits == EMITS[0] else -1.0  # 1 - sigmoid(x) = sigmoid(-x)
     stored = torch.stack([attenuation, sign * absorbance])[..., 0].permute(0, 3, 1, 2)
     size = stored.shape[1:]
     if not max(size) <= frame <= MAX_RESOLUTION:
@@ -62,7 +61,9 @@ def _logits(path: Path) -> tuple[Tensor, Tensor]:
     try:
         if path.stat().st_size > MAX_BYTES:
             raise ValueError(f"more than {MAX_BYTES:,} bytes")
-        content: Any = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch's remarks about pickles; what is wrong is said below
+            content: Any = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         found = str(error)
         reason = "it asks for code to be run" if "Unsupported" in found or "GLOBAL" in found else "damaged"

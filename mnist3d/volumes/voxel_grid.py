@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from .base import Volume
-from .first_3dmnist import MAX_RAW, ORIGINAL_FRAME, Emits, read_3dmnist
+from .first_3dmnist import EMITS, MAX_RAW, ORIGINAL_FRAME, read_3dmnist
 from .sizes import grid_size
 
 
@@ -48,7 +48,7 @@ class VoxelGrid(Volume):
         initial_opacity: float = 0.02,
         initial_brightness: float = 0.27,
         initial_noise: float = 0.3,
-        grow_at: list[float] | None = None,
+        grow_at: list[int | float] | None = None,
     ) -> None:
         super().__init__()
         self._final = grid_size(resolution)
@@ -122,7 +122,7 @@ class VoxelGrid(Volume):
             self.levels[-1].copy_(raw.clamp(-MAX_RAW, MAX_RAW) - self.bias)
         return True
 
-    def _grown_to(self, grow_at: list[float]) -> None:
+    def _grown_to(self, grow_at: list[int | float]) -> None:
         """Take the shape of the stage with these growths to come; the saved volume is built at that stage."""
         self.grow_at = list(grow_at)
         self._init_args["grow_at"] = list(grow_at)
@@ -142,9 +142,7 @@ class VoxelGrid(Volume):
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
     @classmethod
-    def from_3dmnist(
-        cls, path: str | Path, frame: int = ORIGINAL_FRAME, emits: Emits = "1 - absorbance"
-    ) -> "VoxelGrid":
+    def from_3dmnist(cls, path: str | Path, frame: int = ORIGINAL_FRAME, emits: str = EMITS[0]) -> "VoxelGrid":
         """The sculpture in a `volume.pt` of the first 3DMNIST, in the middle of a cube of `frame` voxels.
 
         `AbsorptionRenderer(frame)` shows what the original's renderer showed, apart from what lies outside the unit
@@ -220,10 +218,10 @@ def _softplus_inverse(value: Float[Tensor, "*S"]) -> Float[Tensor, "*S"]:
     return value + torch.log(-torch.expm1(-value))
 
 
-def _checked_growths(grow_at: Sequence[float] | None, size: tuple[int, ...]) -> list[float]:
-    times = [float(at) for at in grow_at or []]
+def _checked_growths(grow_at: Sequence[int | float] | None, size: tuple[int, ...]) -> list[int | float]:
+    times = list(grow_at or [])
     shares = all(0.0 < at < 1.0 for at in times)
-    steps = all(at >= 1.0 and at.is_integer() for at in times)
+    steps = all(at >= 1 and at == int(at) for at in times)
     if not (shares or steps) or any(late <= early for early, late in pairwise(times)):
         raise ValueError(f"grow_at={grow_at}: allowed are ascending shares between 0 and 1, or ascending steps from 1")
     if 2 ** len(times) > max(size):
