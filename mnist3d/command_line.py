@@ -171,9 +171,10 @@ def _volume_of_file(name: str) -> str | None:
 
 def _volume_of_text(text: str) -> str | None:
     try:
-        return _class_path_in(yaml.safe_load(text))
+        value = yaml.safe_load(text)
     except yaml.YAMLError:
         return text
+    return _class_path_in(value) if isinstance(value, dict) else text
 
 
 def _class_path_in(value: Any) -> str | None:
