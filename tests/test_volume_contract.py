@@ -181,7 +181,7 @@ class TransposedGrid(VoxelGrid):
         return super().dense().transpose(1, 3)
 
     def forward(self, points):
-        return VoxelGrid.forward(_Straight(self), points)
+        return VoxelGrid.forward(_Straight(self), points)  # pyright: ignore[reportArgumentType]
 
 
 class _Straight:
@@ -202,7 +202,7 @@ class DetachedGrid(VoxelGrid):
         return super().dense().detach()
 
     def forward(self, points):
-        return VoxelGrid.forward(_Straight(self), points)
+        return VoxelGrid.forward(_Straight(self), points)  # pyright: ignore[reportArgumentType]
 
 
 class GrowsButCannotResume(VoxelGrid):

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from test_volume_contract import Beads
+from test_volume_contract import Beads  # pyright: ignore[reportAttributeAccessIssue]
 
 from mnist3d import AbsorptionRenderer, Volume, VoxelGrid, euler_matrix
 from mnist3d.volumes import VMGrid, voxelize

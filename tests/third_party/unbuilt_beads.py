@@ -1,3 +1,3 @@
 """A module whose own dependency is missing."""
 
-import glass_furnace  # noqa: F401
+import glass_furnace  # noqa: F401  # pyright: ignore[reportMissingImports]
