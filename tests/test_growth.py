@@ -94,6 +94,7 @@ def test_the_average_grows_and_every_stage_reloads(tmp_path):
         path.write_bytes(volume_bytes(trainer.averaged))
         again = load_volume(path)
         assert isinstance(again, VoxelGrid)
+        assert isinstance(trainer.averaged, VoxelGrid)
         assert torch.equal(again.dense(), trainer.averaged.dense())
         seen.add(again.resolution)
     assert seen == {(3, 3, 3), (6, 6, 6), (12, 12, 12)}
