@@ -12,7 +12,7 @@ from mnist3d.volumes import VMGrid
 
 sys.path.insert(0, str(Path(__file__).parent / "third_party"))
 
-from glass_beads import Beads  # noqa: E402  # pyright: ignore[reportMissingImports]
+from glass_beads import Beads  # pyright: ignore[reportMissingImports]
 
 
 @pytest.mark.parametrize(
