@@ -59,7 +59,7 @@ def finished_run(tmp_path_factory):
         (["--data.name", "images", "--data.path", "nowhere"], ["data.path=nowhere", "no such folder"]),
         (["--renderer.image_size", "0"], ["renderer.image_size=0", "1 to 4096"]),
         (["--renderer.image_size", "4"], ["image_size=4", "8 pixels"]),
-        (["--volume", "json.JSONDecoder"], ["volume=json.JSONDecoder", "class path"]),
+        (["--volume", "json.JSONDecoder"], ["volume=json.JSONDecoder", "subclass of mnist3d.Volume"]),
         (["--volume", "Nope"], ["volume=Nope", "VoxelGrid"]),
         (["--volume", "mnist3d.VoxelGrid", "--volume.pyramd", "[]"], ["did you mean volume.pyramid"]),
         (["--volume.resolution", "abc"], ["volume.resolution=abc", "whole numbers"]),

@@ -3,8 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from mnist3d.command_line import OneLineParser, in_range, run_command_line
-from mnist3d.config import load_sculpture
+from mnist3d.command_line import OneLineParser, add_sculpture_arguments, in_range, open_sculpture, run_command_line
 from mnist3d.export.pictures import to_uint8
 from mnist3d.export.video import SUFFIXES, check_suffix, write_orbit
 from mnist3d.poses import turntable
@@ -14,7 +13,7 @@ from mnist3d.renderer import AbsorptionRenderer, render_views
 def main(arguments: Sequence[str]) -> None:
     """Parse, render, write, say where the file lies."""
     parser = OneLineParser(prog="render_orbit.py", description=__doc__)
-    parser.add_argument("run", help="run directory or volume.safetensors")
+    add_sculpture_arguments(parser)
     parser.add_argument(
         "--output", type=Path, default=Path("orbit.mp4"), help=f"{', '.join(SUFFIXES)} (default %(default)s)"
     )
@@ -28,7 +27,7 @@ def main(arguments: Sequence[str]) -> None:
     )
     options = parser.parse_args(arguments)
     check_suffix(options.output)
-    run = load_sculpture(options.run)
+    run = open_sculpture(options.run, options.volume)
     renderer = AbsorptionRenderer(options.size, run.renderer.options.samples_per_ray)
     views = render_views(run.volume, renderer, turntable(options.frames, options.elevation))
     write_orbit(options.output, to_uint8(views[:, 0]), options.fps)
