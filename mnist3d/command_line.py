@@ -98,7 +98,9 @@ def _parser(volume: type[Volume]) -> ArgumentParser:
     parser.add_argument("--seed", type=int, default=0, help="Of everything random.")
     device = Literal["auto", "cpu", "cuda"]
     parser.add_argument("--device", type=device, default="auto", help="auto takes a CUDA GPU where there is one.")
-    parser.add_subclass_arguments(Volume, "volume", default={"class_path": volume}, help="What is sculpted.")
+    parser.add_subclass_arguments(
+        Volume, "volume", default={"class_path": class_path(volume)}, help="What is sculpted."
+    )
     for name, section in SECTIONS.items():
         parser.add_class_arguments(section, name)
     return parser
@@ -152,7 +154,9 @@ def _chosen_volume(arguments: list[str]) -> type[Volume]:
     """The class that `--volume` or a `--config` names, imported here first: jsonargparse hides why it fails."""
     finder = argparse.ArgumentParser(add_help=False, exit_on_error=False, allow_abbrev=False)
     finder.add_argument("--config", dest="chosen", action="append", default=[], type=_volume_of_file)
-    finder.add_argument("--volume", dest="chosen", action="append", default=[], type=_volume_of_text)
+    finder.add_argument(
+        "--volume", "--volume.class_path", dest="chosen", action="append", default=[], type=_volume_of_text
+    )
     try:
         known, _ = finder.parse_known_args(arguments)
     except argparse.ArgumentError:
