@@ -1,16 +1,21 @@
 """Renderers that the project is compared with; each takes what `render_grid` takes.
 
-The three ways to batch the PyTorch reference, the algorithm of the original 3DMNIST renderer, and, where it is
-installed, nerfacc's dense path (`pip install nerfacc`).
+The three ways to batch the PyTorch reference, the fastest of them through torch.compile (where a C++ compiler is),
+the algorithm of the original 3DMNIST renderer, and, where they are installed, nerfacc's dense path
+(`pip install nerfacc`), a kernel in NVIDIA Warp (`pip install warp-lang`) and DiffDRR's trilinear X-ray
+(`pip install diffdrr`).
 """
 
+import functools
 import importlib.util
+import shutil
 from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mnist3d.cameras import orthographic_rays
 from mnist3d.kernels.absorption import ball_quadrature, render_grid
 from mnist3d.kernels.compositing import composite
 
@@ -75,6 +80,29 @@ def nerfacc_dense(attenuation: Tensor, absorbance: Tensor, rotation: Tensor, siz
     return picture.reshape(len(rotation), size, size)
 
 
+@functools.cache
+def _compiled_reference() -> Render:
+    return torch.compile(reference_long)  # type: ignore[return-value]
+
+
+def reference_compiled(attenuation: Tensor, absorbance: Tensor, rotation: Tensor, size: int, samples: int) -> Tensor:
+    """One long grid, through torch.compile."""
+    return _compiled_reference()(attenuation, absorbance, rotation, size, samples)
+
+
+def diffdrr_trilinear(attenuation: Tensor, absorbance: Tensor, rotation: Tensor, size: int, samples: int) -> Tensor:
+    """DiffDRR's line integral of the attenuation, as an X-ray: no absorbance, and no cut to the ball."""
+    from diffdrr.renderers import Trilinear  # pyright: ignore[reportMissingImports]  # optional
+
+    origin, direction = orthographic_rays(rotation, size)
+    half = attenuation.new_tensor(attenuation.shape[::-1]) / 2.0  # its volumes are (x, y, z), its units voxels
+    ends = [(origin + side * direction[:, None, None]).flatten(1, 2) for side in (-1.0, 1.0)]
+    source, target = ((1.0 + end) * half - 0.5 for end in ends)
+    length = torch.ones_like(source[:, None, :, 0])
+    depth = Trilinear()(attenuation.permute(2, 1, 0), source, target, length, n_points=samples)
+    return -torch.expm1(-2.0 * depth).reshape(len(rotation), size, size)
+
+
 def numba_trilinear(attenuation: Tensor, absorbance: Tensor, rotation: Tensor, size: int, samples: int) -> Tensor:
     """The project's fused kernel."""
     return render_grid(attenuation, absorbance, rotation, size, samples, impl="numba")
@@ -98,4 +126,12 @@ def peers() -> dict[str, Render]:
     found: dict[str, Render] = {"original 3DMNIST": original_3dmnist}
     if importlib.util.find_spec("nerfacc") is not None:
         found["nerfacc, dense"] = nerfacc_dense
+    if importlib.util.find_spec("warp") is not None:
+        from _peer_warp import warp_trilinear
+
+        found["Warp, trilinear"] = warp_trilinear
+    if importlib.util.find_spec("diffdrr") is not None:
+        found["DiffDRR, X-ray only"] = diffdrr_trilinear
+    if shutil.which("c++") or shutil.which("cl"):
+        found["reference, torch.compile"] = reference_compiled
     return found

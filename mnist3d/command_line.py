@@ -7,6 +7,7 @@ What it is not: no option is defined here but those that choose files.
 import argparse
 import dataclasses
 import difflib
+import inspect
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -18,7 +19,17 @@ import yaml
 from jsonargparse import ActionConfigFile as ActionConfigFile  # pyright: ignore[reportPrivateImportUsage]
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
-from .config import DEFAULT_VOLUME, SECTIONS, USER_ERRORS, Config, ConfigError, Run, import_volume_class, read_config
+from .config import (
+    DEFAULT_VOLUME,
+    SECTIONS,
+    USER_ERRORS,
+    Config,
+    ConfigError,
+    Run,
+    import_volume_class,
+    load_sculpture,
+    read_config,
+)
 from .export import ExportError
 from .run_directory import RunDirectory, RunError
 from .version import __version__
@@ -56,34 +67,41 @@ class CommandLine:
 
 
 class _Parser(ArgumentParser):
-    """jsonargparse's parser, with the options of the default volume in `--help`."""
+    """jsonargparse's parser, with the options of the chosen volume in `--help`."""
+
+    shown_volume: type[Volume] | None = None
 
     def format_help(self, *args: Any, **kwargs: Any) -> str:
+        if self.shown_volume is None:  # jsonargparse makes more parsers of this class, as for --volume.help
+            return super().format_help(*args, **kwargs)
         volume = ArgumentParser(prog="", add_help=False, usage="")
-        volume.add_class_arguments(import_volume_class(DEFAULT_VOLUME), "volume", skip=set())
+        volume.add_class_arguments(self.shown_volume, "volume", skip=set())
         text = volume.format_help()
         return (
             super().format_help(*args, **kwargs).rstrip()
             + "\n\n"
             + text[text.index("\n") :].strip()
-            + "\n\nOptions of another volume class: --volume.help CLASS_PATH\n"
+            + "\n\nOptions of another volume class: --volume CLASS_PATH --help\n"
         )
 
 
-def _parser() -> ArgumentParser:
+def _parser(volume: type[Volume]) -> ArgumentParser:
     parser = _Parser(
         prog=Path(sys.argv[0]).name,
         description="Sculpt a volume whose views look like the given pictures.",
         exit_on_error=False,
         allow_abbrev=False,  # a typo must not become another key
     )
+    parser.shown_volume = volume
     parser.add_argument("--config", action=ActionConfigFile, help="YAML file with any of the keys below, see configs/.")
     parser.add_argument("--run_dir", type=str | None, help="Folder of the new run; default runs/<time>-<preset>.")
     parser.add_argument("--resume", type=str | None, help="Folder of a run to go on with.")
     parser.add_argument("--seed", type=int, default=0, help="Of everything random.")
     device = Literal["auto", "cpu", "cuda"]
     parser.add_argument("--device", type=device, default="auto", help="auto takes a CUDA GPU where there is one.")
-    parser.add_subclass_arguments(Volume, "volume", default={"class_path": DEFAULT_VOLUME}, help="What is sculpted.")
+    parser.add_subclass_arguments(
+        Volume, "volume", default={"class_path": class_path(volume)}, help="What is sculpted."
+    )
     for name, section in SECTIONS.items():
         parser.add_class_arguments(section, name)
     return parser
@@ -102,7 +120,7 @@ def parse_command_line(arguments: Sequence[str]) -> CommandLine:
     arguments = list(arguments)
     resumed = _resumed_config(arguments)
     inserted = [] if resumed is None else ["--config", str(resumed.config_path)]
-    parser = _parser()
+    parser = _parser(_chosen_volume([*inserted, *arguments]))
     parsed = _parse(parser, inserted + arguments)
     config = _to_config(parsed)
     if resumed is not None:
@@ -133,6 +151,42 @@ def _to_config(parsed: Namespace) -> Config:
     return Config.from_mapping(chosen)
 
 
+def _chosen_volume(arguments: list[str]) -> type[Volume]:
+    """The class that `--volume` or a `--config` names, imported here first: jsonargparse hides why it fails."""
+    finder = argparse.ArgumentParser(add_help=False, exit_on_error=False, allow_abbrev=False)
+    finder.add_argument("--config", dest="chosen", action="append", default=[], type=_volume_of_file)
+    finder.add_argument(
+        "--volume", "--volume.class_path", dest="chosen", action="append", default=[], type=_volume_of_text
+    )
+    try:
+        known, _ = finder.parse_known_args(arguments)
+    except argparse.ArgumentError:
+        known = argparse.Namespace(chosen=[])  # the real parser says it better
+    named = [import_volume_class(name) for name in known.chosen if name is not None]
+    return named[-1] if named else import_volume_class(DEFAULT_VOLUME)
+
+
+def _volume_of_file(name: str) -> str | None:
+    try:
+        values = yaml.safe_load(Path(name).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        return None  # the real parser says it better
+    return _class_path_in(values.get("volume")) if isinstance(values, dict) else None
+
+
+def _volume_of_text(text: str) -> str | None:
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        return text
+    return _class_path_in(value) if isinstance(value, dict) else text
+
+
+def _class_path_in(value: Any) -> str | None:
+    found = value.get("class_path") if isinstance(value, dict) else value
+    return None if found is None else str(found)
+
+
 def _resumed_config(arguments: list[str]) -> RunDirectory | None:
     finder = argparse.ArgumentParser(add_help=False, exit_on_error=False, allow_abbrev=False)
     finder.add_argument("--resume")
@@ -148,7 +202,8 @@ def _resumed_config(arguments: list[str]) -> RunDirectory | None:
         if not path.is_file():
             raise RunError(f"resume={known.resume}: nothing to resume there, {path.name} is missing")
     name = str(read_config(run).volume.get("class_path"))
-    if not name.startswith("mnist3d.volumes.") and name not in known.volume:
+    trusted = {class_path(import_volume_class(given)) for given in known.volume}
+    if not name.startswith("mnist3d.volumes.") and name not in trusted:
         raise RunError(f"resume={known.resume}: its volume is a {name}; to trust it, add --volume {name}")
     return run
 
@@ -176,17 +231,15 @@ def _one_line(message: str, parser: ArgumentParser) -> str:
     key = ".".join(dict.fromkeys(keys))
     if unknown := re.search(r"unrecognized arguments: (.*)|Option '([^']+)' is not accepted", message):
         given = (unknown.group(1) or unknown.group(2)).split()[0]
+        chosen = re.search(r"given class_path '([^']+)'", message)
+        volume = DEFAULT_VOLUME if chosen is None else chosen.group(1)
         if keys == ["volume"]:
             given = f"volume.{given}"
-        return f"{given}: no such key{_nearest(given, parser)}; --help lists all"
+        listed = "--help" if volume.endswith(DEFAULT_VOLUME.rpartition(".")[2]) else f"--volume.help {volume}"
+        return f"{given}: no such key{_nearest(given, parser, volume)}; {listed} lists all"
     if unknown := re.search(r"Group '([^']+)' does not accept option '([^']+)'", message):
         given = ".".join(unknown.groups())
         return f"{given}: no such key{_nearest(given, parser)}; --help lists all"
-    hopeless = ("dot import path", "does not correspond to a subclass", "No module named", "has no attribute")
-    if key == "volume" and any(words in message for words in hopeless):
-        given = re.search(r"Import path (\S+) does|import path string: (\S+)|given class_path '([^']+)'", message)
-        name = "" if given is None else f"={next(filter(None, given.groups()))}"
-        return f"volume{name}: no such volume class; allowed are our own (VoxelGrid) or a class path package.Class"
     value = re.search(r"(?:Got value|Given value): (.*)", message)
     expected = re.findall(r"Expected an? (.+?)(?:\. Got|\.?$)", message, re.MULTILINE)
     if key == "config" and "does not exist" in message:
@@ -219,8 +272,9 @@ def _kind(expected: str) -> str:
     }.get(name, name)
 
 
-def _nearest(given: str, parser: ArgumentParser) -> str:
-    volume_keys = [f"volume.{name}" for name in import_volume_class(DEFAULT_VOLUME)().init_args]
+def _nearest(given: str, parser: ArgumentParser, volume: str = DEFAULT_VOLUME) -> str:
+    parameters = list(inspect.signature(import_volume_class(volume).__init__).parameters)
+    volume_keys = [f"volume.{name}" for name in parameters[1:]]
     known = [action.dest for action in parser._actions if action.dest != "help"] + volume_keys
     dashes = "--" if given.startswith("--") else ""
     near = difflib.get_close_matches(given.lstrip("-").split("=")[0], known, n=1, cutoff=0.6)
@@ -234,6 +288,36 @@ class OneLineParser(argparse.ArgumentParser):
         """Exit code 2 and one line, without the usage text."""
         print(f"{self.prog}: error: {message}; {self.prog} --help explains", file=sys.stderr)
         sys.exit(2)
+
+
+def add_sculpture_arguments(parser: argparse.ArgumentParser, *, default: str | None = None) -> None:
+    """`run` and `--volume`: which sculpture a tool opens, for `open_sculpture`.
+
+    Args:
+        parser: of the tool.
+        default: what is opened where none is named, in words; None where one must be named.
+    """
+    shown = "run directory, volume.safetensors, or a volume.pt of the first 3DMNIST"
+    parser.add_argument("run", nargs=None if default is None else "?", help=f"{shown}; {default}" if default else shown)
+    parser.add_argument(
+        "--volume",
+        metavar="CLASS_PATH",
+        help="class of the volume, where it is none of ours: package.Class; naming it is trusting it, "
+        "as a file alone never causes an import",
+    )
+
+
+def open_sculpture(path: str | Path, volume: str | None = None) -> Run:
+    """What `add_sculpture_arguments` asked for.
+
+    Args:
+        path: run directory or volume file.
+        volume: class path that the user trusts, or None.
+
+    Raises:
+        ConfigError, RunError, VolumeFileError: the path, the class or the file will not do.
+    """
+    return load_sculpture(path, trusted=[] if volume is None else [import_volume_class(volume)])
 
 
 def in_range(kind: type, low: int | float, high: int | float) -> Callable[[str], Any]:

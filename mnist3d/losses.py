@@ -33,6 +33,8 @@ class LossOptions:
         nearest: Weight, at the end of the run, of the mean absolute difference between a view and the nearest
             real picture of the class that the discriminator reads in it, >= 0; 0 leaves a pure GAN.
         nearest_from: Share of the run at which that pull begins to grow from 0, linearly, [0, 1).
+        nearest_focus: Power by which that pull leans on the classes whose views are furthest from real pictures, >= 0;
+            0 pulls at all alike.
     """
 
     adversarial: AdversarialName = "relativistic"
@@ -43,15 +45,16 @@ class LossOptions:
     diversity: float = 0.3
     nearest: float = 20.0
     nearest_from: float = 0.3
+    nearest_focus: float = 4.0
 
     def __post_init__(self) -> None:
         if self.adversarial not in get_args(AdversarialName):
             raise ValueError(
                 f"losses.adversarial={self.adversarial!r}: allowed are {', '.join(get_args(AdversarialName))}"
             )
-        for name in ("adversarial_weight", "classification", "penalty", "diversity", "nearest"):
+        for name in ("adversarial_weight", "classification", "penalty", "diversity", "nearest", "nearest_focus"):
             if not 0.0 <= getattr(self, name) < float("inf"):
-                raise ValueError(f"losses.{name}={getattr(self, name)}: allowed are weights >= 0")
+                raise ValueError(f"losses.{name}={getattr(self, name)}: allowed are numbers >= 0")
         if self.penalty_every < 1:
             raise ValueError(f"losses.penalty_every={self.penalty_every}: allowed are steps from 1")
         if not 0.0 <= self.nearest_from < 1.0:

@@ -1,12 +1,16 @@
 """A flat picture through the world's centre, seen from another direction: what a target near its pose looks like.
 
-What it is: one affine warp. What it is not: no rendering, no occlusion.
+What it is: one affine warp, and a random one. What it is not: no rendering, no occlusion.
 """
+
+import math
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from torch import Tensor
+from torch import Generator, Tensor
+
+from .poses import upright_matrix
 
 
 def seen_as_plate(
@@ -24,3 +28,25 @@ def seen_as_plate(
     turned = (view @ facing.mT)[:, :2, :2]
     theta = torch.cat([torch.linalg.inv(turned), turned.new_zeros(len(turned), 2, 1)], dim=2)
     return F.grid_sample(pictures, F.affine_grid(theta, list(pictures.shape), align_corners=False), align_corners=False)
+
+
+def tilted(pictures: Float[Tensor, "B 1 H W"], degrees: float, generator: Generator) -> Float[Tensor, "B 1 H W"]:
+    """Each flat picture as it looks from its own random direction near its normal.
+
+    Azimuth within +-degrees, elevation within half of that, and rolled in the picture's plane by up to a quarter:
+    narrowed, flattened, sheared and turned a little, as a digit is that one walks past.
+
+    Args:
+        pictures: any values; outside them is 0.
+        degrees: 0 to 60.
+        generator: a CPU generator, advanced by the call.
+    """
+    limits = math.radians(degrees) * torch.tensor([1.0, 0.5, 0.25])
+    azimuth, elevation, roll = limits[:, None] * (2.0 * torch.rand(3, len(pictures), generator=generator) - 1.0)
+    cosine, sine, zero = roll.cos(), roll.sin(), torch.zeros_like(roll)
+    rolled = torch.stack([cosine, -sine, zero, sine, cosine, zero, zero, zero, zero + 1.0], dim=-1).unflatten(
+        -1, (3, 3)
+    )
+    view = (rolled @ upright_matrix(azimuth, elevation)).to(pictures.device)
+    facing = torch.eye(3, device=pictures.device).expand(len(pictures), 3, 3)
+    return seen_as_plate(pictures, view, facing)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from .cameras import camera_to_world
 from .kernels.absorption import ball_quadrature, render_grid
 from .kernels.compositing import composite
+from .occupancy import CELLS, Occupancy, occupied_cells
 from .volumes.base import Volume
 
 FIELD_SAMPLES = 64  # samples a ray for a volume that is no grid and so has no voxel to count by
@@ -33,11 +34,13 @@ class RendererOptions:
             64 for a field.
         quadrature: How the integral through a dense grid is summed: trilinear (samples along each ray) or slices
             (the grid's own slices, several times as fast, as sharp as the grid); without influence on a field.
+        stratified: Fields only: while training, each sample lies at random within its step instead of in the middle.
     """
 
     image_size: int = 28
     samples_per_ray: int | None = None
     quadrature: QuadratureName = "trilinear"
+    stratified: bool = True
 
     def __post_init__(self) -> None:
         if self.quadrature not in get_args(QuadratureName):
@@ -61,6 +64,7 @@ class AbsorptionRenderer(nn.Module):
             of a dense volume, 64 for a field.
         quadrature: "trilinear" or "slices", for dense volumes; see `kernels.absorption.render_grid`.
         impl: implementation of the dense kernel, see `kernels.absorption.render_grid`.
+        stratified: whether samples of a field lie at random where the caller hands in a generator.
 
     Raises:
         ValueError: a number outside its range.
@@ -72,17 +76,28 @@ class AbsorptionRenderer(nn.Module):
         samples_per_ray: int | None = None,
         quadrature: QuadratureName = "trilinear",
         impl: str = "auto",
+        stratified: bool = True,
     ) -> None:
         super().__init__()
-        self.options = RendererOptions(image_size, samples_per_ray, quadrature)
+        self.options = RendererOptions(image_size, samples_per_ray, quadrature, stratified)
         self.impl = impl
 
-    def forward(self, volume: Volume, rotation: Float[Tensor, "..."]) -> Float[Tensor, "B 1 H W"]:
+    def forward(
+        self,
+        volume: Volume,
+        rotation: Float[Tensor, "..."],
+        *,
+        generator: torch.Generator | None = None,
+        occupancy: Occupancy | None = None,
+    ) -> Float[Tensor, "B 1 H W"]:
         """Pictures of the volume under the rotations.
 
         Args:
             volume: asked for its grid first, else for the points along the rays.
             rotation: (3, 3) or (B, 3, 3); x_camera = rotation @ x_world.
+            generator: of a training step, on the CPU: with `stratified`, each sample of a field lies at random
+                within its step. None: in its middle. A dense volume draws nothing.
+            occupancy: of a field that has not changed since: it is not asked where that is empty.
 
         Returns:
             Brightness in [0, 1]; B is 1 for a single rotation.
@@ -97,7 +112,10 @@ class AbsorptionRenderer(nn.Module):
             raise ValueError(f"rotation has shape {tuple(rotation.shape)}: it must be (3, 3) or (B, 3, 3)")
         rotation = rotation.reshape(-1, 3, 3)
         grid = volume.dense()
-        picture = self._of_field(volume, rotation) if grid is None else self._of_grid(grid, rotation)
+        if grid is None:
+            picture = self._of_field(volume, rotation, generator if self.options.stratified else None, occupancy)
+        else:
+            picture = self._of_grid(grid, rotation)
         # Rounding can pass 1 by an ulp. A clamp would take the gradient of just those pixels away.
         picture = picture - (picture.detach() - 1.0).clamp_min(0.0)
         return picture[:, None]
@@ -115,23 +133,70 @@ class AbsorptionRenderer(nn.Module):
             quadrature=self.options.quadrature,
         )
 
-    def _of_field(self, volume: Volume, rotation: Float[Tensor, "B 3 3"]) -> Float[Tensor, "B H W"]:
+    def _of_field(
+        self,
+        volume: Volume,
+        rotation: Float[Tensor, "B 3 3"],
+        generator: torch.Generator | None,
+        occupancy: Occupancy | None,
+    ) -> Float[Tensor, "B H W"]:
         size, samples = self.options.image_size, self.options.samples_per_ray or FIELD_SAMPLES
+        step = 2.0 / samples
         camera, share = ball_quadrature(size, samples, dtype=rotation.dtype, device=rotation.device)
         inside = share > 0  # the same samples for every view, so the field is asked for these alone
-        attenuation, absorbance = volume(camera_to_world(camera[inside], rotation))
-        opacity = -torch.expm1(-attenuation * share[inside] * (2.0 / samples))
+        length = share[inside] * step
+        points = camera_to_world(camera[inside], rotation)
+        if generator is not None:  # from the CPU, so that every device draws the same
+            moved = torch.rand(points.shape[:-1], generator=generator).to(points) - 0.5
+            points = points + (moved * length)[..., None] * rotation[:, None, 2, :]
+        attenuation, absorbance = _ask(volume, points, occupancy)
+        opacity = -torch.expm1(-attenuation * length)
         filled = opacity.new_zeros(2, rotation.shape[0], *share.shape)
         filled[0, :, inside] = opacity
         filled[1, :, inside] = absorbance
         return composite(filled[0], filled[1])
 
 
+def _ask(
+    volume: Volume, points: Float[Tensor, "B P 3"], occupancy: Occupancy | None
+) -> tuple[Float[Tensor, "B P"], Float[Tensor, "B P"]]:
+    """The field at the points, 0 where it is known to be empty."""
+    if occupancy is None:
+        return volume(points)
+    asked = occupancy(points)
+    found = torch.stack(volume(points[asked]))
+    filled = found.new_zeros(2, *asked.shape)
+    filled[:, asked] = found
+    return filled[0], filled[1]
+
+
 @torch.no_grad()
 def render_views(
     volume: Volume, renderer: AbsorptionRenderer, rotations: Float[Tensor, "B 3 3"]
 ) -> Float[Tensor, "B 1 H W"]:
-    """Pictures without gradients, on the CPU, rendered a few at a time where the volume lies; brightness in [0, 1]."""
+    """Pictures without gradients, on the CPU, rendered a few at a time where the volume lies; brightness in [0, 1].
+
+    A field is first asked where it is empty, when that is less than what it saves; a pixel then differs by half a grey
+    level of 8 bits at most (see `occupied_cells`).
+    """
     weights = next(volume.parameters(), None)
     device = rotations.device if weights is None else weights.device
-    return torch.cat([renderer(volume, part.to(device)).float().cpu() for part in rotations.split(VIEWS_AT_ONCE)])
+    still = _Still(volume)
+    many = len(rotations) * renderer.options.image_size**2 * FIELD_SAMPLES > 8 * CELLS**3
+    occupancy = occupied_cells(volume, device) if many and still.dense() is None else None
+    parts = (part.to(device) for part in rotations.split(VIEWS_AT_ONCE))
+    return torch.cat([renderer(still, part, occupancy=occupancy).float().cpu() for part in parts])
+
+
+class _Still(Volume):
+    """A volume that does not change meanwhile: its grid, if it has one, is made once for all its pictures."""
+
+    def __init__(self, volume: Volume) -> None:
+        super().__init__()
+        self.volume, self.grid = volume, volume.dense()
+
+    def dense(self) -> Float[Tensor, "2 Z Y X"] | None:
+        return self.grid
+
+    def forward(self, points: Float[Tensor, "*P 3"]) -> tuple[Float[Tensor, "*P"], Float[Tensor, "*P"]]:
+        return self.volume(points)

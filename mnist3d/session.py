@@ -46,6 +46,8 @@ def build_trainer(config: Config) -> Trainer:
     torch.manual_seed(config.seed)
     volume = build_volume(config).to(device)
     try:
+        with torch.no_grad():
+            volume(torch.zeros(1, 3, device=device))  # an implementation that cannot compute here says so now
         return Trainer(
             volume,
             build_renderer(config).to(device),
@@ -53,7 +55,7 @@ def build_trainer(config: Config) -> Trainer:
             options=config.trainer,
             losses=config.losses,
             poses=config.poses,
-            targets=build_targets(config.targets, images, config.data, config.seed),
+            targets=build_targets(config.targets, images, config.data),
             discriminator=config.discriminator,
             seed=config.seed,
         )
@@ -148,9 +150,13 @@ def _announce(command: CommandLine, trainer: Trainer, run: RunDirectory) -> None
 
 def _conclude(command: CommandLine, trainer: Trainer, run: RunDirectory) -> None:
     where = os.path.relpath(run.path) if run.path.is_absolute() and run.path.is_relative_to(Path.cwd()) else run.path
+    name = command.config.volume["class_path"]
+    trust = "" if name.startswith("mnist3d.volumes.") else f" --volume {name}"
     if trainer.share < 1.0:
-        print(f"stopped at step {trainer.steps_done}; go on with: python train.py --resume {where}", file=sys.stderr)
-    print(f"The sculpture lies in {where} (views: {where}/pictures/views.png). Look at it: python inference.py {where}")
+        go_on = f"python train.py --resume {where}{trust}"
+        print(f"stopped at step {trainer.steps_done}; go on with: {go_on}", file=sys.stderr)
+    look = f"python inference.py {where}{trust}"
+    print(f"The sculpture lies in {where} (views: {where}/pictures/views.png). Look at it: {look}")
 
 
 class _StopOnInterrupt:

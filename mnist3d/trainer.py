@@ -13,12 +13,13 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 
 from .datasets import ImageSet
 from .discriminator import Discriminator, DiscriminatorOptions, random_shift
-from .exemplars import Exemplars
 from .losses import ADVERSARIAL_LOSSES, LossOptions, class_diversity_loss, gradient_penalty
+from .nearest_pull import NearestPull
+from .plates import tilted
 from .poses import PoseOptions, sample_rotations
 from .renderer import AbsorptionRenderer
 from .step_report import StepReport as StepReport
@@ -35,9 +36,9 @@ POSES_PER_VIEW = 4  # drawn beside targets, so that enough of them look where no
 GOES_ON = ("generator", "torch_rng", "cuda_rng", "steps_done", "seconds_done")
 
 
-def _adam(network: nn.Module, rate: float) -> torch.optim.Adam:
+def _adam(parameters: Iterable[Any], rate: float) -> torch.optim.Adam:
     # fused: one pass over the weights instead of some ten, the same up to rounding.
-    return torch.optim.Adam(network.parameters(), lr=rate, betas=ADAM_BETAS, fused=True)
+    return torch.optim.Adam(parameters, lr=rate, betas=ADAM_BETAS, fused=True)
 
 
 @runtime_checkable
@@ -94,15 +95,21 @@ class Trainer:
         self.images = images.images.to(self.device)
         self.labels = None if images.labels is None else images.labels.to(self.device)
         self.class_names = images.class_names
-        self.exemplars = Exemplars(self.images, self.labels)
         self.discriminator = Discriminator(
             self.images.shape[-1], len(images.class_names) if images.labels is not None else 0, discriminator
         ).to(self.device)
         if self.device.type == "cpu":  # the order in which its convolutions compute: 6 % of a step
             self.discriminator.to(memory_format=torch.channels_last)
-        self.volume_optimiser = _adam(volume, self.options.volume_rate)
-        self.discriminator_optimiser = _adam(self.discriminator, self.options.discriminator_rate)
+        self.volume_optimiser = self._volume_adam()
+        self.discriminator_optimiser = _adam(self.discriminator.parameters(), self.options.discriminator_rate)
         self.generator = torch.Generator().manual_seed(seed)
+        self.nearest_pull = NearestPull(
+            self.images,
+            self.labels,
+            0 if self.labels is None else len(self.class_names),
+            focus=self.losses.nearest_focus,
+            tilt=self.options.max_tilt if self.losses.nearest > 0 else 0.0,
+        ).to(self.device)
         self.steps_done = 0
         self.seconds_done = 0.0
         self.last_penalty = 0.0
@@ -131,16 +138,18 @@ class Trainer:
     def step(self) -> StepReport:
         """One step of both players on fresh poses and fresh real pictures."""
         share = self.share
+        self._grow(share)
         for optimiser, rate in (
             (self.volume_optimiser, self.options.volume_rate),
             (self.discriminator_optimiser, self.options.discriminator_rate),
         ):
-            optimiser.param_groups[0]["lr"] = rate * self.options.rate_factor(share) * self.rate_scale
+            for group in optimiser.param_groups:
+                group["lr"] = rate * group.get("rate", 1.0) * self.options.rate_factor(share) * self.rate_scale
         if self.losses.adversarial_weight == 0.0:
             return self._step_on_targets_alone()
         reals, labels = self._draw_reals()
         rotations = self._draw_rotations().to(self.device)
-        views = self.renderer(self.volume, rotations)
+        views = self.renderer(self.volume, rotations, generator=self.generator)
         discriminator_loss, classification_loss, gaps = self._teach_discriminator(reals, labels, views.detach())
         volume_loss, diversity_loss, nearest_loss, target_loss, logits = self._move_volume(reals, views, share)
         self.steps_done += 1
@@ -162,6 +171,17 @@ class Trainer:
             score_gap=gaps.mean().item(),
             score_spread=gaps.square().mean().sqrt().item(),
         )
+
+    def _grow(self, share: float) -> None:
+        """Let the volume refine itself; the average grows alike, out of its own values."""
+        if self.volume.grow(self.steps_done, share):
+            self.averaged.grow(self.steps_done, share)
+            # Not carried over: a finer voxel's gradient is an eighth of a coarser one's, so the second moments
+            # would hold the first hundred steps back; and the first has no memory (ADAM_BETAS).
+            self.volume_optimiser = self._volume_adam()
+
+    def _volume_adam(self) -> torch.optim.Adam:
+        return _adam(self.volume.parameter_groups(), self.options.volume_rate)
 
     def _step_on_targets_alone(self) -> StepReport:
         assert self.targets is not None
@@ -205,12 +225,15 @@ class Trainer:
 
     def _target_loss(self, targets: Targets) -> tuple[Float[Tensor, ""], float]:
         rotations, pictures = targets.draw(self.generator)
-        views = self.renderer(self.volume, rotations.to(self.device))
+        views = self.renderer(self.volume, rotations.to(self.device), generator=self.generator)
         return (views - pictures).abs().mean(), views.detach().mean().item()
 
     def _draw_reals(self) -> tuple[Float[Tensor, "B 1 H W"], Int[Tensor, " B"] | None]:
         index = torch.randint(len(self.images), (self.options.views,), generator=self.generator).to(self.device)
-        return self.images[index], None if self.labels is None else self.labels[index]
+        pictures = self.images[index]
+        if self.options.max_tilt > 0:
+            pictures = tilted(pictures, self.options.max_tilt, self.generator)
+        return pictures, None if self.labels is None else self.labels[index]
 
     def _teach_discriminator(
         self, reals: Float[Tensor, "B 1 H W"], labels: Int[Tensor, " B"] | None, views: Float[Tensor, "B 1 H W"]
@@ -251,8 +274,7 @@ class Trainer:
             diversity = class_diversity_loss(logits)
             loss = loss + options.diversity * diversity
         if (weight := options.nearest_weight(share)) > 0:
-            targets = self.exemplars.nearest(views.detach(), logits.argmax(dim=1) if logits.shape[1] else None)
-            nearest = (views - targets).abs().mean()
+            nearest = self.nearest_pull(views, logits)
             loss = loss + weight * nearest
         target = score.new_zeros(())
         if self.targets is not None:
@@ -271,7 +293,8 @@ class Trainer:
         """Exponential moving average of the weights, shorter at first so that the noisy start is forgotten."""
         decay = min(self.options.average_decay, self.steps_done / (self.steps_done + 10.0))
         for mean, value in zip(self.averaged.parameters(), self.volume.parameters(), strict=True):
-            mean.lerp_(value, 1.0 - decay)
+            # A weight of -inf (an empty voxel of a volume from elsewhere) stays what it is instead of inf - inf.
+            mean.copy_(torch.where(mean == value, value, mean.lerp(value, 1.0 - decay)))
         for mean, value in zip(self.averaged.buffers(), self.volume.buffers(), strict=True):
             mean.copy_(value)
 
@@ -281,6 +304,7 @@ class Trainer:
             "volume": self.volume.state_dict(),
             "averaged": self.averaged.state_dict(),
             "discriminator": self.discriminator.state_dict(),
+            "nearest_pull": self.nearest_pull.state_dict(),
             "volume_optimiser": self.volume_optimiser.state_dict(),
             "discriminator_optimiser": self.discriminator_optimiser.state_dict(),
             "generator": self.generator.get_state(),
@@ -298,7 +322,10 @@ class Trainer:
         Raises:
             KeyError, RuntimeError, ValueError: the state is of another version or of other options.
         """
-        for name in ("volume", "averaged", "discriminator", "volume_optimiser", "discriminator_optimiser"):
+        for name in ("volume", "averaged", "discriminator", "nearest_pull"):
+            getattr(self, name).load_state_dict(state[name])
+        self.volume_optimiser = self._volume_adam()  # the state may be of another resolution
+        for name in ("volume_optimiser", "discriminator_optimiser"):
             getattr(self, name).load_state_dict(state[name])
         self.generator.set_state(state["generator"])
         torch.set_rng_state(state["torch_rng"])

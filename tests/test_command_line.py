@@ -16,6 +16,7 @@ import yaml
 from mnist3d.command_line import parse_command_line, run_command_line
 from mnist3d.config import SECTIONS
 from mnist3d.session import sculpt
+from mnist3d.volumes import Volume
 
 ROOT = Path(__file__).parent.parent
 TINY = ["--trainer.views", "4", "--volume.resolution", "12", "--data.limit", "40", "--trainer.max_steps", "4"]
@@ -60,8 +61,9 @@ def finished_run(tmp_path_factory):
         (["--data.name", "images", "--data.path", "nowhere"], ["data.path=nowhere", "no such folder"]),
         (["--renderer.image_size", "0"], ["renderer.image_size=0", "1 to 4096"]),
         (["--renderer.image_size", "4"], ["image_size=4", "8 pixels"]),
-        (["--volume", "json.JSONDecoder"], ["volume=json.JSONDecoder", "class path"]),
+        (["--volume", "json.JSONDecoder"], ["volume=json.JSONDecoder", "subclass of mnist3d.Volume"]),
         (["--volume", "Nope"], ["volume=Nope", "VoxelGrid"]),
+        (["--volume", "mnist3d.VoxelGrid", "--volume.pyramd", "[]"], ["did you mean volume.pyramid"]),
         (["--volume.resolution", "abc"], ["volume.resolution=abc", "whole numbers"]),
         (["--volume.resolution", "0"], ["volume.resolution=0", "1 to 1024"]),
         (["--discriminator.channels", "[]"], ["discriminator.channels=[]", "widths >= 1"]),
@@ -359,3 +361,23 @@ def test_a_run_can_start_from_another_tools_volume_and_resume_without_it(finishe
     assert "volume.init=" in error
     assert "no such file" in error
     assert not (tmp_path / "new").exists()
+
+
+class Flat(Volume):
+    """A volume of somebody else's, with an argument that the default one has too."""
+
+    def __init__(self, initial_noise: float = 5.0) -> None:
+        super().__init__()
+
+    def forward(self, points):
+        return points[..., 0], points[..., 1]
+
+
+@pytest.mark.parametrize("arguments", [["--volume", "{}"], ["--volume.class_path={}"], ["--config", "preset.yaml"]])
+def test_another_volume_begins_with_its_own_defaults(arguments, tmp_path, monkeypatch):
+    """Not with those of the default volume's arguments of the same name."""
+    monkeypatch.chdir(tmp_path)
+    name = f"{Flat.__module__}.Flat"
+    (tmp_path / "preset.yaml").write_text(f"volume:\n  class_path: {name}\n")
+    config = parse_command_line([argument.format(name) for argument in arguments]).config
+    assert config.volume == {"class_path": name, "init_args": {"initial_noise": 5.0}}

@@ -17,7 +17,8 @@ ALLOWED = {
     "datasets": (),
     "discriminator": (),
     "exemplars": (),
-    "plates": (),
+    "plates": ("poses",),
+    "nearest_pull": ("exemplars", "plates"),
     "step_report": (),
     "trainer_options": (),
     "glyphs": ("datasets",),
@@ -25,16 +26,19 @@ ALLOWED = {
     "run_directory": (),
     "version": (),
     "volumes": ("kernels", "volumes"),
-    "renderer": ("cameras", "kernels", "volumes.base"),
+    "occupancy": ("volumes.base",),
+    "renderer": ("cameras", "kernels", "occupancy", "volumes.base"),
     "scorecard": ("renderer", "poses", "volumes.base", "scorecard"),
     "export": ("renderer", "poses", "volumes.base", "export", "version"),
     "viewer": ("renderer", "poses", "volumes.base", "export", "viewer"),
-    "testing": ("kernels", "renderer", "poses", "volumes"),
+    "testing": ("kernels", "renderer", "poses", "volumes", "volume_contract"),
+    "volume_contract": ("volumes",),
     "trainer": (
         "datasets",
         "discriminator",
-        "exemplars",
         "losses",
+        "nearest_pull",
+        "plates",
         "poses",
         "renderer",
         "targets",
@@ -124,7 +128,7 @@ def test_nothing_imports_the_programs():
 
 def test_importing_brings_in_nothing_heavy():
     """No numba, CUDA, tinycudann, torchvision, viewer or command line before it is asked for."""
-    code = "import sys, mnist3d; print(' '.join(sorted({name.split('.')[0] for name in sys.modules})))"
+    code = "import sys, mnist3d, mnist3d.testing; print(' '.join(sorted({name.split('.')[0] for name in sys.modules})))"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     heavy = {"numba", "llvmlite", "triton", "tinycudann", "torchvision", "viser", "mlxtend", "pandas", "jsonargparse"}
     assert not heavy & set(loaded)

@@ -314,7 +314,7 @@ except ImportError as error:
 
 def test_an_install_directory_without_a_writable_cache_still_works(tmp_path: Path) -> None:
     # A file where each cache folder would have to be: that stops root too, whom permissions do not.
-    runtime = Path(__file__).parents[1] / "mnist3d" / "kernels" / "absorption" / "numba_runtime.py"
+    runtime = Path(__file__).parents[1] / "mnist3d" / "kernels" / "numba_runtime.py"
     (tmp_path / runtime.name).write_text(runtime.read_text())
     (tmp_path / "__pycache__").write_text("")
     blocked = str(tmp_path / "__pycache__" / "nowhere")

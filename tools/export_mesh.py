@@ -4,8 +4,14 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from mnist3d.command_line import OneLineParser, export_description, in_range, run_command_line
-from mnist3d.config import load_sculpture
+from mnist3d.command_line import (
+    OneLineParser,
+    add_sculpture_arguments,
+    export_description,
+    in_range,
+    open_sculpture,
+    run_command_line,
+)
 from mnist3d.export import MESH_FORMATS, check_output, describe_file, export_mesh
 from mnist3d.export.mesh import MAX_SMOOTHING, SIZE_MM
 from mnist3d.export.sampling import FIELD_RESOLUTION, MAX_RESOLUTION
@@ -24,7 +30,7 @@ def level_or_auto(text: str) -> float | None:
 def main(arguments: Sequence[str]) -> None:
     """Parse, contour, write, say what came out."""
     parser = OneLineParser(prog="export_mesh.py", description=__doc__, allow_abbrev=False)
-    parser.add_argument("run", help="run directory or volume.safetensors")
+    add_sculpture_arguments(parser)
     parser.add_argument(
         "--output", type=Path, default=Path("sculpture.stl"), help=f"{', '.join(MESH_FORMATS)} (default %(default)s)"
     )
@@ -62,7 +68,7 @@ def main(arguments: Sequence[str]) -> None:
     )
     options = parser.parse_args(arguments)
     suffix = check_output(options.output, MESH_FORMATS)
-    run = load_sculpture(options.run)
+    run = open_sculpture(options.run, options.volume)
     report = export_mesh(
         run.volume,
         options.output,

@@ -3,8 +3,14 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from mnist3d.command_line import OneLineParser, export_description, in_range, run_command_line
-from mnist3d.config import load_sculpture
+from mnist3d.command_line import (
+    OneLineParser,
+    add_sculpture_arguments,
+    export_description,
+    in_range,
+    open_sculpture,
+    run_command_line,
+)
 from mnist3d.export import VOXEL_FORMATS, check_output, describe_file, export_voxels
 from mnist3d.export.sampling import FIELD_RESOLUTION, MAX_RESOLUTION
 
@@ -12,7 +18,7 @@ from mnist3d.export.sampling import FIELD_RESOLUTION, MAX_RESOLUTION
 def main(arguments: Sequence[str]) -> None:
     """Parse, sample, write, say where the file lies and what opens it."""
     parser = OneLineParser(prog="export_voxels.py", description=__doc__, allow_abbrev=False)
-    parser.add_argument("run", help="run directory or volume.safetensors")
+    add_sculpture_arguments(parser)
     parser.add_argument(
         "--output", type=Path, default=Path("sculpture.npz"), help=f"{', '.join(VOXEL_FORMATS)} (default %(default)s)"
     )
@@ -29,7 +35,7 @@ def main(arguments: Sequence[str]) -> None:
     )
     options = parser.parse_args(arguments)
     suffix = check_output(options.output, VOXEL_FORMATS)
-    run = load_sculpture(options.run)
+    run = open_sculpture(options.run, options.volume)
     export_voxels(
         run.volume,
         options.output,

@@ -8,8 +8,15 @@ import torch
 from jaxtyping import Float
 from tqdm import tqdm
 
-from mnist3d.command_line import OneLineParser, export_description, in_range, run_command_line
-from mnist3d.config import Run, load_sculpture
+from mnist3d.command_line import (
+    OneLineParser,
+    add_sculpture_arguments,
+    export_description,
+    in_range,
+    open_sculpture,
+    run_command_line,
+)
+from mnist3d.config import Run
 from mnist3d.datasets import load_images
 from mnist3d.export import ExportError, describe_file
 from mnist3d.export.frames import GREY, TRANSPARENT, FrameStyle, orbit_frames
@@ -35,7 +42,7 @@ def readings(run: Run, rotations: Float[torch.Tensor, "B 3 3"]) -> list[str]:
 def parser() -> OneLineParser:
     """All flags."""
     result = OneLineParser(prog="render_orbit.py", description=__doc__, allow_abbrev=False)
-    result.add_argument("run", help="run directory or volume.safetensors")
+    add_sculpture_arguments(result)
     result.add_argument(
         "--output",
         type=Path,
@@ -86,7 +93,7 @@ def main(arguments: Sequence[str]) -> None:
     style.check()
     if options.background == TRANSPARENT and suffix not in KEEPS_TRANSPARENCY:
         raise ExportError(f"background={TRANSPARENT}: not with {suffix}; .webp, .apng, .png and frames keep it")
-    run = load_sculpture(options.run)
+    run = open_sculpture(options.run, options.volume)
     rotations = camera_path(
         options.path, options.frames, elevation=options.elevation, seed=options.seed, poses=run.config.poses
     )

@@ -133,7 +133,7 @@ def _takes_numba(impl: str, *tensors: Tensor) -> bool:
         raise ValueError(f"impl='numba' cannot take {obstacle}: allowed are float32 and float64 tensors on the CPU")
     if obstacle is None:
         try:
-            from . import numba_runtime  # noqa: F401 - the first of our modules to import numba
+            from .. import numba_runtime  # noqa: F401 - the first of our modules to import numba
         except ImportError as error:  # also what numba raises for a NumPy it does not know
             if impl == "numba":
                 raise ImportError(f"impl='numba' cannot import numba ({error}): pip install numba") from error

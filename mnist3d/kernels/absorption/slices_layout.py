@@ -2,7 +2,7 @@
 
 import math
 
-from .numba_runtime import compiled
+from ..numba_runtime import compiled
 
 
 @compiled

@@ -20,7 +20,7 @@ import numpy as np
 from numba import types
 from numba.extending import intrinsic, overload
 
-from .numba_runtime import compiled, compiled_inline
+from ..numba_runtime import compiled, compiled_inline
 from .shear_warp import LANES
 
 LOG2_E = 1.4426950408889634

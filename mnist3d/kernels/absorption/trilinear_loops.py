@@ -22,7 +22,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from .numba_runtime import compiled
+from ..numba_runtime import compiled
 
 TILE = 8  # pixels; a tile's rays share cache lines whichever way the picture's rows run through the volume
 APART = 4  # samples

@@ -12,8 +12,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from ..numba_runtime import run_chunks, spans
 from . import trilinear_loops as loops
-from .numba_runtime import run_chunks, spans
 
 
 def render_grid_numba(
@@ -56,7 +56,7 @@ class _Trilinear(torch.autograd.Function):
         turns = rotation.double()
         image = opacity.new_empty((len(turns), image_size, image_size))
         # Threads take tile rows in turn: neighbours cost alike, so all threads finish at nearly the same time.
-        chunks = min(threads, len(turns) * loops.tiles_per_edge(image_size))
+        chunks = max(1, min(threads, len(turns) * loops.tiles_per_edge(image_size)))
         arguments = (cells.reshape(-1), np.array(opacity.shape[::-1]), turns.contiguous().numpy(), num_samples)
         picture = image.numpy()
         run_chunks(lambda chunk: loops.draw(*arguments, picture, chunk, chunks), chunks)

@@ -70,7 +70,7 @@ def _workers(count: int) -> ThreadPoolExecutor:
     with _pool_lock:
         if _pool is None or _pool_size < count:
             # A smaller pool that is dropped here still finishes what others submitted to it.
-            _pool, _pool_size = ThreadPoolExecutor(count, thread_name_prefix="absorption"), count
+            _pool, _pool_size = ThreadPoolExecutor(count, thread_name_prefix="mnist3d"), count
         return _pool
 
 

@@ -1,0 +1,110 @@
+"""Which table entry a grid corner of each level reads: the one definition that all implementations share.
+
+What it is: numbers of the levels, from the options of instant-ngp's configuration files. What it is not: no tensors.
+"""
+
+import math
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+
+# A product of three resolutions must fit 32 bits, as tiny-cuda-nn's index does: 1024^3 = 2^30.
+MAX_RESOLUTION = 1024
+FEATURES = (1, 2, 4, 8)  # a level, which tiny-cuda-nn is compiled for
+# The resolution of a level is a ceiling: where growth hits a whole number, the last bit of exp2 would decide it, and
+# a GPU's differs from a CPU's. Growing by this share less puts every level safely below.
+GROWTH_MARGIN = 2e-6
+
+
+@dataclass(frozen=True)
+class HashLevels:
+    """The levels of a multi-resolution hash encoding of [0, 1]^3.
+
+        scale      = base_resolution * growth^level - 1         growth = per_level_scale * (1 - 2e-6)
+        position   = scale * x + 0.5                            corners at its floor and one further, an axis each
+        resolution = ceil(scale) + 1
+        entries    = min(resolution^3 rounded up to 8, 2^log2_hashmap_size)
+        index      = (i + j * resolution + k * resolution^2) mod entries                where resolution^3 fits
+                     (i xor j * 2654435761 xor k * 805459861) mod entries, in 32 bits   else
+
+    Args:
+        num_levels: L, 1 to 32.
+        features_per_level: F: 1, 2, 4 or 8.
+        log2_hashmap_size: largest table of a level, as a power of two, 4 to 24.
+        base_resolution: of level 0, 1 to 1024.
+        per_level_scale: resolution of a level through that of the one before, >= 1.
+
+    Raises:
+        ValueError: a value outside its range, or a finest level beyond 1024.
+
+    Source:
+        Mueller, Evans, Schied, Keller, "Instant neural graphics primitives with a multiresolution hash encoding"
+        (2022), section 3; tiny-cuda-nn, `include/tiny-cuda-nn/encodings/grid.h` (grid_scale, grid_resolution,
+        grid_index, the offset table) and `common_device.h` (pos_fract).
+    """
+
+    num_levels: int
+    features_per_level: int
+    log2_hashmap_size: int
+    base_resolution: int
+    per_level_scale: float
+    scales: tuple[float, ...] = field(init=False, compare=False)
+
+    def __post_init__(self) -> None:
+        checks = {
+            "num_levels": (1 <= self.num_levels <= 32, "whole numbers from 1 to 32"),
+            "features_per_level": (self.features_per_level in FEATURES, ", ".join(map(str, FEATURES))),
+            "log2_hashmap_size": (4 <= self.log2_hashmap_size <= 24, "whole numbers from 4 to 24"),
+            "base_resolution": (1 <= self.base_resolution <= MAX_RESOLUTION, f"1 to {MAX_RESOLUTION}"),
+            "per_level_scale": (1.0 <= self.per_level_scale < math.inf, "factors from 1"),
+        }
+        for name, (valid, allowed) in checks.items():
+            if not valid:
+                raise ValueError(f"{name}={getattr(self, name)}: allowed are {allowed}")
+        finest = self.base_resolution * self.per_level_scale ** (self.num_levels - 1)
+        if finest > MAX_RESOLUTION + 0.5:
+            raise ValueError(
+                f"per_level_scale={self.per_level_scale:g}: level {self.num_levels} would have a resolution of "
+                f"{finest:.0f}; allowed is up to {MAX_RESOLUTION}"
+            )
+        # In single precision, as tiny-cuda-nn computes it.
+        exponent = np.float32(np.log2(np.float32(self.growth)))
+        steps = np.exp2(np.arange(self.num_levels, dtype=np.float32) * exponent)
+        scales = steps * np.float32(self.base_resolution) - np.float32(1.0)
+        object.__setattr__(self, "scales", tuple(float(scale) for scale in scales))
+
+    @property
+    def growth(self) -> float:
+        """What each level's resolution is really multiplied by; hand this to tiny-cuda-nn."""
+        return self.per_level_scale * (1.0 - GROWTH_MARGIN) if self.per_level_scale > 1.0 else 1.0
+
+    @cached_property
+    def resolutions(self) -> tuple[int, ...]:
+        """Of each level: corners along an edge."""
+        return tuple(math.ceil(scale) + 1 for scale in self.scales)
+
+    @cached_property
+    def sizes(self) -> tuple[int, ...]:
+        """Table entries of each level."""
+        return tuple(min(-(-(n**3) // 8) * 8, 2**self.log2_hashmap_size) for n in self.resolutions)
+
+    @cached_property
+    def hashed(self) -> tuple[bool, ...]:
+        """Whether a level's corners share entries."""
+        return tuple(n**3 > size for n, size in zip(self.resolutions, self.sizes, strict=True))
+
+    @cached_property
+    def offsets(self) -> tuple[int, ...]:
+        """First table entry of each level."""
+        return tuple(sum(self.sizes[:level]) for level in range(self.num_levels))
+
+    @property
+    def entries(self) -> int:
+        """Rows of the whole table."""
+        return sum(self.sizes)
+
+    @property
+    def width(self) -> int:
+        """Features of an encoded point: L * F."""
+        return self.num_levels * self.features_per_level

@@ -1,0 +1,180 @@
+"""The hash-grid backend: a multi-resolution hash encoding and a small network."""
+
+import math
+from functools import lru_cache
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from ..kernels.hash_encoding import HashLevels, choose_implementation, hash_encode, require_implementation
+from ..kernels.hash_encoding.network import network, network_in_chunks
+from .base import Volume
+
+MAX_BAKE = 512
+# Attenuation counts in steps of this length, as in the default dense grid, so that both begin alike.
+REFERENCE_STEP = 2.0 / 48.0
+CHANNELS = 2
+# Adam's epsilon for tables: entries that few points read have gradients far below its default 1e-8 (Mueller et al.
+# 2022, section 4).
+TABLE_EPS = 1e-15
+Implementation = Literal["auto", "torch", "numba", "tinycudann"]
+
+
+class HashGrid(Volume):
+    """A field: table entries of several resolutions, mixed trilinearly, through a small network.
+
+        raw         = bias + network(hash_encode((point + 1) / 2))      ReLU between layers, no biases
+        attenuation = softplus(raw[0]) / (2 / 48)
+        absorbance  = sigmoid(raw[1])
+
+    Rendered along rays, or, with `bake_resolution`, as the grid of its values at the voxels' centres.
+
+    Args:
+        num_levels: Resolutions, 1 to 32.
+        features_per_level: Numbers in a table entry: 1, 2, 4 or 8.
+        log2_hashmap_size: Largest table of a level, as a power of two, 4 to 24.
+        base_resolution: Corners along an edge of the coarsest level, 1 to 1024.
+        per_level_scale: Resolution of a level through that of the one before, >= 1; default what max_resolution needs.
+        max_resolution: Corners along an edge of the finest level, base_resolution to 1024; default 64. Give this or
+            per_level_scale.
+        hidden_dim: Width of the network's hidden layers, 1 to 256; tinycudann fuses 16, 32, 64 and 128.
+        num_layers: Matrices of the network, 1 to 8; one fewer hidden layers.
+        implementation: Who computes it, all the same function: torch, numba (CPU), tinycudann (NVIDIA GPU), or auto,
+            which takes the fastest there is. It does not belong to the saved volume.
+        full_precision: With tinycudann: the encoding and the network in float32 instead of half precision.
+        bake_resolution: Evaluate the field once a step on a grid of this many voxels an edge, 1 to 512, and render that
+            with the fast dense kernel; default query it along the rays.
+        initial_opacity: Opacity of a step of 2/48 at the start, in (0, 1).
+        initial_brightness: Mean of 1 - absorbance at the start, in (0, 1).
+        initial_noise: Standard deviation of the table's values at the start.
+        table_rate: Learning rate of the table as a factor on trainer.volume_rate, > 0.
+
+    Raises:
+        ValueError: a value outside its range, or an implementation that cannot be had here.
+    """
+
+    def __init__(
+        self,
+        num_levels: int = 8,
+        features_per_level: int = 2,
+        log2_hashmap_size: int = 14,
+        base_resolution: int = 4,
+        per_level_scale: float | None = None,
+        max_resolution: int | None = None,
+        hidden_dim: int = 32,
+        num_layers: int = 2,
+        implementation: Implementation = "auto",
+        full_precision: bool = False,
+        bake_resolution: int | None = None,
+        initial_opacity: float = 0.02,
+        initial_brightness: float = 0.27,
+        initial_noise: float = 0.1,
+        table_rate: float = 1.0,
+    ) -> None:
+        super().__init__()
+        checks = {
+            "hidden_dim": (1 <= hidden_dim <= 256, "1 to 256"),
+            "num_layers": (1 <= num_layers <= 8, "1 to 8"),
+            "bake_resolution": (bake_resolution is None or 1 <= bake_resolution <= MAX_BAKE, f"1 to {MAX_BAKE}"),
+            "initial_opacity": (0.0 < initial_opacity < 1.0, "values between 0 and 1"),
+            "initial_brightness": (0.0 < initial_brightness < 1.0, "values between 0 and 1"),
+            "initial_noise": (0.0 <= initial_noise < math.inf, "values >= 0"),
+            "table_rate": (0.0 < table_rate < math.inf, "factors above 0"),
+        }
+        for name, (valid, allowed) in checks.items():
+            if not valid:
+                raise ValueError(f"{name}={self._init_args[name]}: allowed are {allowed}")
+        require_implementation(implementation)
+        scale = _per_level_scale(num_levels, base_resolution, per_level_scale, max_resolution)
+        self.hash_levels = HashLevels(num_levels, features_per_level, log2_hashmap_size, base_resolution, scale)
+        self.implementation, self.full_precision = implementation, full_precision
+        self.bake_resolution, self.table_rate = bake_resolution, table_rate
+        # opacity of a step = 1 - exp(-softplus(raw)) = sigmoid(raw), so the bias is a plain logit.
+        self.bias = nn.Buffer(torch.tensor([_logit(initial_opacity), _logit(1.0 - initial_brightness)]))
+        self.table = nn.Parameter(initial_noise * torch.randn(self.hash_levels.entries, features_per_level))
+        sizes = [self.hash_levels.width, *[hidden_dim] * (num_layers - 1), CHANNELS]
+        shapes = list(zip(sizes[1:], sizes[:-1], strict=True))
+        # He et al. 2015: the spread of the features survives the layers
+        self.weights = nn.ParameterList(torch.randn(shape) * math.sqrt(2.0 / shape[1]) for shape in shapes)
+
+    @property
+    def init_args(self) -> dict[str, Any]:
+        """The constructor's arguments, but for the implementation: what one has sculpted, any other shows."""
+        return {**super().init_args, "implementation": "auto"}
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """The table, with its own rate and epsilon, and the network."""
+        return [
+            {"params": [self.table], "rate": self.table_rate, "eps": TABLE_EPS},
+            {"params": list(self.weights), "rate": 1.0},
+        ]
+
+    def forward(self, points: Float[Tensor, "*P 3"]) -> tuple[Float[Tensor, "*P"], Float[Tensor, "*P"]]:
+        """The field itself, baked or not; outside [-1, 1]^3 the value of the nearest point inside.
+
+        Gradients:
+            To the parameters and to the points; once only, except with implementation=torch.
+        """
+        raw = self.raw(points.reshape(-1, 3)) + self.bias
+        raw = raw.reshape(*points.shape[:-1], CHANNELS).to(points.dtype)
+        return F.softplus(raw[..., 0]) / REFERENCE_STEP, torch.sigmoid(raw[..., 1])
+
+    def dense(self) -> Float[Tensor, "2 N N N"] | None:
+        """With `bake_resolution`, the field at the voxels' centres; differentiable. Voxels that no sample in the unit
+        ball reads are 0 and are not evaluated."""
+        if self.bake_resolution is None:
+            return None
+        size = self.bake_resolution
+        index, centres = ball_voxels(size, str(self.table.device))
+        values = torch.stack(self(centres.to(self.table.dtype)))
+        grid = values.new_zeros(CHANNELS, size**3).index_copy(1, index, values)
+        return grid.reshape(CHANNELS, size, size, size)
+
+    def raw(self, points: Float[Tensor, "P 3"]) -> Float[Tensor, "P 2"]:
+        """What the network answers at world points, without the bias: the part that implementations differ in."""
+        implementation = choose_implementation(self.implementation, self.table)
+        if len(points) == 0:
+            return points.new_zeros(0, CHANNELS) + 0.0 * (points.sum() + self.table.sum())
+        unit = 0.5 * (points.nan_to_num(0.0).clamp(-1.0, 1.0) + 1.0)
+        unit = unit.to(self.table.dtype)
+        weights = list(self.weights)
+        if implementation == "tinycudann":
+            from ..kernels.hash_encoding import tiny_cuda_nn
+
+            if not self.full_precision and tiny_cuda_nn.can_fuse(weights[0].shape[0], len(weights)):
+                return tiny_cuda_nn.encode_and_evaluate(unit, self.table, weights, self.hash_levels)
+            encoded = tiny_cuda_nn.encode_in_full_precision(unit, self.table, self.hash_levels)
+        else:
+            encoded = hash_encode(unit, self.table, self.hash_levels, implementation)
+        return (network_in_chunks if implementation == "numba" else network)(encoded, weights)
+
+
+@lru_cache(maxsize=4)
+def ball_voxels(size: int, device: str) -> tuple[Int[Tensor, " P"], Float[Tensor, "P 3"]]:
+    """The voxels of a size^3 grid that some sample in the unit ball reads, as flat index and centre (xyz).
+
+    A voxel is read up to one voxel away, so these are the voxels whose cube of twice the edge meets the ball.
+    """
+    axis = (2.0 * torch.arange(size, dtype=torch.float64, device="cpu") + 1.0) / size - 1.0
+    nearest = (axis.abs() - 2.0 / size).clamp_min(0.0).square()
+    index = (nearest[:, None, None] + nearest[:, None] + nearest < 1.0).flatten().nonzero()[:, 0]
+    centres = torch.stack([axis[index % size], axis[index // size % size], axis[index // size**2]], dim=-1)
+    return index.to(device), centres.float().to(device)
+
+
+def _per_level_scale(levels: int, base: int, scale: float | None, finest: int | None) -> float:
+    if scale is not None and finest is not None:
+        raise ValueError(f"max_resolution={finest}: per_level_scale={scale:g} is given too; give only one of the two")
+    if scale is not None:
+        return scale
+    finest = max(64, base) if finest is None else finest
+    if not 1 <= base <= finest <= 1024:
+        raise ValueError(f"max_resolution={finest}: allowed are base_resolution={base} to 1024")
+    return (finest / base) ** (1.0 / max(levels - 1, 1))
+
+
+def _logit(share: float) -> float:
+    return math.log(share / (1.0 - share))

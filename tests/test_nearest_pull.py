@@ -1,0 +1,95 @@
+"""The pull towards real pictures: closed forms of the loss, of its weights and of tilted pictures."""
+
+import math
+
+import pytest
+import torch
+
+from mnist3d.nearest_pull import MOST_EXEMPLARS, NearestPull
+from mnist3d.plates import tilted
+
+
+def pictures() -> tuple[torch.Tensor, torch.Tensor]:
+    """Class 0: a bright left half; class 1: a bright upper half."""
+    images = torch.zeros(2, 1, 8, 8)
+    images[0, ..., :4] = 1.0
+    images[1, ..., :4, :] = 1.0
+    return images, torch.tensor([0, 1])
+
+
+def test_without_focus_it_is_the_mean_difference() -> None:
+    images, labels = pictures()
+    pull = NearestPull(images, labels, 2)
+    views = images * torch.tensor([0.5, 0.75])[:, None, None, None]
+    # half of the pixels are off by .5, or by .25
+    assert pull(views, torch.eye(2)).item() == pytest.approx((0.25 + 0.125) / 2)
+    # read as the other class: a quarter of the pixels is 0 where 1 is asked, one .5 off, one .5 for 0
+    assert pull(views[:1], torch.eye(2)[1:]).item() == pytest.approx(0.25 * (1.0 + 0.5 + 0.5))
+
+
+def test_the_class_that_is_behind_weighs_more() -> None:
+    images, labels = pictures()
+    pull = NearestPull(images, labels, 2, focus=2.0)
+    views = (images * torch.tensor([0.5, 1.0])[:, None, None, None]).requires_grad_()
+    for _ in range(600):
+        pull(views, torch.eye(2))
+    loss = pull(views, torch.eye(2))
+    # class 0 is off by half of its brightness, class 1 not at all: the means are (.5, 0), the weights (2, 0)^2
+    torch.testing.assert_close(pull.gaps, torch.tensor([0.5, 0.0]), atol=1e-4, rtol=0)
+    assert loss.item() == pytest.approx((4.0 * 0.25 + 0.0) / 2, rel=1e-3)
+    loss.backward()
+    assert views.grad is not None
+    # the weight is a constant: d/dview = weight * sign / (pixels * views)
+    assert views.grad[0, 0, 0, 0].item() == pytest.approx(-4.0 / (64 * 2), rel=1e-3)
+
+
+def test_classes_that_are_not_seen_keep_their_figure() -> None:
+    images, labels = pictures()
+    pull = NearestPull(images, labels, 3, focus=1.0)
+    pull(images[:1], torch.tensor([[9.0, 0.0, 0.0]]))
+    assert pull.gaps[0] == pytest.approx(0.98)
+    assert pull.gaps[1:].tolist() == [1.0, 1.0]
+
+
+def test_its_state_is_the_running_means() -> None:
+    images, labels = pictures()
+    pull, other = (NearestPull(images, labels, 2, focus=1.0) for _ in range(2))
+    pull(images * 0.5, torch.eye(2))
+    assert list(pull.state_dict()) == ["gaps"]
+    other.load_state_dict(pull.state_dict())
+    assert pull(images * 0.3, torch.eye(2)).item() == other(images * 0.3, torch.eye(2)).item()
+
+
+def test_without_labels_every_picture_is_a_candidate() -> None:
+    images, _ = pictures()
+    pull = NearestPull(images, None, 0, focus=4.0)
+    assert pull(images, torch.zeros(2, 0)).item() == 0.0
+
+
+def test_tilted_exemplars_are_found_and_few() -> None:
+    images, labels = pictures()
+    turned = tilted(images, 45.0, torch.Generator().manual_seed(0))
+    pull = NearestPull(images, labels, 2, tilt=45.0)
+    assert len(pull.exemplars.images) == 6
+    assert pull(turned, torch.eye(2)).item() == 0.0
+    assert NearestPull(images, labels, 2)(turned, torch.eye(2)).item() > 0.01
+    many = NearestPull(torch.rand(MOST_EXEMPLARS + 1, 1, 2, 2), None, 0, tilt=45.0)
+    assert len(many.exemplars.images) == MOST_EXEMPLARS + 1
+
+
+def test_a_tilt_of_nothing_changes_nothing() -> None:
+    images = torch.rand(3, 1, 9, 9)
+    torch.testing.assert_close(tilted(images, 0.0, torch.Generator()), images, atol=1e-5, rtol=0)
+
+
+def test_a_tilt_only_narrows_and_turns() -> None:
+    disc = (torch.linspace(-1, 1, 65)[:, None].square() + torch.linspace(-1, 1, 65).square() < 0.25).float()[None, None]
+    turned = tilted(disc.expand(200, 1, 65, 65), 60.0, torch.Generator().manual_seed(0))
+    area = turned.mean(dim=(1, 2, 3)) / disc.mean()
+    # a disc seen off its normal is an ellipse of area cos(angle between the normals)
+    assert area.max() < 1.02
+    assert area.min() > math.cos(math.radians(60)) * math.cos(math.radians(30)) - 0.02
+    assert area.min() < 0.6
+    ys, xs = torch.meshgrid(torch.linspace(-1, 1, 65), torch.linspace(-1, 1, 65), indexing="ij")
+    assert (turned * (xs.square() + ys.square() > 0.3)).sum() < 1.0  # nothing grows
+    assert len({round(value, 4) for value in area.tolist()}) > 100  # each has its own direction
