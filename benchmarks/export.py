@@ -31,7 +31,7 @@ def sculpture(resolution: int) -> np.ndarray:
         radius = np.sqrt(centre[:, None] ** 2 + centre[None, :] ** 2 + z * z)
         noise = random.random(radius.shape, dtype=np.float32)
         values[0, k] = np.where(radius < 1.0, 100.0 * np.abs(np.sin(4.0 * radius)) ** 8 + 0.1 * noise, 0.0)
-        values[1, k] = np.where(radius < 1.0, 0.5 + 0.5 * np.sin(9.0 * centre[None, :] + z) * noise, 0.0)
+        values[1, k] = np.where(radius < 1.0, 0.5 + 0.5 * np.sin(9.0 * centre[None, :] + z) * (0.9 + 0.1 * noise), 0.0)
     return values
 
 
