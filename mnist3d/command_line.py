@@ -32,6 +32,7 @@ from .config import (
 )
 from .export import ExportError
 from .run_directory import RunDirectory, RunError
+from .version import __version__
 from .volumes import Volume, class_path
 from .watchdog import WatchdogGaveUp
 
@@ -319,7 +320,7 @@ def open_sculpture(path: str | Path, volume: str | None = None) -> Run:
     return load_sculpture(path, trusted=[] if volume is None else [import_volume_class(volume)])
 
 
-def in_range(kind: type, low: float, high: float) -> Callable[[str], Any]:
+def in_range(kind: type, low: int | float, high: int | float) -> Callable[[str], Any]:
     """An argparse type: a number of a kind from `low` to `high`; anything else is a user's error in one line."""
 
     def parse(text: str) -> Any:
@@ -334,6 +335,11 @@ def in_range(kind: type, low: float, high: float) -> Callable[[str], Any]:
         return value
 
     return parse
+
+
+def export_description(run: Run) -> dict[str, Any]:
+    """What every exported file says of itself: run, step, configuration, version and this command."""
+    return {**run.origin, "mnist3d": __version__, "command": [Path(sys.argv[0]).name, *sys.argv[1:]]}
 
 
 def run_command_line(main: Callable[[Sequence[str]], object]) -> NoReturn:

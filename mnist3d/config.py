@@ -201,12 +201,15 @@ class Run:
         config: what it was started with.
         volume: the averaged volume, on the CPU.
         renderer: makes the pictures that the discriminator saw.
+        origin: name of the run or file, step (None: not said there) and as much of the configuration as was found, as
+            JSON can hold it.
     """
 
     path: Path
     config: Config
     volume: Volume
     renderer: AbsorptionRenderer
+    origin: dict[str, Any] = field(default_factory=dict)
 
 
 def load_sculpture(path: str | Path, *, trusted: Sequence[type[Volume]] = ()) -> Run:
@@ -223,8 +226,10 @@ def load_sculpture(path: str | Path, *, trusted: Sequence[type[Volume]] = ()) ->
     volume = load_volume(path, trusted=trusted)
     description = read_description(path)
     volume_spec = {"class_path": description["class_path"], "init_args": description["init_args"]}
-    config = Config.from_mapping({"volume": volume_spec, "renderer": description.get("renderer", {})})
-    return Run(path.parent, config, volume.eval().requires_grad_(False), build_renderer(config))
+    known = {"volume": volume_spec, "renderer": description.get("renderer", {})}
+    config = Config.from_mapping(known)
+    origin = {"run": path.name, "step": description.get("step"), "config": known}
+    return Run(path.parent, config, volume.eval().requires_grad_(False), build_renderer(config), origin)
 
 
 def load_run(path: str | Path, *, trusted: Sequence[type[Volume]] = ()) -> Run:
@@ -241,4 +246,6 @@ def load_run(path: str | Path, *, trusted: Sequence[type[Volume]] = ()) -> Run:
     run = RunDirectory(path)
     config = read_config(run)
     volume = load_volume(run.volume_path, trusted=trusted)
-    return Run(run.path, config, volume.eval().requires_grad_(False), build_renderer(config))
+    step = read_description(run.volume_path).get("step")
+    origin = {"run": run.path.resolve().name, "step": step, "config": dataclasses.asdict(config)}
+    return Run(run.path, config, volume.eval().requires_grad_(False), build_renderer(config), origin)

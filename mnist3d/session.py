@@ -3,6 +3,7 @@
 What it is: the order in which the parts are built, started and saved. What it is not: the loop (`trainer`).
 """
 
+import dataclasses
 import io
 import os
 import pickle
@@ -77,7 +78,8 @@ def sculpt(command: CommandLine) -> Path:
         ConfigError, DataError, RunError: what the user can mend; nothing is overwritten.
         WatchdogGaveUp: the run went wrong for good; its last good state is saved.
     """
-    trainer = build_trainer(command.config)  # everything that can be refused, before a folder appears
+    config = command.config if command.resume is None else _without_start(command.config)
+    trainer = build_trainer(config)  # everything that can be refused, before a folder appears
     if command.resume is None:
         run = RunDirectory.create(command.run_dir, RUNS_ROOT, command.preset)
     else:
@@ -101,6 +103,14 @@ def sculpt(command: CommandLine) -> Path:
         run.release()
     _conclude(command, trainer, run)
     return run.path
+
+
+def _without_start(config: Config) -> Config:
+    """A resumed volume has its weights from `resume.pt`; the file that it began with may be gone."""
+    arguments = config.volume["init_args"]
+    if arguments.get("init") is None:
+        return config
+    return dataclasses.replace(config, volume={**config.volume, "init_args": {**arguments, "init": None}})
 
 
 def _watchdog(command: CommandLine, run: RunDirectory) -> list[Watchdog]:

@@ -29,7 +29,7 @@ ALLOWED = {
     "occupancy": ("volumes.base",),
     "renderer": ("cameras", "kernels", "occupancy", "volumes.base"),
     "scorecard": ("renderer", "poses", "volumes.base", "scorecard"),
-    "export": ("renderer", "poses", "volumes.base", "export"),
+    "export": ("renderer", "poses", "volumes.base", "export", "version"),
     "viewer": ("renderer", "poses", "volumes.base", "export", "viewer"),
     "testing": ("kernels", "renderer", "poses", "volumes", "volume_contract"),
     "volume_contract": ("volumes",),
@@ -64,7 +64,7 @@ ALLOWED = {
         "volumes",
         "watchdog",
     ),
-    "command_line": ("config", "run_directory", "volumes", "export", "watchdog"),
+    "command_line": ("config", "run_directory", "version", "volumes", "export", "watchdog"),
     "hooks": ("trainer", "run_directory", "export", "poses", "renderer", "scorecard", "volumes"),
     "session": (
         "command_line",

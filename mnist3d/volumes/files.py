@@ -100,6 +100,8 @@ def load_volume(path: str | Path, *, trusted: Sequence[type[Volume]] = ()) -> Vo
         return VoxelGrid.from_3dmnist(path)
     description = read_description(path)
     volume_class = _trusted_class(Path(path), description["class_path"], trusted)
+    if description["init_args"].get("init") is not None:
+        raise VolumeFileError(f"{path}: asks for another file (init); a volume file stands alone")
     try:
         with safe_open(path, framework="pt") as file:
             weights = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (no mapping)

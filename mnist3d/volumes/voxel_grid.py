@@ -17,6 +17,8 @@ from .base import Volume
 from .first_3dmnist import EMITS, MAX_RAW, ORIGINAL_FRAME, read_3dmnist
 from .sizes import grid_size
 
+STARTING_RAW = 8.0  # beyond, sigmoid and softplus pass on no gradient that a step could use
+
 
 class VoxelGrid(Volume):
     """Two channels on a grid of voxels that fills [-1, 1]^3.
@@ -36,6 +38,8 @@ class VoxelGrid(Volume):
         initial_opacity: Mean opacity of one voxel step at the start, in (0, 1).
         initial_brightness: Mean of 1 - absorbance at the start, in (0, 1).
         initial_noise: Standard deviation of the finest level's raw values at the start.
+        init: Voxel file to start from (.npz, .nrrd, .nii.gz, .mrc, .vti, .vdb), resampled to the resolution; the
+            initial_* above are then not used. A saved volume does not read it again.
 
     Raises:
         ValueError: a value outside its range.
@@ -49,6 +53,7 @@ class VoxelGrid(Volume):
         initial_brightness: float = 0.27,
         initial_noise: float = 0.3,
         grow_at: list[int | float] | None = None,
+        init: str | None = None,
     ) -> None:
         super().__init__()
         self._final = grid_size(resolution)
@@ -69,6 +74,9 @@ class VoxelGrid(Volume):
         self.levels = self._levels()
         with torch.no_grad():
             self.levels[-1].copy_(initial_noise * torch.randn(2, *self.resolution))
+        if init is not None:
+            self._init_args["init"] = None  # from now on the weights say it all
+            self._start_from(init)
 
     def _stage(self, growths_left: int) -> tuple[int, ...]:
         """The resolution with so many growths to come."""
@@ -164,6 +172,34 @@ class VoxelGrid(Volume):
             volume.bias.zero_()
             volume.levels[0].copy_(raw)
         return volume
+
+    def _start_from(self, path: str) -> None:
+        from .readers import read_voxels
+
+        try:
+            values = torch.from_numpy(read_voxels(path))
+        except ValueError as error:
+            raise ValueError(f"init={error}") from None
+        mode = "area" if max(values.shape[1:]) > max(self.resolution) else "trilinear"
+        attenuation, absorbance = F.interpolate(values[None], size=self.resolution, mode=mode)[0]
+        optical_depth = attenuation.double() * self.voxel_step
+        raw = torch.stack([_softplus_inverse(optical_depth), torch.logit(absorbance.double())])
+        with torch.no_grad():
+            self.levels[-1].copy_(raw.clamp(-STARTING_RAW, STARTING_RAW) - self.bias)
+
+    @classmethod
+    def load(cls, path: str | Path) -> "VoxelGrid":
+        """A bare grid of a voxel file, ours or another tool's; see `readers.read_voxels`.
+
+        Args:
+            path: .npz, .nrrd, .nii.gz, .nii, .mrc, .vti or .vdb.
+
+        Raises:
+            VolumeFileError: missing or damaged file, unknown suffix, no reader installed, or values out of range.
+        """
+        from .readers import read_voxels
+
+        return cls.from_array(read_voxels(path))
 
     @classmethod
     def from_array(cls, array: ArrayLike | Tensor) -> "VoxelGrid":
