@@ -36,6 +36,10 @@ RESUMABLE = (
     "scorecard.train_judges",
     "watchdog.enabled",
     "watchdog.act",
+    "viewer.enabled",
+    "viewer.port",
+    "viewer.host",
+    "viewer.share",
 )
 
 
