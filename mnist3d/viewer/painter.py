@@ -8,7 +8,7 @@ import math
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -31,6 +31,7 @@ SMALLEST_MOVING = 64  # pixels
 IDLE_SECONDS = 0.5
 
 
+@runtime_checkable
 class Page(Protocol):
     """A page that is open, as the painter sees it."""
 

@@ -6,7 +6,7 @@ What it is: plain data and one pure function of both. What it is not: it knows n
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, UInt8
@@ -24,6 +24,7 @@ SCALES = (0.05, 20.0)
 NO_CUT = -1.0  # the plane lies before the unit ball
 
 
+@runtime_checkable
 class Verdict(Protocol):
     """What judges say of pictures; `scorecard.Reading` is one."""
 
@@ -32,6 +33,7 @@ class Verdict(Protocol):
     guess: Tensor
 
 
+@runtime_checkable
 class Reader(Protocol):
     """Whoever reads pictures; `scorecard.Judges` is one."""
 
@@ -226,6 +228,7 @@ class Scene:
     why_no_reader: str = ""
 
 
+@runtime_checkable
 class Shelf(Protocol):
     """Where finished scenes come from."""
 
