@@ -34,9 +34,9 @@ class Curves:
 
     def __init__(self, limit: int = CURVE_POINTS) -> None:
         self.limit, self.every = limit, 1
-        self.points: list[dict[str, float | None]] = []
+        self.points: list[dict[str, Any]] = []
 
-    def add(self, values: dict[str, float | None]) -> None:
+    def add(self, values: dict[str, Any]) -> None:
         """One more point; its step decides whether it is kept."""
         if int(values["step"] or 0) % self.every:
             return
@@ -45,14 +45,14 @@ class Curves:
             self.every *= 2
             self.points = [point for point in self.points if int(point["step"] or 0) % self.every == 0]
 
-    def as_columns(self) -> dict[str, list[float | None]]:
+    def as_columns(self) -> dict[str, list[Any]]:
         """{"step": [...], name: [...]}; a name that never differed from 0 is left out."""
         names = list(self.points[0]) if self.points else []
         columns = {name: [point[name] for point in self.points] for name in names}
         return {name: column for name, column in columns.items() if name == "step" or any(column)}
 
 
-def losses_of(record: dict[str, Any]) -> dict[str, float | None]:
+def losses_of(record: dict[str, Any]) -> dict[str, Any]:
     """The curves of one step, of a `StepReport` or of a line of `stats.jsonl`."""
     keys = {
         "step": "step",
@@ -64,12 +64,12 @@ def losses_of(record: dict[str, Any]) -> dict[str, float | None]:
     return {name: _plain(record.get(key)) for name, key in keys.items()}
 
 
-def scores_of(record: dict[str, Any]) -> dict[str, float | None]:
+def scores_of(record: dict[str, Any]) -> dict[str, Any]:
     """The scorecard's curves of one line of `stats.jsonl`."""
     return {"step": _plain(record.get("step")), **{key: _plain(record.get(key)) for key in ("legible", "clean")}}
 
 
-def _plain(value: Any) -> float | None:
+def _plain(value: Any) -> int | float | None:
     if isinstance(value, bool) or not isinstance(value, int | float) or value != value or abs(value) == float("inf"):
         return None
     return value if isinstance(value, int) else float(f"{value:.4g}")
@@ -189,7 +189,7 @@ class LiveView:
             }
         )
 
-    def _histogram(self, trainer: Trainer, report: StepReport | None) -> tuple[dict[str, float], str]:
+    def _histogram(self, trainer: Trainer, report: StepReport | None) -> tuple[dict[str, Any], str]:
         if self.last_score is not None and self.last_score.get("histogram"):
             return self.last_score["histogram"], f"Classes among the legible views, step {self.last_score['step']}"
         if report is not None and report.class_shares:
@@ -223,7 +223,7 @@ def start_viewer(
     if not options.enabled:
         return []
     try:
-        live = Live(trainer.averaged, trainer.renderer.options, judges, name)
+        live = Live(trainer.averaged, trainer.renderer.options, judges, name, trainer.steps_done)
         viewer = Viewer(options, live=live, shelf=None if shelf is None else shelf(), say=_say)
         url = viewer.start()
     except Exception as error:  # a page is never worth a run

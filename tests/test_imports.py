@@ -133,5 +133,15 @@ def test_importing_brings_in_nothing_heavy():
     """No numba, CUDA, tinycudann, torchvision, viewer or command line before it is asked for."""
     code = "import sys, mnist3d; print(' '.join(sorted({name.split('.')[0] for name in sys.modules})))"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
-    heavy = {"numba", "llvmlite", "triton", "tinycudann", "torchvision", "websockets", "mlxtend", "pandas", "jsonargparse"}
+    heavy = {
+        "numba",
+        "llvmlite",
+        "triton",
+        "tinycudann",
+        "torchvision",
+        "websockets",
+        "mlxtend",
+        "pandas",
+        "jsonargparse",
+    }
     assert not heavy & set(loaded)

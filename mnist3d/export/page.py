@@ -90,5 +90,3 @@ def _resampled(grid: Float[Tensor, "2 Z Y X"], resolution: int) -> Float[Tensor,
     mean = F.adaptive_avg_pool3d(weighted, size) if shrinks else F.interpolate(weighted, size, mode="trilinear")
     attenuation, absorbed = mean[0]
     return torch.stack([attenuation, torch.where(attenuation > 0.0, absorbed / attenuation, 0.0)])
-
-

@@ -25,13 +25,19 @@ class Live:
         renderer: how pictures of it are made.
         reader: says what a view shows, or None.
         name: in the menu.
+        step: that the volume is at.
     """
 
     def __init__(
-        self, volume: Volume, renderer: RendererOptions, reader: Reader | None = None, name: str = LIVE_NAME
+        self,
+        volume: Volume,
+        renderer: RendererOptions,
+        reader: Reader | None = None,
+        name: str = LIVE_NAME,
+        step: int = 0,
     ) -> None:
         self._pattern = copy.deepcopy(volume).cpu()
-        self.scene = Scene(name, renderer, Snapshot(Frozen(copy.deepcopy(self._pattern)), 0), reader)
+        self.scene = Scene(name, renderer, Snapshot(Frozen(copy.deepcopy(self._pattern)), 0, step), reader)
         if reader is None:
             self.scene.why_no_reader = "no judges yet: tools/score_views.py on a finished run trains them"
         self._offered: tuple[int, int, dict[str, Tensor]] | None = None

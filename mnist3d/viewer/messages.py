@@ -1,7 +1,7 @@
 """What goes over the wire, both ways.
 
-    page -> viewer    JSON text: {"view": {...}, "received": n, "do": "pause", ...}, every key optional
-    viewer -> page    bytes: 4 (length of the header, big endian), header (JSON), picture (PNG) if any
+page -> viewer    JSON text: {"view": {...}, "received": n, "do": "pause", ...}, every key optional
+viewer -> page    bytes: 4 (length of the header, big endian), header (JSON), picture (PNG) if any
 """
 
 import io

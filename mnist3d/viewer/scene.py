@@ -162,10 +162,10 @@ class View:
         return upright_matrix(torch.tensor(self.azimuth), torch.tensor(self.elevation))
 
 
-def _number(value: Any, low: float, high: float) -> float:
+def _number(value: Any, low: int | float, high: int | float) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         raise ValueError("numbers must be finite")
-    return min(max(float(value), low), high)
+    return float(min(max(value, low), high))
 
 
 @dataclass(frozen=True)

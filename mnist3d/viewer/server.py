@@ -339,10 +339,10 @@ connect-src 'self' ws://{host} wss://{host}; base-uri 'none'; form-action 'none'
             try:
                 if self.live is not None and name == self.live.scene.name:
                     session.look_at(self.live.scene)
-                elif name == self.first.name:
-                    session.look_at(self.first)
                 elif self.shelf is not None and name in self.shelf.names():
                     session.look_at(self.shelf.open(name))
+                elif name == self.first.name:
+                    session.look_at(self.first)
                 else:
                     raise ValueError("there is no such run")
                 self._list_scenes(session)
