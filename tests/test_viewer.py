@@ -13,6 +13,7 @@ import time
 import urllib.error
 import urllib.request
 
+import imageio_ffmpeg
 import numpy as np
 import pytest
 import torch
@@ -34,6 +35,7 @@ from mnist3d.viewer.painter import one_thread
 from mnist3d.viewer.scene import View, picture
 from mnist3d.viewer.server import MAX_OUTBOX, MAX_PAGES, MAX_UNREAD
 from mnist3d.viewer_hook import Curves, start_viewer
+from mnist3d.volumes import load_volume
 
 TINY = ["--trainer.views", "4", "--volume.resolution", "12", "--data.limit", "40"]
 ANY_PORT = ViewerOptions(port=0)
@@ -240,7 +242,7 @@ def test_two_pages_turn_independently(viewer):
 def test_the_map_comes_by_itself(viewer):
     with Client(viewer) as client:
         client.tell(view={"size": 16, "number": 1})
-        head, shown = client.next("atlas")
+        _, shown = client.next("atlas")
     assert shown.shape == (12 * 28, 24 * 28)
     cell = shown[6 * 28 : 7 * 28, 12 * 28 : 13 * 28]  # just below the equator, just east of the front
     step = math.pi / 24
@@ -293,9 +295,6 @@ def test_nobody_else_gets_in(viewer):
 
 
 def test_downloads_are_made_and_fetched_once_asked_for(viewer, tmp_path):
-    import imageio_ffmpeg
-    from mnist3d.volumes import load_volume
-
     with Client(viewer) as client:
         client.tell(view={"azimuth": 0.3, "size": 64, "number": 1})
         contents = {}
@@ -332,8 +331,7 @@ def test_fifty_pages_garbage_and_one_that_never_reads(viewer):
     for client, garbage in zip(clients, [b"\x00" * 100, "{", "[" * 3000, "x" * 100_000, '{"do": 5}'], strict=False):
         client.socket.send(garbage)
         with pytest.raises(ConnectionClosed):
-            while True:
-                client.socket.recv(timeout=10)
+            client.next("nothing", timeout=10)
     for client in clients:
         client.close()
     for payload in (b"\x16\x03\x01\x00", b"GET / HTTP/1.1\r\nHost: a\r\n" + b"A: b\r\n" * 1000 + b"\r\n"):
@@ -379,7 +377,8 @@ def test_a_volume_that_cannot_be_drawn_is_said_and_is_not_the_end(viewer, monkey
         assert "out of luck" in client.next("problem")[0]["text"]
         viewer._sessions[0].look_at(viewer.first)
         client.tell(view={"number": 2})
-        assert client.next("frame")[0]["number"] == 2
+        while client.next("frame")[0]["number"] != 2:
+            pass
 
 
 # ---- training ---------------------------------------------------------------------------------------------------
@@ -426,22 +425,28 @@ def free_port():
         return found.getsockname()[1]
 
 
-def test_the_same_volume_to_the_bit_with_and_without_a_page(tmp_path, capsys):
-    def train(name, *more):
-        run = sculpt(parse_command_line([*TINY, "--trainer.max_steps", "30", "--run_dir", str(tmp_path / name), *more]))
-        return load_run(run).volume.state_dict()
+def small_trainer(steps=3):
+    torch.manual_seed(0)
+    images = ImageSet(torch.rand(20, 1, 16, 16), torch.arange(20) % 2, ["a", "b"])
+    return Trainer(VoxelGrid(8), AbsorptionRenderer(16), images, options=TrainerOptions(max_steps=steps, views=4))
+
+
+def test_the_same_volume_to_the_bit_with_and_without_a_page(capsys):
+    def train(options):
+        trainer = small_trainer(60)
+        trainer.run(start_viewer(options, trainer, "run", None, None))
+        return trainer.volume.state_dict()
 
     port = free_port()
     watching = Watching(port)
     watching.start()
-    with_page = train("with", "--viewer.port", str(port), "--viewer.share", "1")
+    with_page = train(ViewerOptions(port=port, share=1.0))
     watching.join(20.0)
-    without = train("without", "--viewer.enabled", "false")
+    without = train(ViewerOptions(enabled=False))
     assert watching.error is None
     steps = [head["step"] for head, _ in watching.frames]
-    assert len(steps) > 3
+    assert len(set(steps)) > 2
     assert steps == sorted(steps)
-    assert with_page.keys() == without.keys()
     assert all(torch.equal(with_page[key], without[key]) for key in without)
     assert f"watch it: http://127.0.0.1:{port}/" in capsys.readouterr().err
 
@@ -481,12 +486,6 @@ def test_pause_resume_and_stop_from_the_page(tmp_path, capsys):
     error = capsys.readouterr().err
     assert "paused on the page" in error
     assert "asked for on the page" in error or "stopping and saving" in error
-
-
-def small_trainer():
-    torch.manual_seed(0)
-    images = ImageSet(torch.rand(20, 1, 16, 16), torch.arange(20) % 2, ["a", "b"])
-    return Trainer(VoxelGrid(8), AbsorptionRenderer(16), images, options=TrainerOptions(max_steps=3, views=4))
 
 
 def test_a_pause_does_not_count():

@@ -29,9 +29,7 @@ def main(arguments: Sequence[str]) -> None:
     run = load_sculpture(options.run)
     page = page_html(run.volume, run.renderer.options, options.title or run.path.resolve().name, options.resolution)
     write_atomically(options.output, page.encode())
-    print(
-        f"{options.output}: {options.output.stat().st_size / 1024:.0f} KiB; open it in a browser, or send it to a friend"
-    )
+    print(f"{options.output}: {options.output.stat().st_size / 1024:.0f} KiB; open it in a browser, or send it on")
 
 
 if __name__ == "__main__":
