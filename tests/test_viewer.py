@@ -19,7 +19,7 @@ import pytest
 import torch
 from PIL import Image
 
-from mnist3d import AbsorptionRenderer, VoxelGrid, euler_matrix, load_run
+from mnist3d import AbsorptionRenderer, VoxelGrid, euler_matrix
 from mnist3d.command_line import parse_command_line
 from mnist3d.datasets import ImageSet
 from mnist3d.gallery import Gallery
