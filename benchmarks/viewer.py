@@ -108,7 +108,9 @@ def slow_down(steps: int, pairs: int, arguments: list[str]) -> dict[str, Any]:
                 page.join(10.0)
         for kind, found in ratios.items():
             found.append(100.0 * (seconds[kind] / seconds["none"] - 1.0))
-        print(f"pair {pair + 1}: " + ", ".join(f"{kind} {found[-1]:+.1f} %" for kind, found in ratios.items()), flush=True)
+        print(
+            f"pair {pair + 1}: " + ", ".join(f"{kind} {found[-1]:+.1f} %" for kind, found in ratios.items()), flush=True
+        )
     hook.viewer.close()
     return {kind: spread(found, "per cent slower") for kind, found in ratios.items()}
 

@@ -5,9 +5,13 @@ a library must write to disk first lies in a temporary folder until it is read.
 """
 
 import dataclasses
+import importlib.util
+import io
 import tempfile
+import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -74,12 +78,35 @@ def _written(suffix: str, write: Callable[[Path], object]) -> bytes:
         return path.read_bytes()
 
 
+def _voxels(suffix: str) -> Callable[[Order], bytes]:
+    """Voxels for other tools; a format of several files as one zip."""
+
+    def made(order: Order) -> bytes:
+        voxels = importlib.import_module("..export.voxels", __package__)
+        with tempfile.TemporaryDirectory(prefix="mnist3d-") as folder:
+            voxels.export_voxels(order.snapshot.volume, Path(folder) / f"volume{suffix}")
+            files = sorted(Path(folder).iterdir())
+            data = [path for path in files if path.suffix != ".json"]
+            if len(data) == 1:
+                return data[0].read_bytes()
+            buffer = io.BytesIO()
+            with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+                for path in files:
+                    archive.write(path, path.name)
+            return buffer.getvalue()
+
+    return made
+
+
 DOWNLOADS: dict[str, Callable[[Order], bytes]] = {
     "view.png": _view_png,
     "orbit.mp4": _orbit_mp4,
     "volume.safetensors": _safetensors,
+    "volume.nrrd.zip": _voxels(".nrrd"),
+    "volume.vdb": _voxels(".vdb"),
     "sculpture.html": _page,
 }
+NEEDS = {"volume.nrrd.zip": ("mnist3d.export.voxels", "nrrd"), "volume.vdb": ("mnist3d.export.voxels",)}
 MEDIA_TYPES = {".png": "image/png", ".mp4": "video/mp4", ".html": "text/html; charset=utf-8"}
 
 
@@ -94,5 +121,10 @@ def make(name: str, order: Order) -> bytes:
 
 
 def available() -> list[str]:
-    """The names of the files that can be made here."""
-    return list(DOWNLOADS)
+    """The names of the files that can be made here: those whose libraries are installed."""
+    return [name for name in DOWNLOADS if all(map(_there, NEEDS.get(name, ())))]
+
+
+@cache
+def _there(module: str) -> bool:
+    return importlib.util.find_spec(module, __package__) is not None
