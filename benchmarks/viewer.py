@@ -2,10 +2,10 @@
 
     python benchmarks/viewer.py --output benchmarks/results/viewer-0.1.0.json
 
-Slow-down: the same steps of the default run without viewer, with the viewer and no page, and with one page open that is
-looked at, in turn, many times over; the median of the paired ratios. Latency: from a page's request to the picture, over
-a socket on this machine, training paused, and with a training that goes on. A machine that does other things as well
-shows in the spread.
+Slow-down: the same steps of the default run without viewer, with the viewer and no page, and with one page open that
+is looked at, in turn, many times over; the median of the paired ratios. Latency: from a page's request to the picture,
+over a socket on this machine, training paused, and with a training that goes on. A machine that does other things as
+well shows in the spread, and in "control", which compares no viewer with no viewer.
 """
 
 import argparse

@@ -49,6 +49,10 @@ def blob():
     return VoxelGrid.from_array(grid)
 
 
+def same_grid(first, second):
+    return torch.equal(first.dense(), second.dense())
+
+
 def scene(volume=None, name="blob", **more):
     return Scene(name, RendererOptions(16, 15), Snapshot(Frozen(volume or blob()), 0, 7), **more)
 
@@ -93,7 +97,7 @@ class Client:
             head = json.loads(data[4 : 4 + length])
             if head["kind"] == kind:
                 body = data[4 + length :]
-                return head, np.asarray(Image.open(io.BytesIO(body))) if body else None
+                return head, np.asarray(Image.open(io.BytesIO(body))) if body else np.zeros((0, 0))
 
 
 def get(viewer, path, **headers):
@@ -312,7 +316,7 @@ def test_downloads_are_made_and_fetched_once_asked_for(viewer, tmp_path):
     for name in ("orbit.mp4", "volume.safetensors"):
         (tmp_path / name).write_bytes(contents[name])
     assert imageio_ffmpeg.count_frames_and_secs(str(tmp_path / "orbit.mp4"))[0] == 120
-    assert torch.equal(load_volume(tmp_path / "volume.safetensors").dense(), blob().dense())
+    assert same_grid(load_volume(tmp_path / "volume.safetensors"), blob())
     assert contents["sculpture.html"].startswith(b"<!doctype html>")
 
 
@@ -500,17 +504,17 @@ def test_no_failure_of_the_page_reaches_the_run(fault, capsys, monkeypatch):
     def fail(*_):
         raise OSError("the page broke")
 
-    options = {"port": 0}
+    options = ViewerOptions(port=0)
     if fault == "package":
         monkeypatch.setitem(sys.modules, "websockets.asyncio.server", None)
     elif fault == "address":
-        options["host"] = "203.0.113.7"
+        options.host = "203.0.113.7"
     elif fault == "painter":
         monkeypatch.setattr("mnist3d.viewer.painter.Painter._turn", fail)
     else:
         monkeypatch.setattr("mnist3d.viewer_hook.LiveView._show", fail)
     trainer = small_trainer()
-    trainer.run(start_viewer(ViewerOptions(**options), trainer, "run", None, None))
+    trainer.run(start_viewer(options, trainer, "run", None, None))
     assert trainer.steps_done == 3
     error = capsys.readouterr().err
     words = {
@@ -528,12 +532,12 @@ def test_live_hands_over_copies():
     with torch.no_grad():
         for weight in volume.parameters():
             weight.add_(1.0)
-    assert torch.equal(live.scene.snapshot.volume.dense(), blob().dense())
+    assert same_grid(live.scene.snapshot.volume, blob())
     live.offer({key: value.clone() for key, value in volume.state_dict().items()}, step=3)
     assert live.scene.snapshot.version == 0
     live.refresh()
     assert (live.scene.snapshot.version, live.scene.snapshot.step) == (1, 3)
-    assert torch.equal(live.scene.snapshot.volume.dense(), volume.dense())
+    assert same_grid(live.scene.snapshot.volume, volume)
 
 
 # ---- runs on disk -----------------------------------------------------------------------------------------------
