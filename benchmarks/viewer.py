@@ -58,7 +58,7 @@ class Page(threading.Thread):
             wire.send(json.dumps({"view": {"size": LATENCY_SIZE, "number": number}}))
             while not self.done.is_set():
                 try:
-                    data = wire.recv(timeout=1.0)
+                    data = bytes(wire.recv(timeout=1.0, decode=False))
                 except TimeoutError:
                     continue
                 except ConnectionClosed:

@@ -47,7 +47,7 @@ def page_html(volume: Volume, options: RendererOptions, title: str, resolution: 
     channels = torch.stack([opacity.clamp(0.0, 1.0).sqrt(), grid[1].clamp(0.0, 1.0)])
     data = base64.b64encode((channels * 255.0).round().to(torch.uint8).numpy().tobytes()).decode()
     depth, height, width = grid.shape[1:]
-    page = resources.files(__package__).joinpath("page.html").read_text(encoding="utf-8")
+    page = resources.files(__package__ or "").joinpath("page.html").read_text(encoding="utf-8")
     values = {
         "__TITLE__": html.escape(title),
         "__SIZE__": f"[{width}, {height}, {depth}]",
@@ -83,10 +83,9 @@ def _sampled(volume: Volume, resolution: int) -> Float[Tensor, "2 Z Y X"]:
 
 def _resampled(grid: Float[Tensor, "2 Z Y X"], resolution: int) -> Float[Tensor, "2 z y x"]:
     """Area means where it shrinks, trilinear where it grows; an absorbance counts as much as its attenuation."""
-    size = [resolution] * 3
     finite = grid[0].clamp_max(torch.finfo(torch.float32).max / 1e6)
     weighted = torch.stack([finite, finite * grid[1]])[None]
     shrinks = max(grid.shape[1:]) > resolution
-    mean = F.adaptive_avg_pool3d(weighted, size) if shrinks else F.interpolate(weighted, size, mode="trilinear")
+    mean = F.adaptive_avg_pool3d(weighted, resolution) if shrinks else F.interpolate(weighted, [resolution] * 3, mode="trilinear")
     attenuation, absorbed = mean[0]
     return torch.stack([attenuation, torch.where(attenuation > 0.0, absorbed / attenuation, 0.0)])

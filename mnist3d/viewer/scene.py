@@ -140,10 +140,11 @@ class View:
         if normal is not None:
             if not isinstance(normal, list) or len(normal) != 3:
                 raise ValueError("cut_normal must be three numbers")
-            length = math.hypot(*(_number(value, -1.0, 1.0) for value in normal))
+            x, y, z = (_number(value, -1.0, 1.0) for value in normal)
+            length = math.hypot(x, y, z)
             if length < 1e-3:
                 raise ValueError("cut_normal must not be 0")
-            normal = tuple(_number(value, -1.0, 1.0) / length for value in normal)
+            normal = (x / length, y / length, z / length)
         return cls(
             azimuth=_number(message.get("azimuth", 0.0), -1e6, 1e6),
             elevation=_number(message.get("elevation", 0.0), -math.pi, math.pi),

@@ -135,7 +135,7 @@ class Viewer:
         self._started = threading.Event()
         self._failure: BaseException | None = None
         self._thread = threading.Thread(target=self._serve, name="mnist3d-viewer", daemon=True)
-        self._html = resources.files(__package__).joinpath("page.html").read_bytes()
+        self._html = resources.files(__package__ or "").joinpath("page.html").read_bytes()
         self.port = 0
 
     @property
