@@ -14,7 +14,7 @@ from .datasets import DataError, DataOptions, load_images
 from .run_directory import VOLUME_FILE, RunDirectory
 from .scorecard import Judges, cached_judges
 from .viewer import Frozen, Scene, Snapshot
-from .viewer_hook import Curves, losses_of, scores_of
+from .viewer_hook import read_curves
 from .volumes import VolumeFileError, read_description
 
 KEPT = 3  # scenes in memory
@@ -70,13 +70,9 @@ class Gallery:
 def scene_of(run: Run, name: str) -> Scene:
     """A finished run for the page, with its figures and, where they are cached, its judges."""
     records = _records(run.path)
-    step, curves, scores, histogram, note = None, Curves(), Curves(), {}, ""
-    for record in records:
-        if "discriminator_loss" in record:
-            curves.add(losses_of(record))
-        elif "legible" in record:
-            scores.add(scores_of(record))
-            histogram, note = record.get("histogram") or {}, f"Classes among the legible views, step {record['step']}"
+    curves, scores, last = read_curves(records)
+    histogram = (last or {}).get("histogram") or {}
+    note = f"Classes among the legible views, step {last.get('step')}" if last is not None else ""
     try:
         step = read_description(run.path / VOLUME_FILE).get("step")
     except VolumeFileError:  # a volume file of another name, on its own

@@ -102,6 +102,7 @@ def sculpt(command: CommandLine) -> Path:
             judges,
             scores[0] if scores else None,
             lambda: Gallery(RUNS_ROOT, leave_out=run.path),
+            run.read_stats(),
         )
         with _StopOnInterrupt(trainer):
             trainer.run([*_watchdog(command, run), *scores, progress, Stats(run), Pictures(run), Saver(run), *page])

@@ -15,7 +15,7 @@ from tqdm import tqdm
 from .score_hook import Scores
 from .scorecard import Judges
 from .trainer import StepReport, Trainer
-from .viewer import Live, Viewer, ViewerError, ViewerOptions
+from .viewer import Live, Viewer, ViewerOptions
 from .viewer.scene import Shelf
 
 COPY_SECONDS = 0.25  # between copies at least: faster than the page would draw them
@@ -69,6 +69,18 @@ def scores_of(record: dict[str, Any]) -> dict[str, Any]:
     return {"step": _plain(record.get("step")), **{key: _plain(record.get(key)) for key in ("legible", "clean")}}
 
 
+def read_curves(records: list[dict[str, Any]]) -> tuple[Curves, Curves, dict[str, Any] | None]:
+    """Losses, scores and the last score, of the lines of `stats.jsonl`."""
+    losses, scores, last = Curves(), Curves(), None
+    for record in records:
+        if "discriminator_loss" in record:
+            losses.add(losses_of(record))
+        elif "legible" in record:
+            scores.add(scores_of(record))
+            last = record
+    return losses, scores, last
+
+
 def _plain(value: Any) -> int | float | None:
     if isinstance(value, bool) or not isinstance(value, int | float) or value != value or abs(value) == float("inf"):
         return None
@@ -83,14 +95,21 @@ class LiveView:
         viewer: that serves it.
         scores: the run's scores, or None.
         why_no_scores: shown where the scores would stand.
+        records: lines of `stats.jsonl` of earlier sessions of a resumed run.
     """
 
-    def __init__(self, live: Live, viewer: Viewer, scores: Scores | None = None, why_no_scores: str = "") -> None:
+    def __init__(
+        self,
+        live: Live,
+        viewer: Viewer,
+        scores: Scores | None = None,
+        why_no_scores: str = "",
+        records: list[dict[str, Any]] | None = None,
+    ) -> None:
         self.live, self.viewer, self.scores, self.why_no_scores = live, viewer, scores, why_no_scores
-        self.curves, self.score_curves = Curves(), Curves()
+        self.curves, self.score_curves, self.last_score = read_curves(records or [])
         self.began: tuple[float, int] | None = None
         self.next_copy = self.next_figures = 0.0
-        self.last_score: dict[str, Any] | None = None
         self.failed = False
 
     def after_step(self, trainer: Trainer, report: StepReport) -> None:
@@ -209,6 +228,7 @@ def start_viewer(
     judges: Judges | None,
     scores: Scores | None,
     shelf: Callable[[], Shelf] | None = None,
+    records: list[dict[str, Any]] | None = None,
 ) -> list[LiveView]:
     """The hook that shows a run, or none with the reason in one line on stderr; never an error.
 
@@ -219,6 +239,7 @@ def start_viewer(
         judges: read the views, or None.
         scores: the run's scores, or None.
         shelf: makes the shelf of the other runs.
+        records: lines of `stats.jsonl` of earlier sessions of a resumed run.
     """
     if not options.enabled:
         return []
@@ -233,7 +254,4 @@ def start_viewer(
     if options.host not in ("127.0.0.1", "localhost", "::1"):
         print("everybody who reaches that port can watch, pause and stop this run", file=sys.stderr, flush=True)
     why = "" if scores is not None else "No scores during this run: its judges are trained by tools/score_views.py"
-    return [LiveView(live, viewer, scores, why)]
-
-
-__all__ = ["Curves", "LiveView", "ViewerError", "losses_of", "scores_of", "start_viewer"]
+    return [LiveView(live, viewer, scores, why, records)]

@@ -86,6 +86,9 @@ def _resampled(grid: Float[Tensor, "2 Z Y X"], resolution: int) -> Float[Tensor,
     finite = grid[0].clamp_max(torch.finfo(torch.float32).max / 1e6)
     weighted = torch.stack([finite, finite * grid[1]])[None]
     shrinks = max(grid.shape[1:]) > resolution
-    mean = F.adaptive_avg_pool3d(weighted, resolution) if shrinks else F.interpolate(weighted, [resolution] * 3, mode="trilinear")
+    if shrinks:
+        mean = F.adaptive_avg_pool3d(weighted, resolution)
+    else:
+        mean = F.interpolate(weighted, [resolution] * 3, mode="trilinear")
     attenuation, absorbed = mean[0]
     return torch.stack([attenuation, torch.where(attenuation > 0.0, absorbed / attenuation, 0.0)])
