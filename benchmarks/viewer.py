@@ -5,7 +5,9 @@
 Slow-down: the same steps of the default run without viewer, with the viewer and no page, and with one page open that
 is looked at, in turn, many times over; the median of the paired ratios. Latency: from a page's request to the picture,
 over a socket on this machine, training paused, and with a training that goes on. A machine that does other things as
-well shows in the spread, and in "control", which compares no viewer with no viewer.
+well shows in the spread, and in "control", which compares no viewer with no viewer. "processor" compares the whole
+process's processor time, the client's included, which other programs disturb less: with one thread on a core of its own
+the two are the same.
 """
 
 import argparse
@@ -77,14 +79,14 @@ class Page(threading.Thread):
         self.ready.set()
 
 
-def timed(trainer: Trainer, hooks: list[Any], steps: int) -> float:
-    """Seconds for so many steps, hooks included."""
-    began = time.perf_counter()
+def timed(trainer: Trainer, hooks: list[Any], steps: int) -> tuple[float, float]:
+    """Wall seconds, and the whole process's processor seconds, for so many steps, hooks included."""
+    began, used = time.perf_counter(), time.process_time()
     for _ in range(steps):
         report = trainer.step()
         for hook in hooks:
             hook.after_step(trainer, report)
-    return time.perf_counter() - began
+    return time.perf_counter() - began, time.process_time() - used
 
 
 def slow_down(steps: int, pairs: int, arguments: list[str]) -> dict[str, Any]:
@@ -93,7 +95,8 @@ def slow_down(steps: int, pairs: int, arguments: list[str]) -> dict[str, Any]:
     timed(trainer, [], 10)
     (hook,) = start_viewer(ViewerOptions(port=0), trainer, "benchmark", None, None)
     hooks: list[Hook] = [hook]
-    ratios: dict[str, list[float]] = {"no_page": [], "page": [], "control": []}
+    kinds = ("no_page", "page", "control")
+    ratios: dict[str, list[float]] = {f"{kind}_{of}": [] for kind in kinds for of in ("wall", "processor")}
     for pair in range(pairs):
         seconds = {}
         for kind in [("none", "no_page", "page", "control"), ("control", "page", "no_page", "none")][pair % 2]:
@@ -106,8 +109,9 @@ def slow_down(steps: int, pairs: int, arguments: list[str]) -> dict[str, Any]:
             if page is not None:
                 page.done.set()
                 page.join(10.0)
-        for kind, found in ratios.items():
-            found.append(100.0 * (seconds[kind] / seconds["none"] - 1.0))
+        for kind in kinds:
+            for of, own, none in zip(("wall", "processor"), seconds[kind], seconds["none"], strict=True):
+                ratios[f"{kind}_{of}"].append(100.0 * (own / none - 1.0))
         print(
             f"pair {pair + 1}: " + ", ".join(f"{kind} {found[-1]:+.1f} %" for kind, found in ratios.items()), flush=True
         )

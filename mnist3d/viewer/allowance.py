@@ -3,7 +3,18 @@
 import time
 from collections.abc import Callable
 
+import torch
+
 BURST_SECONDS = 2.0  # saved up at most: some five seconds of fluid turning
+
+
+def run_clock() -> Callable[[], float]:
+    """A clock that counts the processor time that each of torch's threads gets.
+
+    Beside other programs a run gets less of the processor in a second, and so must what draws for it.
+    """
+    threads = torch.get_num_threads()
+    return lambda: time.process_time() / threads
 
 
 class Allowance:
@@ -11,7 +22,7 @@ class Allowance:
 
     Args:
         share: seconds that come in each second.
-        clock: seconds, for tests.
+        clock: seconds.
     """
 
     def __init__(self, share: float, clock: Callable[[], float] = time.monotonic) -> None:

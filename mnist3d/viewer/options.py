@@ -11,14 +11,14 @@ class ViewerOptions:
         enabled: Serve the page during training.
         port: Where, 0 to 65535; the next free one when it is taken, 0 for any.
         host: Which address to listen on; 127.0.0.1 is this machine alone, 0.0.0.0 everybody who can reach it.
-        share: Of one core's time that drawing may take while the run trains, in (0, 1]; it is saved up for a few
-            seconds, so that turning is fluid.
+        share: Of the processor time that the run gets on a core, what drawing may take while it trains, in (0, 1]; up to
+            two seconds are saved, so that turning is fluid.
     """
 
     enabled: bool = True
     port: int = 8328
     host: str = "127.0.0.1"
-    share: float = 0.04
+    share: float = 0.03
 
     def __post_init__(self) -> None:
         if not 0 <= self.port <= 65535:

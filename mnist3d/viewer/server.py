@@ -19,7 +19,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from .access import may_connect
-from .allowance import Allowance
+from .allowance import Allowance, run_clock
 from .downloads import MEDIA_TYPES, Order, available, make
 from .live import Live
 from .messages import Request, pack, parse_request
@@ -124,7 +124,7 @@ class Viewer:
             raise ViewerError("there is nothing to look at")
         self.options, self.live, self.shelf, self.first = options or ViewerOptions(), live, shelf, scene
         self._say = say or (lambda line: print(line, file=sys.stderr, flush=True))
-        self.allowance = Allowance(self.options.share)
+        self.allowance = Allowance(self.options.share, run_clock())
         self.allowance.unlimited = live is None
         self._sessions: list[Session] = []
         self._files: dict[str, tuple[str, bytes, float]] = {}
