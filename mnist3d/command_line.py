@@ -273,7 +273,7 @@ class OneLineParser(argparse.ArgumentParser):
         sys.exit(2)
 
 
-def in_range(kind: type, low: float, high: float) -> Callable[[str], Any]:
+def in_range(kind: type, low: int | float, high: int | float) -> Callable[[str], Any]:
     """An argparse type: a number of a kind from `low` to `high`; anything else is a user's error in one line."""
 
     def parse(text: str) -> Any:

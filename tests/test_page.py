@@ -4,7 +4,7 @@ import base64
 import io
 import math
 import os
-import subprocess
+import runpy
 import sys
 from pathlib import Path
 
@@ -157,24 +157,26 @@ def test_resolution_keeps_the_light_and_is_checked():
         page_html(VoxelGrid(4), RendererOptions(), "t", 1)
 
 
-def test_the_tool_writes_one_file_and_mistakes_are_one_line(tmp_path):
+def test_the_tool_writes_one_file_and_mistakes_are_one_line(tmp_path, capsys, monkeypatch):
     torch.manual_seed(0)
     volume = write_atomically(tmp_path / "volume.safetensors", volume_bytes(VoxelGrid(28)))
 
     def run(*arguments):
-        command = [sys.executable, "tools/export_page.py", *map(str, arguments)]
-        more = {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
-        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env={**os.environ, **more})
+        monkeypatch.setattr(sys, "argv", ["export_page.py", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            runpy.run_path(str(ROOT / "tools" / "export_page.py"), run_name="__main__")
+        return ended.value.code, capsys.readouterr()
 
-    done = run(volume, "--output", tmp_path / "s.html")
-    assert done.returncode == 0, done.stderr
+    code, said = run(volume, "--output", tmp_path / "s.html")
+    assert (code, said.err) == (0, "")
+    assert str(tmp_path / "s.html") in said.out
     assert 50_000 < (tmp_path / "s.html").stat().st_size < 80_000
     for arguments, words in (
         (["--output", tmp_path / "s.pdf"], ".html"),
         (["--output", tmp_path / "no" / "s.html"], "does not exist"),
         (["--resolution", "1000"], "from 2 to 256"),
     ):
-        failed = run(volume, *arguments)
-        assert (failed.returncode, failed.stderr.count("\n")) == (2, 1), failed.stderr
-        assert words in failed.stderr
+        code, said = run(volume, *arguments)
+        assert (code, said.err.count("\n")) == (2, 1), said.err
+        assert words in said.err
     assert sorted(os.listdir(tmp_path)) == ["s.html", "volume.safetensors"]

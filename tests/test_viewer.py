@@ -437,7 +437,7 @@ def small_trainer(steps=3):
 
 def test_the_same_volume_to_the_bit_with_and_without_a_page(capsys):
     def train(options):
-        trainer = small_trainer(60)
+        trainer = small_trainer(30)
         trainer.run(start_viewer(options, trainer, "run", None, None))
         return trainer.volume.state_dict()
 

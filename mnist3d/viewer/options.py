@@ -11,8 +11,8 @@ class ViewerOptions:
         enabled: Serve the page during training.
         port: Where, 0 to 65535; the next free one when it is taken, 0 for any.
         host: Which address to listen on; 127.0.0.1 is this machine alone, 0.0.0.0 everybody who can reach it.
-        share: Of the processor time that the run gets on a core, what drawing may take while it trains, in (0, 1]; up to
-            two seconds are saved, so that turning is fluid.
+        share: Of the processor time that the run gets on a core, what drawing may take while it trains, in (0, 1];
+            up to two seconds are saved, so that turning is fluid.
     """
 
     enabled: bool = True

@@ -336,25 +336,30 @@ connect-src 'self' ws://{host} wss://{host}; base-uri 'none'; form-action 'none'
         """Look at another scene; only names that are listed can be opened."""
 
         def work() -> None:
+            problem = None
             try:
-                if self.live is not None and name == self.live.scene.name:
-                    session.look_at(self.live.scene)
-                elif self.shelf is not None and name in self.shelf.names():
-                    session.look_at(self.shelf.open(name))
-                elif name == self.first.name:
-                    session.look_at(self.first)
-                else:
-                    raise ValueError("there is no such run")
-                self._list_scenes(session)
+                session.look_at(self._scene(name))
             except (ValueError, RuntimeError, OSError, MemoryError) as error:
-                session.send(pack({"kind": "problem", "text": " ".join(str(error).split())[:300]}))
-            finally:
-                session.making_file = False
+                problem = pack({"kind": "problem", "text": " ".join(str(error).split())[:300]})
+            session.making_file = False  # before the page hears of it and asks for the next thing
+            if problem is None:
+                self._list_scenes(session)
+            else:
+                session.send(problem)
             self._painter.wake()
 
         if not session.making_file:
             session.making_file = True
             self._in_files_thread(work)
+
+    def _scene(self, name: str) -> Scene:
+        if self.live is not None and name == self.live.scene.name:
+            return self.live.scene
+        if self.shelf is not None and name in self.shelf.names():
+            return self.shelf.open(name)
+        if name == self.first.name:
+            return self.first
+        raise ValueError("there is no such run")
 
     def _order(self, session: Session, name: str) -> None:
         """Make a file, one at a time for each page, and tell the page where to fetch it."""
@@ -378,12 +383,11 @@ connect-src 'self' ws://{host} wss://{host}; base-uri 'none'; form-action 'none'
                 session.ticket = secrets.token_urlsafe(16)
                 if session in self._sessions:
                     self._files[session.ticket] = (name, content, time.monotonic())
-                session.send(pack({"kind": "file", "name": name, "path": f"file/{session.ticket}/{name}"}))
+                message = {"kind": "file", "name": name, "path": f"file/{session.ticket}/{name}"}
             except (KeyError, ValueError, RuntimeError, OSError, MemoryError, ImportError) as error:
-                reason = " ".join(str(error).split())[:300]
-                session.send(pack({"kind": "problem", "text": f"{name} cannot be made: {reason}"}))
-            finally:
-                session.making_file = False
+                message = {"kind": "problem", "text": f"{name} cannot be made: {' '.join(str(error).split())[:300]}"}
+            session.making_file = False  # before the page hears of it and asks for the next thing
+            session.send(pack(message))
 
         self._in_files_thread(work)
 
