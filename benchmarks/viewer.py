@@ -105,6 +105,9 @@ def slow_down(steps: int, pairs: int, arguments: list[str]) -> dict[str, Any]:
                 page = Page(hook.viewer.port, turning=False)
                 page.start()
                 page.ready.wait(10.0)
+                hook.viewer.allowance.pay(
+                    hook.viewer.allowance.saved()
+                )  # what is saved up is spent once, not all along
             seconds[kind] = timed(trainer, hooks if kind in ("no_page", "page") else [], steps)
             if page is not None:
                 page.done.set()
