@@ -120,8 +120,8 @@ class Painter:
     def _turn(self) -> float:
         """Do the most urgent thing; seconds until there may be another, 0 for at once."""
         pages = self._pages()
-        if self._live is not None and pages:
-            self._live.refresh()
+        if self._live is not None and pages and self._allowance.saved() > 0.0:
+            self._charged(self._live.refresh)
         now, wait, worked = time.monotonic(), IDLE_SECONDS, False
         for page in sorted(pages, key=lambda page: page.drawn_at):
             view, snapshot = page.view, page.scene.snapshot
