@@ -29,6 +29,7 @@ SECONDS_BETWEEN_ATLASES = 20.0
 MOVING_SECONDS = 0.006  # what a picture may take while it is turned and the saved time runs low
 SMALLEST_MOVING = 64  # pixels
 IDLE_SECONDS = 0.5
+POLL_SECONDS = 0.1  # while the allowance is used up
 
 
 @runtime_checkable
@@ -111,7 +112,9 @@ class Painter:
             one_thread()
             while not self._closing:
                 self._wake.clear()
+                began = time.thread_time()
                 wait = self._turn()
+                self._allowance.pay(time.thread_time() - began)
                 if wait > 0.0:
                     self._wake.wait(wait)
         except Exception as error:  # whatever it was, the training must not notice
@@ -121,7 +124,7 @@ class Painter:
         """Do the most urgent thing; seconds until there may be another, 0 for at once."""
         pages = self._pages()
         if self._live is not None and pages and self._allowance.saved() > 0.0:
-            self._charged(self._live.refresh)
+            self._live.refresh()
         now, wait, worked = time.monotonic(), IDLE_SECONDS, False
         for page in sorted(pages, key=lambda page: page.drawn_at):
             view, snapshot = page.view, page.scene.snapshot
@@ -133,7 +136,7 @@ class Painter:
                 self._draw(page, view, snapshot)
                 worked = True
             else:
-                wait = min(wait, max(due, 0.02))
+                wait = min(wait, max(due, POLL_SECONDS))
         if worked:
             return 0.0
         # The rest only from what is well saved up, so that a hand on the mouse never waits for it.
@@ -144,20 +147,13 @@ class Painter:
             self._atlas_work = None
         return wait
 
-    def _charged(self, work: Callable[[], Any]) -> Any:
-        began = time.thread_time()
-        try:
-            return work()
-        finally:
-            self._allowance.pay(time.thread_time() - began)
-
     def _draw(self, page: Page, view: View, snapshot: Snapshot) -> None:
         # Noted first: what fails once is not tried again until something changes.
         page.drawn, page.drawn_at = (view, snapshot.version), time.monotonic()
         size = self._size(view)
         began = time.thread_time()
         try:
-            message = self._charged(lambda: _frame(page.scene, snapshot, view, size))
+            message = _frame(page.scene, snapshot, view, size)
         except (RuntimeError, ValueError, MemoryError) as error:
             message = pack({"kind": "problem", "text": f"cannot be drawn: {' '.join(str(error).split())[:200]}"})
         cost = (time.thread_time() - began) / size**2
@@ -180,7 +176,7 @@ class Painter:
                 turned = page.read is None or page.read[0] != view
                 if turned or now - page.read_at >= SECONDS_BETWEEN_READINGS:
                     page.read, page.read_at = (view, snapshot.version), now
-                    page.send(self._charged(lambda p=page, v=view, s=snapshot: _reading(p.scene, s, v)))
+                    page.send(_reading(page.scene, snapshot, view))
                     return True
             if self._map(page, now):
                 return True
@@ -189,7 +185,7 @@ class Painter:
     def _map(self, page: Page, now: float) -> bool:
         snapshot = page.scene.snapshot
         if self._atlas_work is not None:
-            if self._charged(lambda: next(self._atlas_work, None)) is None:  # type: ignore[arg-type]
+            if next(self._atlas_work, None) is None:
                 self._atlas_work = None
             return True
         ready = self._atlas
