@@ -7,8 +7,14 @@ import webbrowser
 from collections.abc import Sequence
 from pathlib import Path
 
-from mnist3d.command_line import OneLineParser, in_range, run_command_line
-from mnist3d.config import ConfigError, load_sculpture
+from mnist3d.command_line import (
+    OneLineParser,
+    add_sculpture_arguments,
+    in_range,
+    open_sculpture,
+    run_command_line,
+)
+from mnist3d.config import ConfigError
 from mnist3d.export.pictures import contact_sheet, sheet_views
 from mnist3d.gallery import Gallery, scene_of
 from mnist3d.run_directory import latest_run, png_bytes, write_atomically
@@ -20,9 +26,7 @@ def main(arguments: Sequence[str]) -> None:
     """Parse, load, then write the snapshot or serve the page until Ctrl-C."""
     default = ViewerOptions()
     parser = OneLineParser(prog="inference.py", description=__doc__)
-    parser.add_argument(
-        "run", nargs="?", help=f"run directory or volume.safetensors; default the newest run under {RUNS_ROOT}/"
-    )
+    add_sculpture_arguments(parser, default=f"default the newest run under {RUNS_ROOT}/")
     parser.add_argument(
         "--snapshot", type=Path, metavar="FILE.png", help="write 40 views as one picture and exit; serves no page"
     )
@@ -37,16 +41,15 @@ def main(arguments: Sequence[str]) -> None:
     if options.snapshot is not None and options.snapshot.suffix.lower() != ".png":
         raise ConfigError(f"snapshot={options.snapshot}: it is a picture; give a name that ends in .png")
     path = Path(options.run or latest_run(RUNS_ROOT))
-    run = load_sculpture(path)
+    run = open_sculpture(path, options.volume)
     if options.snapshot is not None:
         sheet = contact_sheet(sheet_views(run.volume, run.renderer, run.config.poses), columns=8)
         print(f"40 views of {path}: {write_atomically(options.snapshot, png_bytes(sheet))}")
         return
     name = path.name if path.resolve().parent == Path(RUNS_ROOT).resolve() else str(path)
     try:
-        viewer = Viewer(
-            ViewerOptions(port=options.port, host=options.host), shelf=Gallery(RUNS_ROOT), first=scene_of(run, name)
-        )
+        gallery = Gallery(RUNS_ROOT, trusted=[type(run.volume)])
+        viewer = Viewer(ViewerOptions(port=options.port, host=options.host), shelf=gallery, first=scene_of(run, name))
         url = viewer.start()
     except (ViewerError, ValueError) as error:
         raise ConfigError(f"no page: {error}") from None

@@ -19,10 +19,20 @@ import yaml
 from jsonargparse import ActionConfigFile as ActionConfigFile  # pyright: ignore[reportPrivateImportUsage]
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
-from . import volumes
-from .config import DEFAULT_VOLUME, SECTIONS, USER_ERRORS, Config, ConfigError, import_volume_class, read_config
+from .config import (
+    DEFAULT_VOLUME,
+    SECTIONS,
+    USER_ERRORS,
+    Config,
+    ConfigError,
+    Run,
+    import_volume_class,
+    load_sculpture,
+    read_config,
+)
 from .export import ExportError
 from .run_directory import RunDirectory, RunError
+from .version import __version__
 from .volumes import Volume, class_path
 from .watchdog import WatchdogGaveUp
 
@@ -61,34 +71,41 @@ class CommandLine:
 
 
 class _Parser(ArgumentParser):
-    """jsonargparse's parser, with the options of the default volume in `--help`."""
+    """jsonargparse's parser, with the options of the chosen volume in `--help`."""
+
+    shown_volume: type[Volume] | None = None
 
     def format_help(self, *args: Any, **kwargs: Any) -> str:
+        if self.shown_volume is None:  # jsonargparse makes more parsers of this class, as for --volume.help
+            return super().format_help(*args, **kwargs)
         volume = ArgumentParser(prog="", add_help=False, usage="")
-        volume.add_class_arguments(import_volume_class(DEFAULT_VOLUME), "volume", skip=set())
+        volume.add_class_arguments(self.shown_volume, "volume", skip=set())
         text = volume.format_help()
         return (
             super().format_help(*args, **kwargs).rstrip()
             + "\n\n"
             + text[text.index("\n") :].strip()
-            + "\n\nOptions of another volume class: --volume.help CLASS_PATH\n"
+            + "\n\nOptions of another volume class: --volume CLASS_PATH --help\n"
         )
 
 
-def _parser(volume: str = DEFAULT_VOLUME) -> ArgumentParser:
+def _parser(volume: type[Volume]) -> ArgumentParser:
     parser = _Parser(
         prog=Path(sys.argv[0]).name,
         description="Sculpt a volume whose views look like the given pictures.",
         exit_on_error=False,
         allow_abbrev=False,  # a typo must not become another key
     )
+    parser.shown_volume = volume
     parser.add_argument("--config", action=ActionConfigFile, help="YAML file with any of the keys below, see configs/.")
     parser.add_argument("--run_dir", type=str | None, help="Folder of the new run; default runs/<time>-<preset>.")
     parser.add_argument("--resume", type=str | None, help="Folder of a run to go on with.")
     parser.add_argument("--seed", type=int, default=0, help="Of everything random.")
     device = Literal["auto", "cpu", "cuda"]
     parser.add_argument("--device", type=device, default="auto", help="auto takes a CUDA GPU where there is one.")
-    parser.add_subclass_arguments(Volume, "volume", default={"class_path": volume}, help="What is sculpted.")
+    parser.add_subclass_arguments(
+        Volume, "volume", default={"class_path": class_path(volume)}, help="What is sculpted."
+    )
     for name, section in SECTIONS.items():
         parser.add_class_arguments(section, name)
     return parser
@@ -107,7 +124,7 @@ def parse_command_line(arguments: Sequence[str]) -> CommandLine:
     arguments = list(arguments)
     resumed = _resumed_config(arguments)
     inserted = [] if resumed is None else ["--config", str(resumed.config_path)]
-    parser = _parser(_chosen_volume(inserted + arguments))
+    parser = _parser(_chosen_volume([*inserted, *arguments]))
     parsed = _parse(parser, inserted + arguments)
     config = _to_config(parsed)
     if resumed is not None:
@@ -138,26 +155,40 @@ def _to_config(parsed: Namespace) -> Config:
     return Config.from_mapping(chosen)
 
 
-def _chosen_volume(arguments: list[str]) -> str:
-    """The class path of the volume that will be chosen, which must be the parser's default.
-
-    jsonargparse keeps arguments of the same name when another class is chosen: a HashGrid would begin with the default
-    VoxelGrid's noise. What cannot be read or is no volume is left to the parser, which says it better.
-    """
+def _chosen_volume(arguments: list[str]) -> type[Volume]:
+    """The class that `--volume` or a `--config` names, imported here first: jsonargparse hides why it fails."""
     finder = argparse.ArgumentParser(add_help=False, exit_on_error=False, allow_abbrev=False)
-    finder.add_argument("--config", action="append", default=[])
-    finder.add_argument("--volume", "--volume.class_path", dest="volume")
+    finder.add_argument("--config", dest="chosen", action="append", default=[], type=_volume_of_file)
+    finder.add_argument(
+        "--volume", "--volume.class_path", dest="chosen", action="append", default=[], type=_volume_of_text
+    )
     try:
         known, _ = finder.parse_known_args(arguments)
-        named = [known.volume] if known.volume else []
-        for path in [] if named else known.config:
-            given = yaml.safe_load(Path(path).read_text(encoding="utf-8")).get("volume")
-            given = given.get("class_path") if isinstance(given, dict) else given
-            named += [given] if isinstance(given, str) else []
-        own = getattr(volumes, named[-1], None) if named else import_volume_class(DEFAULT_VOLUME)
-        return class_path(own or import_volume_class(named[-1]))
-    except (argparse.ArgumentError, OSError, ValueError, AttributeError, TypeError, ImportError, yaml.YAMLError):
-        return DEFAULT_VOLUME
+    except argparse.ArgumentError:
+        known = argparse.Namespace(chosen=[])  # the real parser says it better
+    named = [import_volume_class(name) for name in known.chosen if name is not None]
+    return named[-1] if named else import_volume_class(DEFAULT_VOLUME)
+
+
+def _volume_of_file(name: str) -> str | None:
+    try:
+        values = yaml.safe_load(Path(name).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        return None  # the real parser says it better
+    return _class_path_in(values.get("volume")) if isinstance(values, dict) else None
+
+
+def _volume_of_text(text: str) -> str | None:
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        return text
+    return _class_path_in(value) if isinstance(value, dict) else text
+
+
+def _class_path_in(value: Any) -> str | None:
+    found = value.get("class_path") if isinstance(value, dict) else value
+    return None if found is None else str(found)
 
 
 def _resumed_config(arguments: list[str]) -> RunDirectory | None:
@@ -175,7 +206,8 @@ def _resumed_config(arguments: list[str]) -> RunDirectory | None:
         if not path.is_file():
             raise RunError(f"resume={known.resume}: nothing to resume there, {path.name} is missing")
     name = str(read_config(run).volume.get("class_path"))
-    if not name.startswith("mnist3d.volumes.") and name not in known.volume:
+    trusted = {class_path(import_volume_class(given)) for given in known.volume}
+    if not name.startswith("mnist3d.volumes.") and name not in trusted:
         raise RunError(f"resume={known.resume}: its volume is a {name}; to trust it, add --volume {name}")
     return run
 
@@ -212,11 +244,6 @@ def _one_line(message: str, parser: ArgumentParser) -> str:
     if unknown := re.search(r"Group '([^']+)' does not accept option '([^']+)'", message):
         given = ".".join(unknown.groups())
         return f"{given}: no such key{_nearest(given, parser)}; --help lists all"
-    hopeless = ("dot import path", "does not correspond to a subclass", "No module named", "has no attribute")
-    if key == "volume" and any(words in message for words in hopeless):
-        given = re.search(r"Import path (\S+) does|import path string: (\S+)|given class_path '([^']+)'", message)
-        name = "" if given is None else f"={next(filter(None, given.groups()))}"
-        return f"volume{name}: no such volume class; allowed are our own ({_own()}) or a class path package.Class"
     value = re.search(r"(?:Got value|Given value): (.*)", message)
     expected = re.findall(r"Expected an? (.+?)(?:\. Got|\.?$)", message, re.MULTILINE)
     if key == "config" and "does not exist" in message:
@@ -249,12 +276,6 @@ def _kind(expected: str) -> str:
     }.get(name, name)
 
 
-def _own() -> str:
-    """The short names of our own backends."""
-    ours = (value for value in vars(volumes).values() if isinstance(value, type) and issubclass(value, Volume))
-    return ", ".join(sorted(cls.__name__ for cls in ours if cls is not Volume))
-
-
 def _nearest(given: str, parser: ArgumentParser, volume: str = DEFAULT_VOLUME) -> str:
     parameters = list(inspect.signature(import_volume_class(volume).__init__).parameters)
     volume_keys = [f"volume.{name}" for name in parameters[1:]]
@@ -273,6 +294,36 @@ class OneLineParser(argparse.ArgumentParser):
         sys.exit(2)
 
 
+def add_sculpture_arguments(parser: argparse.ArgumentParser, *, default: str | None = None) -> None:
+    """`run` and `--volume`: which sculpture a tool opens, for `open_sculpture`.
+
+    Args:
+        parser: of the tool.
+        default: what is opened where none is named, in words; None where one must be named.
+    """
+    shown = "run directory, volume.safetensors, or a volume.pt of the first 3DMNIST"
+    parser.add_argument("run", nargs=None if default is None else "?", help=f"{shown}; {default}" if default else shown)
+    parser.add_argument(
+        "--volume",
+        metavar="CLASS_PATH",
+        help="class of the volume, where it is none of ours: package.Class; naming it is trusting it, "
+        "as a file alone never causes an import",
+    )
+
+
+def open_sculpture(path: str | Path, volume: str | None = None) -> Run:
+    """What `add_sculpture_arguments` asked for.
+
+    Args:
+        path: run directory or volume file.
+        volume: class path that the user trusts, or None.
+
+    Raises:
+        ConfigError, RunError, VolumeFileError: the path, the class or the file will not do.
+    """
+    return load_sculpture(path, trusted=[] if volume is None else [import_volume_class(volume)])
+
+
 def in_range(kind: type, low: int | float, high: int | float) -> Callable[[str], Any]:
     """An argparse type: a number of a kind from `low` to `high`; anything else is a user's error in one line."""
 
@@ -288,6 +339,11 @@ def in_range(kind: type, low: int | float, high: int | float) -> Callable[[str],
         return value
 
     return parse
+
+
+def export_description(run: Run) -> dict[str, Any]:
+    """What every exported file says of itself: run, step, configuration, version and this command."""
+    return {**run.origin, "mnist3d": __version__, "command": [Path(sys.argv[0]).name, *sys.argv[1:]]}
 
 
 def run_command_line(main: Callable[[Sequence[str]], object]) -> NoReturn:

@@ -5,7 +5,9 @@ of its own beyond seed and device (each stands beside its part), and it parses n
 """
 
 import dataclasses
+import difflib
 import importlib
+import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +16,7 @@ from typing import Any, Literal
 import torch
 import yaml
 
+from . import volumes
 from .datasets import DataError, DataOptions
 from .discriminator import DiscriminatorOptions
 from .losses import LossOptions
@@ -99,14 +102,49 @@ class Config:
 def import_volume_class(class_path: str) -> type[Volume]:
     """The class of a volume; imports the module that the path names, so the path must come from the user.
 
+    Args:
+        class_path: package.module.Class, or the bare name of one of our own.
+
     Raises:
-        ConfigError: no volume class has that path.
+        ConfigError: no volume class has that path, or its module cannot be imported; the message says why.
     """
     module, _, name = class_path.rpartition(".")
-    found = getattr(importlib.import_module(module), name)
-    if not (isinstance(found, type) and issubclass(found, Volume)):
-        raise ConfigError(f"volume={class_path}: is no Volume")
+    if not all(part.isidentifier() for part in class_path.split(".")) or (not module and name not in own_volumes()):
+        raise ConfigError(
+            f"volume={class_path}: no such volume class; allowed are our own ({', '.join(own_volumes())}) "
+            "or a class path package.Class"
+        )
+    if not module:
+        return own_volumes()[name]
+    try:
+        found = getattr(importlib.import_module(module), name, None)
+    except Exception as error:  # somebody else's module may fail in any way
+        if isinstance(error, ModuleNotFoundError) and f"{module}.".startswith(f"{error.name}."):
+            raise ConfigError(
+                f"volume={class_path}: no module named {error.name}; is it installed, or its folder on PYTHONPATH? "
+                f"Our own volumes are {', '.join(own_volumes())}"
+            ) from None
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise ConfigError(f"volume={class_path}: importing {module} failed ({reason})") from None
+    if found is None:
+        names = [key for key, value in vars(importlib.import_module(module)).items() if is_backend(value)]
+        near = difflib.get_close_matches(name, names, n=1)
+        hint = f", did you mean {module}.{near[0]}?" if near else f"; it has {', '.join(names) or 'no volume class'}"
+        raise ConfigError(f"volume={class_path}: no such volume class, {module} has no {name}{hint}")
+    if not is_backend(found):
+        flaw = "is abstract" if isinstance(found, type) and issubclass(found, Volume) else "is no Volume"
+        raise ConfigError(f"volume={class_path}: {flaw}; it must be a subclass of mnist3d.Volume with a forward")
     return found
+
+
+def is_backend(value: object) -> bool:
+    """Whether this is a class of volumes that can be built."""
+    return isinstance(value, type) and issubclass(value, Volume) and not inspect.isabstract(value)
+
+
+def own_volumes() -> dict[str, type[Volume]]:
+    """Our own backends by their short names."""
+    return {name: value for name, value in sorted(vars(volumes).items()) if is_backend(value)}
 
 
 def build_device(config: Config) -> torch.device:
@@ -166,12 +204,15 @@ class Run:
         config: what it was started with.
         volume: the averaged volume, on the CPU.
         renderer: makes the pictures that the discriminator saw.
+        origin: name of the run or file, step (None: not said there) and as much of the configuration as was found, as
+            JSON can hold it.
     """
 
     path: Path
     config: Config
     volume: Volume
     renderer: AbsorptionRenderer
+    origin: dict[str, Any] = field(default_factory=dict)
 
 
 def load_sculpture(path: str | Path, *, trusted: Sequence[type[Volume]] = ()) -> Run:
@@ -188,8 +229,10 @@ def load_sculpture(path: str | Path, *, trusted: Sequence[type[Volume]] = ()) ->
     volume = load_volume(path, trusted=trusted)
     description = read_description(path)
     volume_spec = {"class_path": description["class_path"], "init_args": description["init_args"]}
-    config = Config.from_mapping({"volume": volume_spec, "renderer": description.get("renderer", {})})
-    return Run(path.parent, config, volume.eval().requires_grad_(False), build_renderer(config))
+    known = {"volume": volume_spec, "renderer": description.get("renderer", {})}
+    config = Config.from_mapping(known)
+    origin = {"run": path.name, "step": description.get("step"), "config": known}
+    return Run(path.parent, config, volume.eval().requires_grad_(False), build_renderer(config), origin)
 
 
 def load_run(path: str | Path, *, trusted: Sequence[type[Volume]] = ()) -> Run:
@@ -206,4 +249,6 @@ def load_run(path: str | Path, *, trusted: Sequence[type[Volume]] = ()) -> Run:
     run = RunDirectory(path)
     config = read_config(run)
     volume = load_volume(run.volume_path, trusted=trusted)
-    return Run(run.path, config, volume.eval().requires_grad_(False), build_renderer(config))
+    step = read_description(run.volume_path).get("step")
+    origin = {"run": run.path.resolve().name, "step": step, "config": dataclasses.asdict(config)}
+    return Run(run.path, config, volume.eval().requires_grad_(False), build_renderer(config), origin)

@@ -6,6 +6,7 @@ a page names one of the folders that were listed to it.
 
 import threading
 from collections import OrderedDict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from .run_directory import VOLUME_FILE, RunDirectory
 from .scorecard import Judges, cached_judges
 from .viewer import Frozen, Scene, Snapshot
 from .viewer_hook import read_curves
-from .volumes import VolumeFileError, read_description
+from .volumes import Volume, VolumeFileError, read_description
 
 KEPT = 3  # scenes in memory
 DOWNLOADED = ("mnist", "fashion_mnist", "kmnist", "emnist")
@@ -27,9 +28,11 @@ class Gallery:
     Args:
         root: whose subfolders are runs.
         leave_out: a run that is shown otherwise, or None.
+        trusted: volume classes outside this package that may be built.
     """
 
-    def __init__(self, root: str | Path, leave_out: Path | None = None) -> None:
+    def __init__(self, root: str | Path, leave_out: Path | None = None, trusted: Sequence[type[Volume]] = ()) -> None:
+        self.trusted = tuple(trusted)
         self.root, self.leave_out = Path(root), None if leave_out is None else leave_out.resolve()
         self._open: OrderedDict[tuple[str, float], Scene] = OrderedDict()
         self._lock = threading.Lock()
@@ -59,7 +62,7 @@ class Gallery:
                 with self._lock:
                     key = (name, changed)
                     if key not in self._open:
-                        self._open[key] = scene_of(load_sculpture(path.parent), name)
+                        self._open[key] = scene_of(load_sculpture(path.parent, trusted=self.trusted), name)
                     self._open.move_to_end(key)
                     while len(self._open) > KEPT:
                         self._open.popitem(last=False)

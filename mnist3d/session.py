@@ -3,6 +3,7 @@
 What it is: the order in which the parts are built, started and saved. What it is not: the loop (`trainer`).
 """
 
+import dataclasses
 import io
 import os
 import pickle
@@ -56,7 +57,7 @@ def build_trainer(config: Config) -> Trainer:
             options=config.trainer,
             losses=config.losses,
             poses=config.poses,
-            targets=build_targets(config.targets, images, config.data, config.seed),
+            targets=build_targets(config.targets, images, config.data),
             discriminator=config.discriminator,
             seed=config.seed,
         )
@@ -79,7 +80,8 @@ def sculpt(command: CommandLine) -> Path:
         ConfigError, DataError, RunError: what the user can mend; nothing is overwritten.
         WatchdogGaveUp: the run went wrong for good; its last good state is saved.
     """
-    trainer = build_trainer(command.config)  # everything that can be refused, before a folder appears
+    config = command.config if command.resume is None else _without_start(command.config)
+    trainer = build_trainer(config)  # everything that can be refused, before a folder appears
     if command.resume is None:
         run = RunDirectory.create(command.run_dir, RUNS_ROOT, command.preset)
     else:
@@ -101,7 +103,7 @@ def sculpt(command: CommandLine) -> Path:
             run.path.name,
             judges,
             scores[0] if scores else None,
-            lambda: Gallery(RUNS_ROOT, leave_out=run.path),
+            lambda: Gallery(RUNS_ROOT, run.path, trusted=[type(trainer.volume)]),
             run.read_stats(),
         )
         with _StopOnInterrupt(trainer):
@@ -113,6 +115,14 @@ def sculpt(command: CommandLine) -> Path:
         run.release()
     _conclude(command, trainer, run)
     return run.path
+
+
+def _without_start(config: Config) -> Config:
+    """A resumed volume has its weights from `resume.pt`; the file that it began with may be gone."""
+    arguments = config.volume["init_args"]
+    if arguments.get("init") is None:
+        return config
+    return dataclasses.replace(config, volume={**config.volume, "init_args": {**arguments, "init": None}})
 
 
 def _watchdog(command: CommandLine, run: RunDirectory) -> list[Watchdog]:
@@ -152,9 +162,13 @@ def _announce(command: CommandLine, trainer: Trainer, run: RunDirectory) -> None
 
 def _conclude(command: CommandLine, trainer: Trainer, run: RunDirectory) -> None:
     where = os.path.relpath(run.path) if run.path.is_absolute() and run.path.is_relative_to(Path.cwd()) else run.path
+    name = command.config.volume["class_path"]
+    trust = "" if name.startswith("mnist3d.volumes.") else f" --volume {name}"
     if trainer.share < 1.0:
-        print(f"stopped at step {trainer.steps_done}; go on with: python train.py --resume {where}", file=sys.stderr)
-    print(f"The sculpture lies in {where} (views: {where}/pictures/views.png). Look at it: python inference.py {where}")
+        go_on = f"python train.py --resume {where}{trust}"
+        print(f"stopped at step {trainer.steps_done}; go on with: {go_on}", file=sys.stderr)
+    look = f"python inference.py {where}{trust}"
+    print(f"The sculpture lies in {where} (views: {where}/pictures/views.png). Look at it: {look}")
 
 
 class _StopOnInterrupt:

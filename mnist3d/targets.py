@@ -30,7 +30,7 @@ RING_KEYS = {"digits": "digit", "classes": "class", "pictures": "picture", "text
 INK_RANGE = (0.2, 0.5)  # quantiles of a class's total brightness between which an exemplar lies
 TYPICAL_SHARE = 0.1  # of those, nearest to the whole class, among which the ones clearest from others are taken
 FELLOWS = 8  # the nearest of its own class that an exemplar is compared with, itself included
-EXEMPLARS_TO_CHOOSE = 4  # the clearest typical pictures, of which the seed takes one
+FEWEST_TYPICAL = 4
 MEMBERS_COMPARED = 1000  # bounds the distances within a class and to the others
 NEAR = 1.5  # times the jitter: just beyond the corners of the square that views are drawn from
 
@@ -201,14 +201,13 @@ class Targets:
         return (axis @ own.mT).amax(dim=1) > math.cos(math.radians(NEAR * self.options.jitter))
 
 
-def build_targets(options: TargetOptions, images: ImageSet, data: DataOptions, seed: int) -> Targets | None:
+def build_targets(options: TargetOptions, images: ImageSet, data: DataOptions) -> Targets | None:
     """The targets of a configuration with their pictures; None when it asks for none.
 
     Args:
         options: what is asked for.
         images: real pictures, of which classes get an exemplar, and whose size the pictures take.
         data: how picture files are fitted into the square.
-        seed: chooses the exemplar of a class among its clearest typical pictures.
 
     Raises:
         DataError: a class that the data lacks, a letter that the font lacks, a picture that cannot be read.
@@ -223,7 +222,7 @@ def build_targets(options: TargetOptions, images: ImageSet, data: DataOptions, s
         if key in drawn:
             continue
         if target.kind in ("digit", "class"):
-            drawn[key] = exemplar(images, _class_index(target, images), seed)
+            drawn[key] = exemplar(images, _class_index(target, images))
         elif target.kind == "text":
             drawn[key] = _text(target, size)
         else:
@@ -233,17 +232,16 @@ def build_targets(options: TargetOptions, images: ImageSet, data: DataOptions, s
     return Targets(azimuth, elevation, pictures, options)
 
 
-def exemplar(images: ImageSet, label: int, seed: int) -> Float[Tensor, "1 H W"]:
+def exemplar(images: ImageSet, label: int) -> Float[Tensor, "1 H W"]:
     """One real picture that stands for a class: typical of it, and clear from the others.
 
     Neither bold nor faint: targets share the volume, and bold ones leave the others no room. Typical: of those, the
-    few with the smallest mean distance to the class, blurred and of unit length. Clear: of these, the ones furthest
-    from any picture of another class, and near to some of their own. The seed takes one of the clearest.
+    few with the smallest mean distance to the class, blurred and of unit length. Clear: of these, the one furthest
+    from any picture of another class, and near to some of its own.
 
     Args:
         images: labelled pictures.
         label: the class.
-        seed: any whole number.
     """
     assert images.labels is not None
     # of unit length: else the thinnest and smallest pictures, near to everything, would count as typical
@@ -256,16 +254,13 @@ def exemplar(images: ImageSet, label: int, seed: int) -> Float[Tensor, "1 H W"]:
     middling = own[(ink[own] >= low) & (ink[own] <= high)]
     own = middling if len(middling) else own  # of two or three pictures none may lie between the quantiles
     distance = torch.cdist(features[own], features[compared])
-    typical = distance.mean(dim=1).argsort()[: max(EXEMPLARS_TO_CHOOSE, round(TYPICAL_SHARE * len(own)))]
+    typical = distance.mean(dim=1).argsort()[: max(FEWEST_TYPICAL, round(TYPICAL_SHARE * len(own)))]
     if len(rivals):
         # against the nearest of its own class too: a blot makes a picture unlike both
         clearance = torch.cdist(features[own[typical]], features[rivals]).amin(dim=1)
         fellows = distance[typical].sort(dim=1).values[:, 1:FELLOWS].mean(dim=1).nan_to_num()
         typical = typical[(clearance - fellows).argsort(descending=True)]
-    typical = own[typical]
-    choices = min(EXEMPLARS_TO_CHOOSE, len(typical))
-    chosen = int(torch.randint(choices, (1,), generator=Generator().manual_seed(seed)))
-    return images.images[typical[chosen]]
+    return images.images[own[typical[0]]]
 
 
 def _thinned(index: Tensor, most: int) -> Tensor:

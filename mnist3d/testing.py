@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from .kernels.absorption.reference import render_grid_reference
+from .volume_contract import check_volume as check_volume
 
 Render = Callable[[Tensor, Tensor, Tensor, int, int], Tensor]
 

@@ -100,7 +100,7 @@ class Trainer:
         ).to(self.device)
         if self.device.type == "cpu":  # the order in which its convolutions compute: 6 % of a step
             self.discriminator.to(memory_format=torch.channels_last)
-        self.volume_optimiser = _adam(volume.parameter_groups(), self.options.volume_rate)
+        self.volume_optimiser = self._volume_adam()
         self.discriminator_optimiser = _adam(self.discriminator.parameters(), self.options.discriminator_rate)
         self.generator = torch.Generator().manual_seed(seed)
         self.nearest_pull = NearestPull(
@@ -138,6 +138,7 @@ class Trainer:
     def step(self) -> StepReport:
         """One step of both players on fresh poses and fresh real pictures."""
         share = self.share
+        self._grow(share)
         for optimiser, rate in (
             (self.volume_optimiser, self.options.volume_rate),
             (self.discriminator_optimiser, self.options.discriminator_rate),
@@ -170,6 +171,17 @@ class Trainer:
             score_gap=gaps.mean().item(),
             score_spread=gaps.square().mean().sqrt().item(),
         )
+
+    def _grow(self, share: float) -> None:
+        """Let the volume refine itself; the average grows alike, out of its own values."""
+        if self.volume.grow(self.steps_done, share):
+            self.averaged.grow(self.steps_done, share)
+            # Not carried over: a finer voxel's gradient is an eighth of a coarser one's, so the second moments
+            # would hold the first hundred steps back; and the first has no memory (ADAM_BETAS).
+            self.volume_optimiser = self._volume_adam()
+
+    def _volume_adam(self) -> torch.optim.Adam:
+        return _adam(self.volume.parameter_groups(), self.options.volume_rate)
 
     def _step_on_targets_alone(self) -> StepReport:
         assert self.targets is not None
@@ -285,7 +297,8 @@ class Trainer:
         """Exponential moving average of the weights, shorter at first so that the noisy start is forgotten."""
         decay = min(self.options.average_decay, self.steps_done / (self.steps_done + 10.0))
         for mean, value in zip(self.averaged.parameters(), self.volume.parameters(), strict=True):
-            mean.lerp_(value, 1.0 - decay)
+            # A weight of -inf (an empty voxel of a volume from elsewhere) stays what it is instead of inf - inf.
+            mean.copy_(torch.where(mean == value, value, mean.lerp(value, 1.0 - decay)))
         for mean, value in zip(self.averaged.buffers(), self.volume.buffers(), strict=True):
             mean.copy_(value)
 
@@ -313,14 +326,10 @@ class Trainer:
         Raises:
             KeyError, RuntimeError, ValueError: the state is of another version or of other options.
         """
-        for name in (
-            "volume",
-            "averaged",
-            "discriminator",
-            "nearest_pull",
-            "volume_optimiser",
-            "discriminator_optimiser",
-        ):
+        for name in ("volume", "averaged", "discriminator", "nearest_pull"):
+            getattr(self, name).load_state_dict(state[name])
+        self.volume_optimiser = self._volume_adam()  # the state may be of another resolution
+        for name in ("volume_optimiser", "discriminator_optimiser"):
             getattr(self, name).load_state_dict(state[name])
         self.generator.set_state(state["generator"])
         torch.set_rng_state(state["torch_rng"])

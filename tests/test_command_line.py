@@ -1,6 +1,8 @@
 """What a person at a terminal meets: every key in --help, every mistake one line."""
 
 import dataclasses
+import importlib.util
+import json
 import os
 import signal
 import subprocess
@@ -60,7 +62,7 @@ def finished_run(tmp_path_factory):
         (["--data.name", "images", "--data.path", "nowhere"], ["data.path=nowhere", "no such folder"]),
         (["--renderer.image_size", "0"], ["renderer.image_size=0", "1 to 4096"]),
         (["--renderer.image_size", "4"], ["image_size=4", "8 pixels"]),
-        (["--volume", "json.JSONDecoder"], ["volume=json.JSONDecoder", "class path"]),
+        (["--volume", "json.JSONDecoder"], ["volume=json.JSONDecoder", "subclass of mnist3d.Volume"]),
         (["--volume", "Nope"], ["volume=Nope", "VoxelGrid"]),
         (["--volume", "mnist3d.VoxelGrid", "--volume.pyramd", "[]"], ["did you mean volume.pyramid"]),
         (["--volume.resolution", "abc"], ["volume.resolution=abc", "whole numbers"]),
@@ -264,7 +266,11 @@ def test_orbits(finished_run, tmp_path, suffix):
     done = run_program("tools/render_orbit.py", finished_run, "--output", output, "--frames", 6, "--size", 33)
     assert done.returncode == 0, done.stderr
     assert str(output) in done.stdout
-    assert os.listdir(tmp_path) == [output.name]
+    assert sorted(os.listdir(tmp_path)) == [output.name, f"{output.name}.json"]
+    told = json.loads((tmp_path / f"{output.name}.json").read_text())
+    assert (told["run"], told["step"], told["frames"]) == (finished_run.name, 4, 6)
+    assert told["command"][0] == "render_orbit.py"
+    assert told["config"]["trainer"]["max_steps"] == 4
     if suffix == "png":
         assert iio.imread(output).shape == (33, 6 * 33)
     elif suffix == "mp4":
@@ -281,16 +287,96 @@ def test_orbits(finished_run, tmp_path, suffix):
 
 def test_orbit_mistakes(finished_run, tmp_path):
     for arguments, words in (
-        (["--output", tmp_path / "orbit.avi"], [".avi", ".mp4, .gif, .webp, .png"]),
+        (["--output", tmp_path / "orbit.avi"], [".avi", ".mp4, .webm, .gif, .webp, .apng, .png"]),
         (["--output", tmp_path / "no" / "orbit.mp4"], ["does not exist"]),
         (["--frames", "1"], ["--frames", "2 to 3600"]),
         (["--size", "huge"], ["--size", "huge"]),
+        (["--path", "spiral"], ["path=spiral", "figure_eight"]),
+        (["--background", "transparent"], ["not with .mp4"]),
+        (["--fram", "6"], ["--fram"]),
     ):
         failed = run_program("tools/render_orbit.py", finished_run, *arguments)
         assert failed.returncode == 2
         assert failed.stderr.count("\n") == 1, failed.stderr
         assert all(word in failed.stderr for word in words), failed.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def run_tool(name, arguments, capsys):
+    """Exit code and output of a tool's main, in this process."""
+    path = ROOT / "tools" / f"{name}.py"
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    old = sys.argv
+    sys.argv = [path.name, *map(str, arguments)]
+    try:
+        with pytest.raises(SystemExit) as ended:
+            run_command_line(module.main)
+    finally:
+        sys.argv = old
+    said = capsys.readouterr()
+    return ended.value.code, said.out, said.err
+
+
+@pytest.mark.parametrize(
+    ("name", "file", "words"),
+    [
+        ("export_voxels", "s.vti", ["opens in ParaView"]),
+        ("export_mesh", "s.stl", ["watertight", "thinnest wall", "opens in every slicer"]),
+        ("plot_run", "s.svg", ["opens in browsers"]),
+    ],
+)
+def test_exports_say_what_opens_them_and_where_they_come_from(finished_run, tmp_path, capsys, name, file, words):
+    for source in (finished_run, finished_run / "volume.safetensors")[: 1 if name == "plot_run" else 2]:
+        code, out, error = run_tool(name, [source, "--output", tmp_path / file], capsys)
+        assert code == 0, error
+        assert out.splitlines()[-1].startswith(str(tmp_path / file))
+        assert all(word in out for word in words), out
+        told = json.loads((tmp_path / f"{file}.json").read_text())
+        assert (told["run"], told["step"]) == (source.name, 4)
+        assert told["config"]["volume"]["init_args"]["resolution"] == 12
+        assert told["command"][0] == f"{name}.py"
+
+
+@pytest.mark.parametrize("name", ["export_voxels", "export_mesh", "plot_run", "render_orbit"])
+def test_export_mistakes_are_one_line_and_leave_nothing(finished_run, tmp_path, capsys, name):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "config_only").mkdir()
+    (tmp_path / "config_only" / "config.yaml").write_bytes((finished_run / "config.yaml").read_bytes())
+    before = sorted(tmp_path.rglob("*"))
+    good = {"export_voxels": "s.npz", "export_mesh": "s.stl", "plot_run": "s.png", "render_orbit": "s.gif"}[name]
+    for arguments, words in (
+        ([tmp_path / "empty", "--output", tmp_path / good], ["no run lies there"]),
+        ([tmp_path / "config_only", "--output", tmp_path / good], ["no such volume file"]),
+        ([finished_run, "--output", tmp_path / "s.doc"], [".doc", "allowed are"]),
+        ([finished_run, "--output", tmp_path / "nowhere" / good], ["does not exist"]),
+        ([finished_run, "--output", "/proc/" + good], ["cannot be written"]),
+        ([finished_run, "--outptu", good], ["--outptu"]),
+        ([], ["run"]),
+    ):
+        code, _, error = run_tool(name, arguments, capsys)
+        assert code == 2, (arguments, error)
+        assert error.count("\n") == 1, error
+        assert all(word in error for word in words), error
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_run_can_start_from_another_tools_volume_and_resume_without_it(finished_run, tmp_path, capsys):
+    assert run_tool("export_voxels", [finished_run, "--output", tmp_path / "s.npz"], capsys)[0] == 0
+    start = [*TINY, "--volume.init", str(tmp_path / "s.npz"), "--run_dir", str(tmp_path / "run")]
+    run = sculpt(parse_command_line([*start, "--trainer.stop_after", "2"]))
+    (tmp_path / "s.npz").unlink()
+    sculpt(parse_command_line(["--resume", str(run), "--trainer.stop_after", "null"]))
+    capsys.readouterr()
+    code, error = outcome([*TINY, "--volume.init", tmp_path / "s.npz", "--run_dir", tmp_path / "new"], capsys)
+    assert code == 2
+    assert error.count("\n") == 1
+    assert "volume.init=" in error
+    assert "no such file" in error
+    assert not (tmp_path / "new").exists()
 
 
 class Flat(Volume):

@@ -29,9 +29,10 @@ ALLOWED = {
     "occupancy": ("volumes.base",),
     "renderer": ("cameras", "kernels", "occupancy", "volumes.base"),
     "scorecard": ("renderer", "poses", "volumes.base", "scorecard"),
-    "export": ("renderer", "poses", "volumes.base", "export"),
+    "export": ("renderer", "poses", "volumes.base", "export", "version"),
     "viewer": ("renderer", "poses", "volumes.base", "volumes.files", "export", "viewer"),
-    "testing": ("kernels", "renderer", "poses", "volumes"),
+    "testing": ("kernels", "renderer", "poses", "volumes", "volume_contract"),
+    "volume_contract": ("volumes",),
     "trainer": (
         "datasets",
         "discriminator",
@@ -66,7 +67,7 @@ ALLOWED = {
         "volumes",
         "watchdog",
     ),
-    "command_line": ("config", "run_directory", "volumes", "export", "watchdog"),
+    "command_line": ("config", "run_directory", "version", "volumes", "export", "watchdog"),
     "hooks": ("trainer", "run_directory", "export", "poses", "renderer", "scorecard", "volumes"),
     "session": (
         "command_line",
@@ -131,7 +132,7 @@ def test_nothing_imports_the_programs():
 
 def test_importing_brings_in_nothing_heavy():
     """No numba, CUDA, tinycudann, torchvision, viewer or command line before it is asked for."""
-    code = "import sys, mnist3d; print(' '.join(sorted({name.split('.')[0] for name in sys.modules})))"
+    code = "import sys, mnist3d, mnist3d.testing; print(' '.join(sorted({name.split('.')[0] for name in sys.modules})))"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     heavy = {
         "numba",

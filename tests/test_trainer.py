@@ -21,11 +21,11 @@ def bars(labelled=True, count=64, size=16):
     return ImageSet(images, labels if labelled else None, ["upright", "lying"] if labelled else [])
 
 
-def make(seed=0, labelled=True, losses=None, **options):
+def make(seed=0, labelled=True, losses=None, volume=None, **options):
     torch.manual_seed(seed)
     defaults = {"max_steps": 20, "views": 6}
-    volume = VoxelGrid(12)
     settings = TrainerOptions(**{**defaults, **options})
+    volume = VoxelGrid(12) if volume is None else volume
     return Trainer(volume, AbsorptionRenderer(16), bars(labelled), options=settings, losses=losses, seed=seed)
 
 
@@ -178,3 +178,14 @@ def test_rates_are_flat_then_fall_to_a_tenth():
 def test_bad_options_name_the_key(wrong):
     with pytest.raises(ValueError, match=rf"trainer\.{next(iter(wrong))}=.*allowed"):
         TrainerOptions(**wrong)
+
+
+def test_a_volume_with_empty_voxels_from_elsewhere_stays_finite():
+    array = torch.zeros(2, 8, 8, 8)
+    array[:, 3:5, 3:5, 3:5] = 0.5  # everywhere else the attenuation is exactly 0: a weight of -inf
+    trainer = make(volume=VoxelGrid.from_array(array))
+    trainer.step()
+    trainer.step()
+    for part in (trainer.volume, trainer.averaged):
+        assert torch.stack(part(torch.zeros(4, 3))).isfinite().all()
+        assert not any(weight.isnan().any() for weight in part.parameters())

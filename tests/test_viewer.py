@@ -19,7 +19,7 @@ import pytest
 import torch
 from PIL import Image
 
-from mnist3d import AbsorptionRenderer, VoxelGrid, euler_matrix
+from mnist3d import AbsorptionRenderer, Volume, VoxelGrid, euler_matrix
 from mnist3d.command_line import parse_command_line
 from mnist3d.datasets import ImageSet
 from mnist3d.gallery import Gallery
@@ -538,6 +538,28 @@ def test_live_hands_over_copies():
     live.refresh()
     assert (live.scene.snapshot.version, live.scene.snapshot.step) == (1, 3)
     assert same_grid(live.scene.snapshot.volume, volume)
+
+
+def test_a_volume_that_grows_while_it_is_watched():
+    growing = VoxelGrid(16, grow_at=[1])
+    live = Live(growing, RendererOptions(16))
+    assert growing.grow(1, 0.5)
+    live.offer({key: value.clone() for key, value in growing.state_dict().items()}, step=1)
+    live.refresh()
+    assert same_grid(live.scene.snapshot.volume, growing)
+
+
+def test_a_field_is_drawn_as_the_renderer_draws_it():
+    class Egg(Volume):
+        def forward(self, points):
+            inside = torch.sigmoid(12.0 * (0.6 - points.norm(dim=-1)))
+            return 4.0 * inside, torch.sigmoid(3.0 * points[..., 0])
+
+    snapshot = Snapshot(Frozen(Egg()), 0)
+    shown = picture(snapshot, RendererOptions(16, 20), View(azimuth=0.5, size=21))
+    like = AbsorptionRenderer(21, 20)(Egg(), euler_matrix(torch.tensor([0.0, 0.5, 0.0])))
+    assert torch.equal(shown, like)
+    assert shown.mean() > 1.2 * picture(snapshot, RendererOptions(16, 20), View(azimuth=0.5, size=21, cut=0.3)).mean()
 
 
 # ---- runs on disk -----------------------------------------------------------------------------------------------

@@ -129,6 +129,8 @@ def test_init_args_remember_defaults_and_survive_a_copy():
         "initial_opacity": 0.02,
         "initial_brightness": 0.27,
         "initial_noise": 0.3,
+        "grow_at": None,
+        "init": None,
     }
     assert volume.init_args == expected
     assert copy.deepcopy(volume).init_args == expected

@@ -4,8 +4,7 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from mnist3d.command_line import OneLineParser, in_range, run_command_line
-from mnist3d.config import load_sculpture
+from mnist3d.command_line import OneLineParser, add_sculpture_arguments, in_range, open_sculpture, run_command_line
 from mnist3d.datasets import load_images
 from mnist3d.run_directory import RunDirectory
 from mnist3d.scorecard import (
@@ -48,7 +47,7 @@ def table(card: Scorecard) -> str:
 def main(arguments: Sequence[str]) -> None:
     """Parse, judge, print the table and where the files lie."""
     parser = OneLineParser(prog="score_views.py", description=__doc__)
-    parser.add_argument("run", help="run directory or volume.safetensors")
+    add_sculpture_arguments(parser)
     parser.add_argument(
         "--views", type=in_range(int, 2, 1_000_000), default=2000, help="of each pose law (default %(default)s)"
     )
@@ -57,7 +56,7 @@ def main(arguments: Sequence[str]) -> None:
     options = parser.parse_args(arguments)
     logging.basicConfig(format="%(message)s")
     logging.getLogger("mnist3d").setLevel(logging.INFO)  # ours alone: training the judges is announced
-    run = load_sculpture(options.run)
+    run = open_sculpture(options.run, options.volume)
     size = run.renderer.options.image_size
     held_out, training = (load_images(run.config.data, size, part) for part in ("held_out", "training"))
     judges = load_judges(held_out.images, held_out.labels, held_out.class_names, options.judges)

@@ -1,72 +1,172 @@
-"""Orbits as mp4, gif, webp, or a PNG strip.
+"""Orbits as mp4, webm, gif, webp, apng, a folder of PNG frames, or a PNG strip.
 
-What it is: frames -> the file that its suffix names. What it is not: it chooses no path around the volume.
+What it is: frames -> the file that its suffix names. What it is not: it chooses no path around the volume (`paths`)
+and renders nothing (`frames`).
 """
 
-import os
-import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from itertools import chain, pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
+from PIL import Image
 
-from . import ExportError
+from .files import ExportError, check_folder, check_output, suffix_of, whole_files, write_description
 
+Frame = UInt8[np.ndarray, "..."]
+# Of Frame. A type checker that looked at an item of a generator would swallow a picture.
+Frames = Iterable[Any]
 STRIP_FRAMES = 12  # views in a .png strip: as many as can be told apart at a glance
-SUFFIXES = (".mp4", ".gif", ".webp", ".png")
+GIF_FASTEST = 50  # frames a second: browsers show shorter frames than 20 ms slowly
+CODECS = {
+    # Flat areas of a turning sculpture band visibly at the encoders' defaults.
+    ".mp4": ("libx264", ["-crf", "16", "-preset", "slow", "-movflags", "+faststart"]),
+    ".webm": ("libvpx-vp9", ["-crf", "22", "-b:v", "0", "-row-mt", "1", "-deadline", "good", "-cpu-used", "3"]),
+}
+ORBIT_FORMATS: dict[str, str] = {
+    ".mp4": "every browser and player (H.264)",
+    ".webm": "browsers, VLC (VP9)",
+    ".gif": "everything; at most 50 frames a second",
+    ".webp": "browsers (animated, lossless)",
+    ".apng": "browsers (animated, lossless)",
+    ".png": f"everything: {STRIP_FRAMES} views side by side",
+}
+FOLDER = "everything, frame by frame"
+SUFFIXES = tuple(ORBIT_FORMATS)
+KEEPS_TRANSPARENCY = (".webp", ".apng", ".png", "")
 
 
-def check_suffix(path: Path) -> None:
-    """Fail before any work is done.
+def check_orbit(path: Path, fps: int = 24) -> str:
+    """Fail before any work is done; returns the suffix, "" for a folder of frames.
 
     Raises:
-        ExportError: a suffix that is not in `SUFFIXES`, or a folder that does not exist.
+        ExportError: a suffix that is not in `ORBIT_FORMATS`, a folder that does not exist or holds something already,
+            too many frames a second for a gif.
     """
-    if path.suffix.lower() not in SUFFIXES:
-        raise ExportError(f"output={path}: suffix {path.suffix or '(none)'}; allowed are {', '.join(SUFFIXES)}")
-    if not path.parent.is_dir():
-        raise ExportError(f"output={path}: the folder {path.parent} does not exist")
+    if path.suffix == "":
+        check_folder(path)
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            raise ExportError(
+                f"output={path}: exists; frames go into a new folder, a single file has one of {', '.join(SUFFIXES)}"
+            )
+        return ""
+    try:
+        suffix = suffix_of(path, SUFFIXES)
+    except ExportError as error:
+        raise ExportError(f"{error}, or none for a folder of frames") from None
+    check_output(path, SUFFIXES)
+    if suffix == ".gif" and fps > GIF_FASTEST:
+        raise ExportError(f"fps={fps}: a gif has at most {GIF_FASTEST} frames a second")
+    return suffix
 
 
-def write_orbit(path: Path, frames: UInt8[np.ndarray, "N H W"], fps: int) -> None:
+def write_orbit(path: Path, frames: Frames, fps: int, description: dict[str, Any] | None = None) -> int:
     """Frames as the file that the suffix of `path` names; it appears whole or not at all.
 
     Args:
-        path: .mp4 (H.264, yuv420p), .gif, .webp, or .png for a strip of `STRIP_FRAMES` of the frames.
-        frames: grey values.
-        fps: frames a second, 1 to 60; gif rounds the time of a frame to 10 ms.
+        path: see `ORBIT_FORMATS`; without a suffix a new folder of PNG files.
+        frames: (H, W) grey, (H, W, 3) colour or, for webp, apng and PNG, (H, W, 4) with transparency; at least one,
+            all of one size, taken one at a time. Videos are padded to even sizes with the border's colour.
+        fps: frames a second, 1 to 60; gif rounds each time to 10 ms, their sum not.
+        description: written beside the file as PATH.json, in a folder as export.json.
+
+    Returns:
+        The number of frames.
 
     Raises:
         ExportError: unknown suffix, or the file cannot be written.
     """
-    import imageio.v3 as iio
-
-    check_suffix(path)
-    suffix = path.suffix.lower()
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}.", suffix=suffix)
-    os.close(handle)
-    try:
-        if suffix == ".mp4":
-            # Odd sizes would be rescaled (blurred) by imageio, so pad to even; macro blocks of 2, not 16.
-            even = np.pad(frames, ((0, 0), (0, frames.shape[1] % 2), (0, frames.shape[2] % 2)))
-            coloured = np.repeat(even[..., None], 3, axis=-1)
-            options = {
-                "fps": fps,
-                "codec": "libx264",
-                "macro_block_size": 2,
-                "output_params": ["-movflags", "+faststart"],
-            }
-            iio.imwrite(temporary, coloured, plugin="FFMPEG", **options)
-        elif suffix == ".png":
-            chosen = frames[np.linspace(0, len(frames), min(STRIP_FRAMES, len(frames)), endpoint=False).astype(int)]
-            iio.imwrite(temporary, np.concatenate(list(chosen), axis=1))
-        elif suffix == ".gif":
-            iio.imwrite(temporary, frames, plugin="pillow", duration=1000 / fps, loop=0)
+    suffix = check_orbit(path, fps)
+    counted = _Counted(frames)
+    with whole_files(path) as folder:
+        name = path.name
+        if suffix == "":
+            inner = folder / name
+            inner.mkdir()
+            for k, frame in enumerate(counted):
+                Image.fromarray(frame).save(inner / f"frame_{k:05d}.png")
+            if description is not None:
+                write_description(inner, "export", {**description, "format": "folder", "fps": fps})
         else:
-            iio.imwrite(temporary, frames, plugin="pillow", duration=1000 / fps, loop=0, lossless=True)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except (OSError, RuntimeError) as error:
-        raise ExportError(f"output={path}: cannot be written ({' '.join(str(error).split())[:200]})") from None
-    finally:
-        Path(temporary).unlink(missing_ok=True)
+            _WRITERS[suffix](folder / name, counted, fps)
+            if description is not None:
+                written = {**description, "format": suffix, "fps": fps, "frames": counted.count}
+                write_description(folder, name, written)
+    return counted.count
+
+
+class _Counted:
+    """An iterable that knows afterwards how long it was."""
+
+    def __init__(self, frames: Frames) -> None:
+        self.frames, self.count = frames, 0
+
+    def __iter__(self) -> Iterator[Frame]:
+        for frame in self.frames:
+            self.count += 1
+            yield frame
+
+
+def _write_video(path: Path, frames: Frames, fps: int) -> None:
+    """By ffmpeg, which imageio-ffmpeg brings along; frames go through a pipe, one at a time."""
+    import imageio_ffmpeg
+
+    codec, options = CODECS[path.suffix.lower()]
+    iterator = (_even(frame) for frame in frames)
+    first = next(iterator)
+    writer = imageio_ffmpeg.write_frames(
+        str(path),
+        (first.shape[1], first.shape[0]),
+        fps=fps,
+        codec=codec,
+        quality=None,  # pyright: ignore[reportArgumentType]  (None: ours stands in the options)
+        macro_block_size=2,  # 16 would rescale, which blurs
+        ffmpeg_log_level="error",
+        output_params=options,
+    )
+    writer.send(None)
+    try:
+        for frame in chain([first], iterator):
+            writer.send(frame)
+        writer.close()
+    except OSError as error:
+        raise OSError(f"ffmpeg: {error}") from None
+    if not path.is_file() or path.stat().st_size == 0:
+        raise OSError("ffmpeg wrote nothing: the disk is full, or its encoder failed")
+
+
+def _even(frame: Frame) -> UInt8[np.ndarray, "H W 3"]:
+    """Three channels and even edges, as yuv420p needs."""
+    grey = np.repeat(frame[..., None], 3, axis=-1) if frame.ndim == 2 else frame[..., :3]
+    padding = [(0, grey.shape[0] % 2), (0, grey.shape[1] % 2), (0, 0)]
+    return np.ascontiguousarray(np.pad(grey, padding, mode="edge"))
+
+
+def _write_animation(path: Path, frames: Frames, fps: int) -> None:
+    """By Pillow, lossless but for the palette of a coloured gif."""
+    suffix = path.suffix.lower()
+    pictures = [Image.fromarray(frame) for frame in frames]
+    tick = 10 if suffix == ".gif" else 1  # ms
+    ends = [round(k * 1000 / fps / tick) * tick for k in range(len(pictures) + 1)]
+    durations = [late - early for early, late in pairwise(ends)]
+    options: dict[str, Any] = {"lossless": True} if suffix == ".webp" else {}
+    kind = {".gif": "GIF", ".webp": "WEBP", ".apng": "PNG"}[suffix]
+    pictures[0].save(path, kind, save_all=True, append_images=pictures[1:], duration=durations, loop=0, **options)
+
+
+def _write_strip(path: Path, frames: Frames, fps: int) -> None:
+    every = list(frames)
+    chosen = np.linspace(0, len(every), min(STRIP_FRAMES, len(every)), endpoint=False).astype(int)
+    Image.fromarray(np.concatenate([every[k] for k in chosen], axis=1)).save(path, "PNG")
+
+
+_WRITERS: dict[str, Callable[[Path, Frames, int], None]] = {
+    ".mp4": _write_video,
+    ".webm": _write_video,
+    ".gif": _write_animation,
+    ".webp": _write_animation,
+    ".apng": _write_animation,
+    ".png": _write_strip,
+}

@@ -2,10 +2,14 @@
 
 import inspect
 from abc import ABC, abstractmethod
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 from jaxtyping import Float
 from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from .voxel_grid import VoxelGrid
 
 
 class Volume(nn.Module, ABC):
@@ -53,3 +57,31 @@ class Volume(nn.Module, ABC):
         Any other key, such as "eps", is the optimiser's own.
         """
         return [{"params": list(self.parameters()), "rate": 1.0}]
+
+    def grow(self, steps_done: int, share: float) -> bool:
+        """Asked before every training step: a volume that refines itself does so here, when it is time.
+
+        It may replace its parameters (the trainer then begins their optimiser afresh) and must not draw random
+        numbers; what it shows should stay what it was. `load_state_dict` must take a state from before or after.
+
+        Args:
+            steps_done: so far.
+            share: of the run that is done, [0, 1].
+
+        Returns:
+            Whether parameters were replaced.
+        """
+        return False
+
+    def voxelize(self, resolution: "int | Sequence[int]") -> "VoxelGrid":
+        """This volume as voxels; see `voxelize.voxelize`.
+
+        Args:
+            resolution: voxels along each edge, or along (Z, Y, X); 1 to 1024.
+
+        Raises:
+            ValueError: a resolution out of range, or a field that is not finite or out of its range.
+        """
+        from .voxelize import voxelize
+
+        return voxelize(self, resolution)

@@ -15,13 +15,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as safetensors_bytes
 
 from .base import Volume
+from .errors import VolumeFileError as VolumeFileError
+from .first_3dmnist import ORIGINAL_FRAME, SUFFIXES
+from .voxel_grid import VoxelGrid
 
 FORMAT_VERSION = 1
 OWN_PACKAGE = __name__.split(".", 1)[0]
-
-
-class VolumeFileError(ValueError):
-    """A volume file that is missing, damaged, of another format, or of a class that is not trusted."""
 
 
 def class_path(cls: type[Volume]) -> str:
@@ -53,7 +52,7 @@ def volume_bytes(volume: Volume, extra: dict[str, Any] | None = None) -> bytes:
 
 
 def read_description(path: str | Path) -> dict[str, Any]:
-    """The metadata of a volume file, without its weights.
+    """The metadata of a volume file, without its weights; of a `volume.pt` of the first 3DMNIST, what it amounts to.
 
     Raises:
         VolumeFileError: missing or damaged file, or a newer format.
@@ -61,6 +60,13 @@ def read_description(path: str | Path) -> dict[str, Any]:
     path = Path(path)
     if not path.is_file():
         raise VolumeFileError(f"{path}: no such volume file")
+    if path.suffix in SUFFIXES:
+        return {
+            "format_version": FORMAT_VERSION,
+            "class_path": class_path(VoxelGrid),
+            "init_args": {"resolution": ORIGINAL_FRAME, "pyramid": []},
+            "renderer": {"image_size": ORIGINAL_FRAME},
+        }
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
@@ -83,15 +89,19 @@ def load_volume(path: str | Path, *, trusted: Sequence[type[Volume]] = ()) -> Vo
     """Build a saved volume again.
 
     Args:
-        path: a volume file.
+        path: a volume file, or (by its suffix .pt or .pth) a `volume.pt` of the first 3DMNIST.
         trusted: classes outside this package that may be built; a file alone never causes an import.
 
     Raises:
         VolumeFileError: missing or damaged file, newer format, a class that is not trusted, or weights that
             do not fit it.
     """
+    if Path(path).suffix in SUFFIXES:
+        return VoxelGrid.from_3dmnist(path)
     description = read_description(path)
     volume_class = _trusted_class(Path(path), description["class_path"], trusted)
+    if description["init_args"].get("init") is not None:
+        raise VolumeFileError(f"{path}: asks for another file (init); a volume file stands alone")
     try:
         with safe_open(path, framework="pt") as file:
             weights = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (no mapping)
@@ -121,7 +131,7 @@ def _trusted_class(path: Path, name: str, trusted: Sequence[type[Volume]]) -> ty
         found = getattr(importlib.import_module(public), name.rpartition(".")[2], None)
     if not (isinstance(found, type) and issubclass(found, Volume) and found is not Volume):
         raise VolumeFileError(
-            f"{path}: its volume is a {name}, which {OWN_PACKAGE} does not contain; if you trust that class, pass it: "
+            f"{path}: its volume is a {name}, which {OWN_PACKAGE} does not contain; if you trust that class, name it: "
             f"--volume {name}, or load_volume(path, trusted=[...])"
         )
     return found

@@ -1,6 +1,10 @@
 """The dense backend: a voxel grid, optionally parametrised as a sum of coarser grids."""
 
 import math
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,8 +14,10 @@ from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from .base import Volume
+from .first_3dmnist import EMITS, MAX_RAW, ORIGINAL_FRAME, read_3dmnist
+from .sizes import grid_size
 
-MAX_RESOLUTION = 1024  # 1024^3 of two float32 channels is 8 GiB: beyond it is a typing error
+STARTING_RAW = 8.0  # beyond, sigmoid and softplus pass on no gradient that a step could use
 
 
 class VoxelGrid(Volume):
@@ -27,9 +33,13 @@ class VoxelGrid(Volume):
     Args:
         resolution: Voxels along each edge, or along (Z, Y, X); 1 to 1024.
         pyramid: Coarser levels that are added, as shares of the resolution in (0, 1); empty for a bare grid.
+        grow_at: When the grid doubles while it is trained: ascending shares of the run in (0, 1), or ascending
+            steps from 1. It begins at resolution / 2^(their number) and ends at resolution; default: no growth.
         initial_opacity: Mean opacity of one voxel step at the start, in (0, 1).
         initial_brightness: Mean of 1 - absorbance at the start, in (0, 1).
         initial_noise: Standard deviation of the finest level's raw values at the start.
+        init: Voxel file to start from (.npz, .nrrd, .nii.gz, .mrc, .vti, .vdb), resampled to the resolution; the
+            initial_* above are then not used. A saved volume does not read it again.
 
     Raises:
         ValueError: a value outside its range.
@@ -42,12 +52,12 @@ class VoxelGrid(Volume):
         initial_opacity: float = 0.02,
         initial_brightness: float = 0.27,
         initial_noise: float = 0.3,
+        grow_at: list[int | float] | None = None,
+        init: str | None = None,
     ) -> None:
         super().__init__()
-        size = [resolution] * 3 if isinstance(resolution, int) else list(resolution)
+        self._final = grid_size(resolution)
         shares = [0.25, 0.5] if pyramid is None else list(pyramid)
-        if len(size) != 3 or not all(isinstance(n, int) and 1 <= n <= MAX_RESOLUTION for n in size):
-            raise ValueError(f"resolution={resolution}: allowed are 1 to {MAX_RESOLUTION}, one number or (Z, Y, X)")
         if not all(0.0 < share < 1.0 for share in shares):
             raise ValueError(f"pyramid={pyramid}: every level must be a share of the resolution between 0 and 1")
         for name, value in (("initial_opacity", initial_opacity), ("initial_brightness", initial_brightness)):
@@ -55,13 +65,27 @@ class VoxelGrid(Volume):
                 raise ValueError(f"{name}={value}: allowed are values between 0 and 1")
         if not 0.0 <= initial_noise < math.inf:
             raise ValueError(f"initial_noise={initial_noise}: allowed are values >= 0")
-        self.resolution = tuple(size)
-        coarse = [[max(1, round(n * share)) for n in size] for share in shares]
+        self._shares = shares
+        self.grow_at = self._schedule = _checked_growths(grow_at, self._final)
+        self.resolution = self._stage(len(self.grow_at))
         # opacity of a step = 1 - exp(-softplus(raw)) = sigmoid(raw), so the bias is a plain logit.
         bias = [_logit(initial_opacity), _logit(1.0 - initial_brightness)]
         self.bias = nn.Buffer(torch.tensor(bias).reshape(2, 1, 1, 1))
-        self.levels = nn.ParameterList(torch.zeros(2, *level) for level in coarse)
-        self.levels.append(initial_noise * torch.randn(2, *size))
+        self.levels = self._levels()
+        with torch.no_grad():
+            self.levels[-1].copy_(initial_noise * torch.randn(2, *self.resolution))
+        if init is not None:
+            self._init_args["init"] = None  # from now on the weights say it all
+            self._start_from(init)
+
+    def _stage(self, growths_left: int) -> tuple[int, ...]:
+        """The resolution with so many growths to come."""
+        return tuple(max(1, round(n / 2**growths_left)) for n in self._final)
+
+    def _levels(self) -> nn.ParameterList:
+        """Zeros at the present resolution, coarse to fine."""
+        sizes = [[max(1, round(n * share)) for n in self.resolution] for share in self._shares]
+        return nn.ParameterList(torch.zeros(2, *size) for size in [*sizes, self.resolution]).to(self.bias)
 
     @property
     def voxel_step(self) -> float:
@@ -85,6 +109,97 @@ class VoxelGrid(Volume):
         values = F.grid_sample(grid[None], where, mode="bilinear", padding_mode="border", align_corners=False)
         attenuation, absorbance = values.reshape(2, *points.shape[:-1])
         return attenuation, absorbance
+
+    def grow(self, steps_done: int, share: float) -> bool:
+        """Double the resolution when it is time (`grow_at`), keeping what the picture shows.
+
+        Between its voxels a grid is drawn with interpolated opacity, so it is the opacity of the old step that is
+        interpolated. All of it goes into the finest level, the coarser ones begin at zero again.
+        """
+        due = [at for at in self.grow_at if at <= (share if at < 1 else steps_done)]
+        if not due:
+            return False
+        with torch.no_grad():
+            attenuation, absorbance = self.dense().double()
+            values = torch.stack([-torch.expm1(-attenuation * self.voxel_step), absorbance])
+            per_length = 1.0 / self.voxel_step
+            self._grown_to(self.grow_at[len(due) :])
+            opacity, absorbance = _upsample(values, self.resolution)
+            optical_depth = -torch.log1p(-opacity) * per_length * self.voxel_step
+            raw = torch.stack([_softplus_inverse(optical_depth), torch.logit(absorbance)])
+            self.levels[-1].copy_(raw.clamp(-MAX_RAW, MAX_RAW) - self.bias)
+        return True
+
+    def _grown_to(self, grow_at: list[int | float]) -> None:
+        """Take the shape of the stage with these growths to come; the saved volume is built at that stage."""
+        self.grow_at = list(grow_at)
+        self._init_args["grow_at"] = list(grow_at)
+        self.resolution = self._stage(len(grow_at))
+        wanted = [level.requires_grad for level in self.levels]
+        self.levels = self._levels()
+        for level, wants_gradient in zip(self.levels, wanted, strict=True):
+            level.requires_grad_(wants_gradient)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
+        """A state of a later or earlier stage brings its resolution with it: how a grown run resumes and rewinds."""
+        finest = state_dict.get(f"{prefix}levels.{len(self.levels) - 1}")
+        if finest is not None and tuple(finest.shape[1:]) != self.resolution:
+            for growths in range(len(self._schedule) + 1):
+                if self._stage(len(self._schedule) - growths) == tuple(finest.shape[1:]):
+                    self._grown_to(self._schedule[growths:])
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+
+    @classmethod
+    def from_3dmnist(cls, path: str | Path, frame: int = ORIGINAL_FRAME, emits: str = EMITS[0]) -> "VoxelGrid":
+        """The sculpture in a `volume.pt` of the first 3DMNIST, in the middle of a cube of `frame` voxels.
+
+        `AbsorptionRenderer(frame)` shows what the original's renderer showed, apart from what lies outside the unit
+        ball; docs/conventions.md says which axis is which.
+
+        Args:
+            path: the file; no code in it is run.
+            frame: Voxels along each edge of the cube, from the sculpture's own number; 40 as the original's pictures.
+            emits: What is multiplied with the intercepted light: "1 - absorbance" in the original's present code,
+                "absorbance" in that of its first commit, with which its own volume.pt was published.
+
+        Raises:
+            VolumeFileError: missing or damaged file, or something else in it.
+            ValueError: another `emits`, a frame that the sculpture does not fit into.
+        """
+        raw = read_3dmnist(path, frame, emits)
+        volume = cls(frame, pyramid=[], initial_noise=0.0)
+        with torch.no_grad():
+            volume.bias.zero_()
+            volume.levels[0].copy_(raw)
+        return volume
+
+    def _start_from(self, path: str) -> None:
+        from .readers import read_voxels
+
+        try:
+            values = torch.from_numpy(read_voxels(path))
+        except ValueError as error:
+            raise ValueError(f"init={error}") from None
+        mode = "area" if max(values.shape[1:]) > max(self.resolution) else "trilinear"
+        attenuation, absorbance = F.interpolate(values[None], size=self.resolution, mode=mode)[0]
+        optical_depth = attenuation.double() * self.voxel_step
+        raw = torch.stack([_softplus_inverse(optical_depth), torch.logit(absorbance.double())])
+        with torch.no_grad():
+            self.levels[-1].copy_(raw.clamp(-STARTING_RAW, STARTING_RAW) - self.bias)
+
+    @classmethod
+    def load(cls, path: str | Path) -> "VoxelGrid":
+        """A bare grid of a voxel file, ours or another tool's; see `readers.read_voxels`.
+
+        Args:
+            path: .npz, .nrrd, .nii.gz, .nii, .mrc, .vti or .vdb.
+
+        Raises:
+            VolumeFileError: missing or damaged file, unknown suffix, no reader installed, or values out of range.
+        """
+        from .readers import read_voxels
+
+        return cls.from_array(read_voxels(path))
 
     @classmethod
     def from_array(cls, array: ArrayLike | Tensor) -> "VoxelGrid":
@@ -110,8 +225,7 @@ class VoxelGrid(Volume):
                 "allowed is [0, 1]"
             )
         volume = cls(resolution=list(values.shape[1:]), pyramid=[], initial_noise=0.0)
-        steps = values[0] * volume.voxel_step
-        raw = torch.stack([steps + torch.log(-torch.expm1(-steps)), torch.logit(values[1])])
+        raw = torch.stack([_softplus_inverse(values[0] * volume.voxel_step), torch.logit(values[1])])
         with torch.no_grad():
             volume.bias.zero_()
             volume.levels[0].copy_(raw)
@@ -134,6 +248,24 @@ def _linear(level: Float[Tensor, "2 z y x"], axis: int, extent: int) -> Float[Te
     """The matrix that interpolates along an axis."""
     unit = torch.eye(level.shape[axis], dtype=level.dtype, device=level.device)
     return F.interpolate(unit[None], size=extent, mode="linear", align_corners=False)[0].mT
+
+
+def _softplus_inverse(value: Float[Tensor, "*S"]) -> Float[Tensor, "*S"]:
+    return value + torch.log(-torch.expm1(-value))
+
+
+def _checked_growths(grow_at: Sequence[int | float] | None, size: tuple[int, ...]) -> list[int | float]:
+    times = list(grow_at or [])
+    shares = all(0.0 < at < 1.0 for at in times)
+    steps = all(at >= 1 and at == int(at) for at in times)
+    if not (shares or steps) or any(late <= early for early, late in pairwise(times)):
+        raise ValueError(f"grow_at={grow_at}: allowed are ascending shares between 0 and 1, or ascending steps from 1")
+    if 2 ** len(times) > max(size):
+        raise ValueError(
+            f"grow_at={grow_at}: {len(times)} doublings end at {max(size)} voxels only if they begin below 1; "
+            f"allowed are up to {int(math.log2(max(size)))}"
+        )
+    return times
 
 
 def _logit(share: float) -> float:

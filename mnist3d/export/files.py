@@ -1,0 +1,119 @@
+"""How every export reaches the disk: checked before the work, whole or not at all, with its description beside it.
+
+What it is: temporary folders, renames, optional libraries, the `.json` beside a file. What it is not: it knows no
+format.
+"""
+
+import importlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+
+class ExportError(ValueError):
+    """A file that cannot be written as asked; the message is one line that says what is allowed."""
+
+
+def suffix_of(path: Path, known: Collection[str]) -> str:
+    """The known suffix that a file name ends with, in lower case (.nii.gz is one suffix).
+
+    Raises:
+        ExportError: none of them.
+    """
+    name = path.name.lower()
+    for suffix in sorted(known, key=len, reverse=True):
+        if name.endswith(suffix) and name != suffix:
+            return suffix
+    given = path.suffix or "(none)"
+    raise ExportError(f"output={path}: suffix {given}; allowed are {', '.join(known)}")
+
+
+def check_output(path: Path, known: Collection[str]) -> str:
+    """Fail before any work is done; returns the suffix.
+
+    Raises:
+        ExportError: an unknown suffix, a folder that does not exist or cannot be written, a folder of that name.
+    """
+    suffix = suffix_of(path, known)
+    check_folder(path)
+    if path.is_dir():
+        raise ExportError(f"output={path}: is a folder; give the name of a file")
+    return suffix
+
+
+def check_folder(path: Path) -> None:
+    """Fail where nothing can be written beside `path`.
+
+    Raises:
+        ExportError: its folder does not exist or cannot be written.
+    """
+    if not path.parent.is_dir():
+        raise ExportError(f"output={path}: the folder {path.parent} does not exist")
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        raise ExportError(f"output={path}: the folder {path.parent} cannot be written; choose another")
+
+
+def require(module: str, purpose: str, package: str | None = None) -> ModuleType:
+    """An optional library.
+
+    Args:
+        module: import name.
+        purpose: what needs it, for the message.
+        package: its name on PyPI where that differs.
+
+    Raises:
+        ExportError: it is not installed; the message says how to install it.
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError:
+        raise ExportError(f"{purpose} needs {package or module}: pip install -e '.[export]'") from None
+
+
+@contextmanager
+def whole_files(path: Path) -> Iterator[Path]:
+    """A temporary folder beside `path`; when the block ends well, all in it replaces its namesakes there.
+
+    A folder in it can replace an empty folder only.
+
+    Whatever goes wrong, nothing half-written stays and what was there before is unchanged.
+
+    Raises:
+        ExportError: the disk is full, or the folder cannot be written.
+    """
+    folder = None
+    try:
+        folder = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+        yield folder
+        made = sorted(folder.iterdir())
+        for file in (file for file in folder.rglob("*") if file.is_file()):
+            with open(file, "rb+") as written:
+                os.fsync(written.fileno())
+        for file in made:
+            os.replace(file, path.parent / file.name)
+    except OSError as error:
+        reason = error.strerror or " ".join(str(error).split())[:200]
+        raise ExportError(f"output={path}: cannot be written ({reason}); nothing was left there") from None
+    finally:
+        if folder is not None:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def write_description(folder: Path, name: str, description: dict[str, Any]) -> None:
+    """`NAME.json` in `folder`: what the file is and where it comes from."""
+    (folder / f"{name}.json").write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
+
+
+def describe_file(path: Path, opens_with: str) -> str:
+    """The line at the end of a command: file, size, what opens it."""
+    size = path.stat().st_size
+    if path.is_dir():
+        size = sum(file.stat().st_size for file in path.iterdir())
+    number = f"{size / 2**20:.1f} MiB" if size >= 2**20 else f"{size / 2**10:.1f} KiB"
+    return f"{path}: {number}; opens in {opens_with}"

@@ -1,0 +1,159 @@
+"""The frames of an orbit: rendered one after the other, coloured, on a background, with a caption.
+
+What it is: rotations -> uint8 pictures, never all in memory at once. What it is not: it writes no files and reads no
+digits; captions are handed over as text.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, UInt8
+from PIL import Image, ImageColor, ImageDraw, ImageFont
+from torch import Tensor
+
+from ..renderer import MAX_IMAGE_SIZE, AbsorptionRenderer, render_views
+from ..volumes.base import Volume
+from .files import ExportError, require
+
+GREY = "gray"
+TRANSPARENT = "transparent"
+CAPTION_SHARE = 8  # the caption's strip is an eighth of the picture high,
+CAPTION_LEAST = 14  # pixels, but never lower than this
+
+
+@dataclass
+class FrameStyle:
+    """How frames look.
+
+    Args:
+        size: pixels along each edge of the picture, without the caption.
+        supersample: rendered this many times finer along each edge, then averaged.
+        colormap: gray, or the name of one of matplotlib's.
+        background: a colour's name or #rrggbb behind the sculpture, or transparent; None: as rendered, black.
+    """
+
+    size: int = 256
+    supersample: int = 1
+    colormap: str = GREY
+    background: str | None = None
+
+    def check(self) -> None:
+        """Fail before any work is done.
+
+        Raises:
+            ExportError: a value out of range, an unknown colormap or colour.
+        """
+        if self.size * self.supersample > MAX_IMAGE_SIZE:
+            most = MAX_IMAGE_SIZE // self.size
+            raise ExportError(f"supersample={self.supersample}: at most {most} with size={self.size}")
+        self.colours()
+        self.background_colour()
+
+    def colours(self) -> UInt8[np.ndarray, "256 3"]:
+        """The colormap as a table."""
+        if self.colormap == GREY:
+            return np.repeat(np.arange(256, dtype=np.uint8)[:, None], 3, axis=1)
+        colormaps = require("matplotlib", f"colormap {self.colormap}").colormaps
+        if self.colormap not in colormaps:
+            raise ExportError(
+                f"colormap={self.colormap}: allowed are {GREY} and matplotlib's, such as inferno, viridis, cividis"
+            )
+        return (255.0 * colormaps[self.colormap](np.linspace(0.0, 1.0, 256))[:, :3]).round().astype(np.uint8)
+
+    def background_colour(self) -> tuple[int, int, int] | None:
+        """Red, green, blue; None for none or transparent."""
+        if self.background in (None, TRANSPARENT):
+            return None
+        try:
+            red, green, blue = ImageColor.getrgb(str(self.background))[:3]
+        except ValueError:
+            raise ExportError(
+                f"background={self.background}: allowed are colours such as white or #202428, or {TRANSPARENT}"
+            ) from None
+        return red, green, blue
+
+
+class _Unabsorbed(Volume):
+    """The same matter, all of it bright: its picture is the share of each ray that is intercepted."""
+
+    def __init__(self, volume: Volume) -> None:
+        super().__init__()
+        self.volume = volume
+
+    def dense(self) -> Float[Tensor, "2 Z Y X"] | None:
+        grid = self.volume.dense()
+        return None if grid is None else torch.stack([grid[0], torch.zeros_like(grid[1])])
+
+    def forward(self, points: Tensor) -> tuple[Tensor, Tensor]:
+        attenuation, absorbance = self.volume(points)
+        return attenuation, torch.zeros_like(absorbance)
+
+
+def orbit_frames(
+    volume: Volume,
+    renderer: AbsorptionRenderer,
+    rotations: Float[Tensor, "B 3 3"],
+    style: FrameStyle | None = None,
+    captions: Sequence[str] | None = None,
+) -> Iterator[UInt8[np.ndarray, "..."]]:
+    """Each view as a picture: (H, W) grey, (H, W, 3) in colour, (H, W, 4) with transparency.
+
+    Args:
+        volume: what is shown.
+        renderer: its samples a ray and its quadrature are used; the size is the style's.
+        rotations: one a frame.
+        style: default a grey picture of 256 pixels.
+        captions: a text a frame, in a strip below the picture.
+    """
+    style = style or FrameStyle()
+    style.check()
+    options = renderer.options
+    fine = AbsorptionRenderer(
+        style.size * style.supersample, options.samples_per_ray, options.quadrature, impl=renderer.impl
+    )
+    for k, rotation in enumerate(rotations):
+        picture = _shrunk(render_views(volume, fine, rotation[None]), style.supersample)
+        if style.background is None:
+            frame = style.colours()[_to_bytes(picture)]
+        else:
+            covered = render_views(_Unabsorbed(volume), fine, rotation[None])
+            frame = _on_background(picture, _shrunk(covered, style.supersample), style)
+        if style.colormap == GREY and style.background is None and captions is None:
+            frame = frame[..., 0]
+        yield frame if captions is None else _captioned(frame, captions[k], style)
+
+
+def _shrunk(pictures: Float[Tensor, "1 1 H W"], supersample: int) -> Float[np.ndarray, "h w"]:
+    return F.avg_pool2d(pictures, supersample)[0, 0].numpy()
+
+
+def _to_bytes(picture: Float[np.ndarray, "*S"]) -> UInt8[np.ndarray, "*S"]:
+    return np.rint(255.0 * np.clip(picture, 0.0, 1.0)).astype(np.uint8)
+
+
+def _on_background(
+    picture: Float[np.ndarray, "H W"], coverage: Float[np.ndarray, "H W"], style: FrameStyle
+) -> UInt8[np.ndarray, "H W C"]:
+    """What is intercepted in the colormap's colour, what passes through in the background's."""
+    own = style.colours()[_to_bytes(picture / np.maximum(coverage, 1e-6))]
+    colour = style.background_colour()
+    if colour is None:
+        return np.concatenate([own, _to_bytes(coverage)[..., None]], axis=-1)
+    share = coverage[..., None]
+    return np.rint(share * own + (1.0 - share) * np.array(colour)).astype(np.uint8)
+
+
+def _captioned(frame: UInt8[np.ndarray, "H W C"], caption: str, style: FrameStyle) -> UInt8[np.ndarray, "height W C"]:
+    height = max(CAPTION_LEAST, frame.shape[0] // CAPTION_SHARE)
+    colour = style.background_colour() or (0, 0, 0)
+    ink = (0, 0, 0) if sum(colour) > 384 else (230, 230, 230)
+    strip = Image.new("RGB", (frame.shape[1], height), colour)
+    place = (frame.shape[1] / 2, height / 2)
+    ImageDraw.Draw(strip).text(place, caption, ink, ImageFont.load_default(round(0.7 * height)), anchor="mm")
+    below = np.asarray(strip)
+    if frame.shape[2] == 4:
+        below = np.concatenate([below, np.full((*below.shape[:2], 1), 255, np.uint8)], axis=-1)
+    return np.concatenate([frame, below])

@@ -1,0 +1,125 @@
+"""A run as figures: loss curves, the scorecard over time, the view atlas.
+
+What it is: records of `stats.jsonl` and pictures -> a figure by suffix. What it is not: it reads no run directory and
+judges nothing.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import UInt8
+
+from .files import check_output, require, whole_files, write_description
+
+PLOT_FORMATS: dict[str, str] = {
+    ".png": "everything",
+    ".svg": "browsers, Inkscape",
+    ".pdf": "every PDF viewer, LaTeX",
+}
+# (title, [(key, label)], logarithmic)
+LOSSES: list[tuple[str, list[tuple[str, str]], bool]] = [
+    ("adversarial losses", [("discriminator_loss", "discriminator"), ("volume_loss", "volume")], False),
+    (
+        "other losses",
+        [("classification_loss", "classification"), ("nearest_loss", "nearest"), ("target_loss", "targets")],
+        False,
+    ),
+    ("penalty", [("penalty", "R1 + R2")], True),
+    ("views", [("mean_brightness", "mean brightness"), ("view_variety", "variety")], False),
+]
+SCORES = [("legible", "legible"), ("clean", "clean")]
+WIDTH, ROW_HEIGHT, DOTS_PER_INCH = 10.0, 2.6, 130
+
+
+def plot_run(
+    path: Path,
+    records: Sequence[dict[str, Any]],
+    title: str,
+    atlas: UInt8[np.ndarray, "H W 3"] | None = None,
+    class_names: Sequence[str] = (),
+    description: dict[str, Any] | None = None,
+) -> Path:
+    """Write the figure that the suffix of `path` names, and `PATH.json` beside it.
+
+    Args:
+        path: .png, .svg or .pdf.
+        records: of `stats.jsonl`: dictionaries with a "step".
+        title: above all.
+        atlas: the view atlas, below all.
+        class_names: of the shares of classes in the scores.
+        description: where the figures come from.
+
+    Raises:
+        ExportError: unknown suffix, matplotlib is missing, or the file cannot be written.
+    """
+    suffix = check_output(path, PLOT_FORMATS)
+    require("matplotlib", "plots")
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    scored = [record for record in records if record.get("legible") is not None]
+    rows = len(LOSSES) // 2 + bool(scored) + (atlas is not None)
+    heights = [1.0] * (rows - (atlas is not None))
+    if atlas is not None:
+        heights.append(WIDTH * atlas.shape[0] / atlas.shape[1] / ROW_HEIGHT)
+    figure = Figure((WIDTH, ROW_HEIGHT * sum(heights)), layout="constrained")
+    FigureCanvasAgg(figure)
+    grid = figure.add_gridspec(rows, 2, height_ratios=heights)
+    figure.suptitle(title)
+    for k, (name, curves, logarithmic) in enumerate(LOSSES):
+        axes = figure.add_subplot(grid[k // 2, k % 2])
+        for key, label in curves:
+            points = [(record["step"], record[key]) for record in records if _drawable(record.get(key))]
+            if any(value != 0.0 for _, value in points):
+                axes.plot(*zip(*points, strict=True), label=label, linewidth=1.0)
+        if logarithmic and axes.lines:
+            axes.set_yscale("log")
+        _finish(axes, name)
+    if scored:
+        _scores(figure, grid[len(LOSSES) // 2, :].subgridspec(1, 2), scored, class_names)
+    if atlas is not None:
+        axes = figure.add_subplot(grid[-1, :])
+        axes.imshow(atlas, interpolation="none")
+        axes.set_axis_off()
+    described = {**(description or {}), "format": suffix, "records": len(records), "scores": len(scored)}
+    with whole_files(path) as folder:
+        figure.savefig(folder / path.name, format=suffix[1:], dpi=DOTS_PER_INCH)
+        write_description(folder, path.name, described)
+    return path
+
+
+def _drawable(value: Any) -> bool:
+    return isinstance(value, (int, float)) and bool(np.isfinite(value))
+
+
+def _finish(axes: Any, title: str) -> None:
+    axes.set_title(title, fontsize=10)
+    axes.set_xlabel("step", fontsize=8)
+    axes.tick_params(labelsize=8)
+    axes.grid(alpha=0.3)
+    if axes.lines:
+        axes.legend(fontsize=7)
+    if not axes.lines and not axes.collections:
+        axes.text(0.5, 0.5, "nothing recorded", ha="center", va="center", transform=axes.transAxes)
+
+
+def _scores(figure: Any, grid: Any, scored: list[dict[str, Any]], class_names: Sequence[str]) -> None:
+    """Left the shares of legible views, right how often each class is read."""
+    steps = [record["step"] for record in scored]
+    axes = figure.add_subplot(grid[0, 0])
+    for key, label in SCORES:
+        axes.plot(steps, [record.get(key, np.nan) for record in scored], "o-", label=label, markersize=3)
+    axes.set_ylim(0.0, 1.0)
+    _finish(axes, "scorecard: share of views")
+    histograms = [record.get("histogram") or {} for record in scored]
+    names = list(class_names) or sorted({name for histogram in histograms for name in histogram})
+    if names:
+        axes = figure.add_subplot(grid[0, 1])
+        shares = [[float(histogram.get(name, 0.0)) for histogram in histograms] for name in names]
+        if len(steps) == 1:
+            steps, shares = [0, *steps], [[row[0], row[0]] for row in shares]
+        axes.stackplot(steps, shares, labels=[name[:9] for name in names])
+        _finish(axes, "scorecard: share of each class")
+        axes.legend(fontsize=6, ncols=2, loc="upper left", bbox_to_anchor=(1.0, 1.0))

@@ -1,0 +1,104 @@
+"""Where the solid ends: from a field that fades out to a thing with a surface, for meshes and block models.
+
+What it is: which matter counts, and the level whose pictures match the volume's own best. What it is not: it makes no
+mesh and no blocks.
+"""
+
+from typing import Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from ..poses import turntable
+from ..renderer import AbsorptionRenderer, render_views
+from ..volumes.base import Volume
+
+Matter = Literal["bright", "all"]
+LEVELS = 20  # tried, evenly spaced in opacity up to the largest
+COMPARED_SIZE = 32  # pixels of the compared pictures, about what the sculpture was made for
+COMPARED_RESOLUTION = 64  # a finer grid is coarsened for the comparison alone
+COMPARED_VIEWS, COMPARED_ELEVATIONS = 6, (0.0, 0.5, -0.5)  # views a turn, radians
+
+
+class _Grid(Volume):
+    """An array as a volume, so that the renderer can show it."""
+
+    def __init__(self, values: Tensor) -> None:
+        super().__init__()
+        self.values = nn.Buffer(values)
+
+    def dense(self) -> Float[Tensor, "2 Z Y X"]:
+        return self.values
+
+    def forward(self, points: Tensor) -> tuple[Tensor, Tensor]:
+        raise NotImplementedError("a dense volume is rendered by its grid")
+
+
+def matter_field(values: Float[np.ndarray, "2 Z Y X"], matter: Matter) -> Float[np.ndarray, "Z Y X"]:
+    """What counts as solid, per world unit: all that intercepts light, or only as much of it as gives light back."""
+    return values[0] if matter == "all" else values[0] * (1.0 - values[1])
+
+
+@torch.no_grad()
+def best_level(values: Float[np.ndarray, "2 Z Y X"], matter: Matter) -> tuple[float, float]:
+    """The level at which the solid looks most like the volume's own pictures, and how much it does.
+
+    Between voxels it is the opacity of a voxel step that is interpolated, as in the renderer and in the mesh. The solid
+    is compared with renderings from 18 sides: its silhouettes where only bright matter
+    counts, its surface painted with 1 - absorbance where all does. The measure is the sum of the smaller over the
+    sum of the larger brightness (Ruzicka similarity; for black and white pictures intersection over union).
+
+    Args:
+        values: (2, Z, Y, X), attenuation per world unit and absorbance.
+        matter: what counts as solid.
+
+    Returns:
+        Level, per world unit, and similarity in [0, 1]; (0, 0) for an empty volume.
+    """
+    grid = torch.as_tensor(values)
+    if max(grid.shape[1:]) > COMPARED_RESOLUTION:
+        share = COMPARED_RESOLUTION / max(grid.shape[1:])
+        size = [max(1, round(n * share)) for n in grid.shape[1:]]
+        attenuation, absorbed = (  # one after the other: a fine grid is large
+            F.interpolate(part[None, None], size, mode="area")[0, 0] for part in (grid[0], grid[0] * grid[1])
+        )
+        grid = torch.stack([attenuation, (absorbed / attenuation.clamp_min(1e-30)).clamp(0.0, 1.0)])
+    step = 2.0 / max(grid.shape[1:])
+    opacity = -torch.expm1(-step * torch.from_numpy(matter_field(grid.numpy(), matter)))
+    highest = float(opacity.max())
+    if highest <= 0.0:
+        return 0.0, 0.0
+    rotations = torch.cat([turntable(COMPARED_VIEWS, elevation) for elevation in COMPARED_ELEVATIONS])
+    pictures = render_views(_Grid(grid), AbsorptionRenderer(COMPARED_SIZE), rotations)[:, 0]
+    levels = highest * (torch.arange(LEVELS) + 0.5) / LEVELS
+    channels = torch.stack([opacity, 1.0 - grid[1]])
+    shared, joint = torch.zeros(LEVELS), torch.zeros(LEVELS)
+    for rotation, picture in zip(rotations, pictures, strict=True):
+        along = _along_rays(channels, rotation)
+        for k, level in enumerate(levels):
+            shown = _shown(along, float(level), matter)
+            shared[k] += torch.minimum(shown, picture).sum()
+            joint[k] += torch.maximum(shown, picture).sum()
+    similarity = shared / joint.clamp_min(1e-9)
+    best = int(similarity.argmax())
+    return float(-torch.log1p(-levels[best]) / step), float(similarity[best])
+
+
+def _along_rays(channels: Float[Tensor, "2 Z Y X"], rotation: Float[Tensor, "3 3"]) -> Float[Tensor, "2 S H W"]:
+    """Both channels at the samples of every ray, front first; zero outside the unit ball."""
+    centre = (2.0 * torch.arange(COMPARED_SIZE) + 1.0) / COMPARED_SIZE - 1.0
+    z, y, x = torch.meshgrid(centre, centre, centre, indexing="ij")
+    camera = torch.stack([x, y, z], dim=-1)
+    found = F.grid_sample(channels[None], (camera @ rotation)[None], padding_mode="border", align_corners=False)[0]
+    return found * (camera.square().sum(dim=-1) < 1.0)
+
+
+def _shown(along: Float[Tensor, "2 S H W"], level: float, matter: Matter) -> Float[Tensor, "H W"]:
+    solid = along[0] >= level
+    if matter == "bright":
+        return solid.any(dim=0).float()
+    first = solid.int().argmax(dim=0, keepdim=True)
+    return along[1].gather(0, first)[0] * solid.any(dim=0)

@@ -1,0 +1,123 @@
+"""Coarse to fine: what a growing grid keeps, and that a run that grows resumes to the bit."""
+
+import copy
+import io
+
+import pytest
+import torch
+from test_trainer import bars, same
+
+from mnist3d import AbsorptionRenderer, VoxelGrid, euler_matrix
+from mnist3d.trainer import Trainer, TrainerOptions
+from mnist3d.volumes import load_volume, volume_bytes
+
+
+def make(seed=0, grow_at=(3, 10), resolution=12, **options):
+    torch.manual_seed(seed)
+    settings = TrainerOptions(**{"max_steps": 20, "views": 4, **options})
+    volume = VoxelGrid(resolution, grow_at=list(grow_at))
+    return Trainer(volume, AbsorptionRenderer(16), bars(), options=settings, seed=seed)
+
+
+def saved(trainer):
+    buffer = io.BytesIO()
+    torch.save(trainer.state_dict(), buffer)
+    buffer.seek(0)
+    return torch.load(buffer, weights_only=True)
+
+
+def test_it_begins_coarse_and_ends_at_the_resolution():
+    volume = VoxelGrid([6, 9, 16], grow_at=[0.25, 0.5])
+    sizes = [volume.resolution]
+    for share in (0.1, 0.25, 0.3, 0.6, 1.0):
+        volume.grow(0, share)
+        sizes.append(volume.resolution)
+    assert sizes == [(2, 2, 4), (2, 2, 4), (3, 4, 8), (3, 4, 8), (6, 9, 16), (6, 9, 16)]
+    assert [tuple(level.shape[1:]) for level in volume.levels] == [(2, 2, 4), (3, 4, 8), (6, 9, 16)]
+    late = VoxelGrid(16, grow_at=[10, 20])
+    assert not late.grow(9, 0.99)
+    assert late.grow(20, 0.0)  # both at once
+    assert late.resolution == (16, 16, 16)
+
+
+@pytest.mark.parametrize("resolution", [32, [24, 32, 20]])
+def test_the_picture_stays(resolution):
+    torch.manual_seed(1)
+    volume = VoxelGrid(resolution, pyramid=[0.2, 0.5], grow_at=[0.5], initial_opacity=0.1, initial_noise=0.2)
+    with torch.no_grad():
+        volume.levels[0].normal_(0.0, 2.0)  # blobs a few voxels wide
+    renderer = AbsorptionRenderer(32, samples_per_ray=64)
+    rotations = euler_matrix(torch.randn(6, 3))
+    before = renderer(volume, rotations)
+    assert volume.grow(0, 0.5)
+    after = renderer(volume, rotations)
+    # A trilinear function sampled twice as finely and interpolated again: its kinks are rounded by an eighth.
+    assert (after - before).abs().max() < 0.02
+    assert before.std() > 0.05
+
+
+def test_values_at_the_border_of_their_range_stay_finite():
+    volume = VoxelGrid(8, grow_at=[0.5])
+    with torch.no_grad():
+        volume.levels[-1][0, :2] = -torch.inf
+        volume.levels[-1][0, 2:] = 200.0
+        volume.levels[-1][1] = torch.inf
+    volume.grow(0, 1.0)
+    assert all(bool(level.isfinite().all()) for level in volume.levels)
+    assert volume.dense()[0, 0].max() < 1e-9
+    assert volume.dense()[0, -1].min() > 50.0
+
+
+@pytest.mark.parametrize("stop_after", [2, 3, 10, 15])
+def test_a_run_that_grows_resumes_to_the_bit(stop_after):
+    whole = make()
+    whole.run()
+    assert whole.volume.resolution == (12, 12, 12)
+    half = make(stop_after=stop_after)
+    half.run()
+    rest = make(seed=5)  # every weight and generator starts elsewhere: all must come from the state
+    rest.load_state_dict(saved(half))
+    assert rest.volume.resolution == half.volume.resolution
+    rest.run()
+    for part in ("volume", "averaged", "discriminator"):
+        assert same(getattr(whole, part), getattr(rest, part)), part
+
+
+def test_the_average_grows_and_every_stage_reloads(tmp_path):
+    trainer = make()
+    seen = set()
+    for _ in range(12):
+        trainer.step()
+        assert trainer.averaged.resolution == trainer.volume.resolution
+        assert not any(weight.requires_grad for weight in trainer.averaged.parameters())
+        path = tmp_path / "volume.safetensors"
+        path.write_bytes(volume_bytes(trainer.averaged))
+        again = load_volume(path)
+        assert isinstance(again, VoxelGrid)
+        assert isinstance(trainer.averaged, VoxelGrid)
+        assert torch.equal(again.dense(), trainer.averaged.dense())
+        seen.add(again.resolution)
+    assert seen == {(3, 3, 3), (6, 6, 6), (12, 12, 12)}
+    assert not same(trainer.averaged, trainer.volume)
+    optimised = trainer.volume_optimiser.param_groups[0]["params"]
+    assert [id(weight) for weight in optimised] == [id(weight) for weight in trainer.volume.parameters()]
+
+
+def test_going_back_across_a_growth_grows_again():
+    trainer = make()
+    for _ in range(2):
+        trainer.step()
+    good = copy.deepcopy(trainer.state_dict())
+    for _ in range(3):
+        trainer.step()
+    assert trainer.volume.resolution == (6, 6, 6)
+    trainer.rewind(good, 0.5)
+    assert trainer.volume.resolution == (3, 3, 3)
+    trainer.step()
+    assert trainer.volume.resolution == trainer.averaged.resolution == (6, 6, 6)
+
+
+@pytest.mark.parametrize("wrong", [[0.5, 0.2], [3, 3], [0.0], [-1], [0.5, 100], [1.5], [float("nan")], [1, 2, 3, 4]])
+def test_bad_times_to_grow_name_themselves(wrong):
+    with pytest.raises(ValueError, match=r"grow_at=.*allowed"):
+        VoxelGrid(12, grow_at=wrong)

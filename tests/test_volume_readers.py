@@ -1,0 +1,211 @@
+"""Volumes come back from other tools' files, whatever their axes, and can be sculpted on."""
+
+import importlib
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from mnist3d import AbsorptionRenderer, VoxelGrid
+from mnist3d.export import export_voxels
+from mnist3d.volumes import VolumeFileError, load_volume, volume_bytes
+from mnist3d.volumes.readers import read_voxels
+from tests.conftest import need
+
+SHAPE = (12, 16, 20)
+MODULES = {".nrrd": "nrrd", ".nii.gz": "nibabel", ".mrc": "mrcfile", ".vti": "vtkmodules", ".npz": "numpy"}
+
+
+@pytest.fixture(scope="module")
+def array():
+    random = np.random.default_rng(0)
+    values = random.random((2, *SHAPE)).astype(np.float32)
+    values[0] *= 40.0
+    return values
+
+
+def library(module):
+    need(importlib.util.find_spec(module), f"{module} is not installed")
+    return importlib.import_module(module)
+
+
+@pytest.mark.parametrize("voxel_size_mm", [None, 0.37])
+@pytest.mark.parametrize("suffix", MODULES)
+def test_our_own_files_come_back(array, tmp_path, suffix, voxel_size_mm):
+    library(MODULES[suffix])
+    path = export_voxels(array, tmp_path / f"p{suffix}", voxel_size_mm=voxel_size_mm)
+    # attenuation is divided by the unit of length and multiplied with it again, both in fp32
+    assert read_voxels(path) == pytest.approx(array, rel=1e-6, abs=0)
+
+
+def test_vdb_comes_back_where_openvdb_is(tmp_path):
+    """By the Python that has OpenVDB, which need not have torch: the reader's module alone is loaded there."""
+    python = "/usr/bin/python3"
+    probe = "try:\n import openvdb\nexcept ImportError:\n import pyopenvdb"
+    found = Path(python).exists() and subprocess.run([python, "-c", probe], capture_output=True).returncode == 0
+    need(found, "OpenVDB's Python module is not installed (apt-get install python3-openvdb)")
+    values = np.random.default_rng(0).random((2, *SHAPE)).astype(np.float32)
+    values[:, :3] = 0.0  # empty at one side: OpenVDB stores nothing there
+    path = export_voxels(values, tmp_path / "p.vdb", voxel_size_mm=0.5)
+    source = Path(importlib.import_module("mnist3d.volumes.readers").__file__ or "")
+    code = f"""
+import sys, types, numpy
+for name in ("jaxtyping", "m", "m.files"):
+    sys.modules[name] = types.ModuleType(name)
+class Anything:
+    def __class_getitem__(cls, item): return cls
+sys.modules["jaxtyping"].Float = Anything
+sys.modules["m.files"].VolumeFileError = ValueError
+module = types.ModuleType("m.readers"); module.__package__ = "m"; sys.modules["m.readers"] = module
+exec(compile(open({str(source)!r}).read(), "readers.py", "exec"), module.__dict__)
+numpy.save(sys.argv[2], module.read_voxels(sys.argv[1]))
+"""
+    command = [python, "-c", code, str(path), str(tmp_path / "back.npy")]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert np.load(tmp_path / "back.npy") == pytest.approx(values, rel=1e-6, abs=0)
+
+
+def in_patient_space(sitk, path, spacing, directions, place):
+    """A small image with one bright voxel, written by ITK with axes of its own; returns the bright voxel's index."""
+    image = sitk.Image([6, 6, 6], sitk.sitkFloat32)
+    image.SetSpacing(spacing)
+    image.SetDirection(directions)
+    middle = image.TransformContinuousIndexToPhysicalPoint([2.5] * 3)
+    image.SetOrigin([-value for value in middle])
+    index = image.TransformPhysicalPointToIndex(place)
+    image[index] = 5.0
+    sitk.WriteImage(image, str(path))
+
+
+@pytest.mark.parametrize("suffix", [".nrrd", ".nii.gz"])
+@pytest.mark.parametrize(
+    "directions",
+    [(1, 0, 0, 0, 1, 0, 0, 0, 1), (-1, 0, 0, 0, -1, 0, 0, 0, 1), (0, 0, 1, 1, 0, 0, 0, -1, 0)],
+    ids=["as ours", "turned", "permuted"],
+)
+def test_itks_files_of_any_orientation_lie_where_they_should(tmp_path, suffix, directions):
+    """A voxel to the left (+x), in front (-y) and above (+z) of the patient is at the right, near and up for us."""
+    sitk = library("SimpleITK")
+    library(MODULES[suffix])
+    place = (2.0 / 6 * 2.5, -2.0 / 6 * 1.5, 2.0 / 6 * 0.5)
+    in_patient_space(sitk, tmp_path / f"a{suffix}", [2.0 / 6] * 3, [float(d) for d in directions], place)
+    values = read_voxels(tmp_path / f"a{suffix}")
+    assert values.shape == (2, 6, 6, 6)
+    (k, j, i) = (int(found[0]) for found in np.nonzero(values[0]))
+    assert ((2 * i + 1) / 6 - 1, (2 * j + 1) / 6 - 1, (2 * k + 1) / 6 - 1) == pytest.approx(
+        (place[0], -place[2], place[1])
+    )
+    assert values[0].max() == pytest.approx(5.0)
+    assert not values[1].any()
+
+
+def test_a_flat_box_keeps_its_proportions(tmp_path):
+    nrrd = library("nrrd")
+    header = {"space": "LPS", "space directions": np.diag([1.0, 1.0, 2.0]), "space origin": np.zeros(3)}
+    nrrd.write(str(tmp_path / "flat.nrrd"), np.ones((8, 6, 2), np.float32), header)  # 8 wide, 6 deep, 4 high
+    values = read_voxels(tmp_path / "flat.nrrd")
+    assert values.shape == (2, 8, 4, 8)
+    filled = np.nonzero(values[0])
+    assert [(int(found.min()), int(found.max())) for found in filled] == [(1, 6), (1, 2), (0, 7)]
+    assert values[0].max() == pytest.approx(8 / 2)  # 1 per unit of the file, of which the cube is 8 wide
+
+
+def test_a_lone_channel_finds_its_absorbance_beside_it(array, tmp_path):
+    library("nrrd")
+    export_voxels(array, tmp_path / "p.nrrd")
+    (tmp_path / "p_absorbance.nrrd").unlink()
+    assert not read_voxels(tmp_path / "p.nrrd")[1].any()
+
+
+def test_mistakes_are_one_line(array, tmp_path):
+    nrrd = library("nrrd")
+    (tmp_path / "a.xyz").touch()
+    (tmp_path / "a.npz").write_bytes(b"PK damaged")
+    (tmp_path / "a.nrrd").write_bytes(b"NRRD0004\nnonsense")
+    (tmp_path / "a.nii.gz").write_bytes(b"x")
+    np.savez(tmp_path / "other.npz", weights=np.zeros(3))
+    np.savez(tmp_path / "objects.npz", **dict.fromkeys(("attenuation", "absorbance", "spacing_xyz"), np.array([{}])))
+    nrrd.write(str(tmp_path / "ct.nrrd"), np.full((3, 3, 3), -1000.0, np.float32))
+    nrrd.write(str(tmp_path / "long.nrrd"), np.zeros((2000, 2, 2), np.uint8))
+    for name, words in (
+        ("a.xyz", r"unknown suffix; allowed are \.npz, \.nrrd"),
+        ("none.npz", "no such file"),
+        ("a.npz", "damaged"),
+        ("a.nrrd", "damaged"),
+        ("a.nii.gz", "damaged"),
+        ("other.npz", "holds no absorbance, attenuation, spacing_xyz"),
+        ("objects.npz", "damaged"),
+        ("ct.nrrd", r"\[-1000, -1000\].*subtract -1000"),
+        ("long.nrrd", "1 to 1024"),
+    ):
+        with pytest.raises(VolumeFileError, match=words) as failed:
+            VoxelGrid.load(tmp_path / name)
+        assert "\n" not in str(failed.value)
+
+
+def test_a_missing_reader_says_which(array, tmp_path, monkeypatch):
+    library("nrrd")
+    export_voxels(array, tmp_path / "p.nrrd")
+    monkeypatch.setitem(sys.modules, "nrrd", None)
+    with pytest.raises(VolumeFileError, match="reading it needs pynrrd: pip install pynrrd"):
+        VoxelGrid.load(tmp_path / "p.nrrd")
+
+
+def soft_box():
+    values = np.zeros((2, 20, 20, 20), np.float32)
+    values[0, 6:14, 4:16, 7:12] = 20.0
+    values[1, 6:14, 4:10, 7:12] = 0.8
+    return values
+
+
+def test_the_same_view_of_the_file_and_of_what_it_was_made_from(tmp_path):
+    volume = VoxelGrid.from_array(soft_box())
+    again = VoxelGrid.load(export_voxels(volume, tmp_path / "p.npz", voxel_size_mm=2.0))
+    rotation = torch.tensor([[0.0, 0.6, 0.8], [1.0, 0.0, 0.0], [0.0, 0.8, -0.6]])
+    renderer = AbsorptionRenderer(24)
+    # raw values in fp32, twice
+    torch.testing.assert_close(renderer(again, rotation), renderer(volume, rotation), rtol=0, atol=2e-5)
+
+
+def test_a_start_from_a_file_shows_it_and_can_be_learned_from(tmp_path):
+    path = str(export_voxels(soft_box(), tmp_path / "p.npz"))
+    volume = VoxelGrid(20, init=path)
+    renderer = AbsorptionRenderer(24)
+    shown, wanted = renderer(volume, torch.eye(3)), renderer(VoxelGrid.from_array(soft_box()), torch.eye(3))
+    assert float((shown - wanted).detach().abs().max()) < 0.02  # opacities within e^-8 of 0 and 1
+    shown.sum().backward()
+    gradient = volume.levels[-1].grad
+    assert gradient is not None
+    assert bool(gradient.isfinite().all())
+    assert VoxelGrid([10, 12, 8], init=path).dense().shape == (2, 10, 12, 8)
+    with pytest.raises(ValueError, match=r"init=nowhere\.npz: no such file"):
+        VoxelGrid(8, init="nowhere.npz")
+
+
+def test_a_saved_volume_does_not_ask_for_its_start_again(tmp_path):
+    path = export_voxels(soft_box(), tmp_path / "p.npz")
+    saved = tmp_path / "volume.safetensors"
+    volume = VoxelGrid(12, init=str(path))
+    saved.write_bytes(volume_bytes(volume))
+    path.unlink()
+    assert torch.equal(load_volume(saved).dense(), volume.dense())  # pyright: ignore[reportArgumentType]
+
+
+def test_a_volume_file_cannot_make_us_read_another(tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    from mnist3d.volumes import read_description
+
+    saved = tmp_path / "volume.safetensors"
+    saved.write_bytes(volume_bytes(VoxelGrid(4)))
+    description = read_description(saved)
+    description["init_args"]["init"] = "/etc/passwd.npz"
+    save_file(load_file(saved), saved, metadata={"mnist3d": json.dumps(description)})
+    with pytest.raises(VolumeFileError, match="stands alone"):
+        load_volume(saved)

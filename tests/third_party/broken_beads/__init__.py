@@ -1,0 +1,3 @@
+"""A package that fails on import."""
+
+raise RuntimeError("the glass\nis broken")
