@@ -46,6 +46,10 @@ RESUMABLE = (
     "scorecard.train_judges",
     "watchdog.enabled",
     "watchdog.act",
+    "viewer.enabled",
+    "viewer.port",
+    "viewer.host",
+    "viewer.share",
 )
 
 

@@ -26,6 +26,7 @@ from .run_directory import RunDirectory, RunError
 from .score_hook import ScorecardOptions
 from .targets import TargetOptions
 from .trainer import TrainerOptions
+from .viewer.options import ViewerOptions
 from .volumes import Volume, VolumeFileError, load_volume, read_description
 from .watchdog import WatchdogOptions
 
@@ -40,6 +41,7 @@ SECTIONS: dict[str, type] = {
     "trainer": TrainerOptions,
     "scorecard": ScorecardOptions,
     "watchdog": WatchdogOptions,
+    "viewer": ViewerOptions,
 }
 
 
@@ -73,6 +75,7 @@ class Config:
     trainer: TrainerOptions = field(default_factory=TrainerOptions)
     scorecard: ScorecardOptions = field(default_factory=ScorecardOptions)
     watchdog: WatchdogOptions = field(default_factory=WatchdogOptions)
+    viewer: ViewerOptions = field(default_factory=ViewerOptions)
 
     def __post_init__(self) -> None:
         if not 0 <= self.seed < 2**63:

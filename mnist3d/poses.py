@@ -84,6 +84,19 @@ def turntable(count: int, elevation: float = 0.0) -> Float[Tensor, "B 3 3"]:
     return upright_matrix(azimuth, torch.full_like(azimuth, elevation))
 
 
+def map_rotations(rows: int, columns: int) -> Float[Tensor, "B 3 3"]:
+    """Upright views at the centres of a map's cells, row by row: north first, longitude from -180 degrees.
+
+    Args:
+        rows: of equal latitude, each pi / rows high.
+        columns: of equal longitude, each 2 pi / columns wide.
+    """
+    elevation = math.pi / 2 - math.pi * (torch.arange(rows) + 0.5) / rows
+    azimuth = -math.pi + 2.0 * math.pi * (torch.arange(columns) + 0.5) / columns
+    latitude, longitude = torch.meshgrid(elevation, azimuth, indexing="ij")
+    return upright_matrix(longitude.flatten(), latitude.flatten())
+
+
 def _euler_normal(count: int, generator: Generator, options: PoseOptions) -> Tensor:
     angles = torch.randn(count, 3, generator=generator)
     angles[:, 2] = 0.0

@@ -61,6 +61,7 @@ class Scores:
     def __init__(self, run: RunDirectory, judges: Judges, every: int) -> None:
         self.run, self.judges, self.every = run, judges, every
         self.summary = ""
+        self.latest: dict[str, Any] | None = None  # what stats.jsonl got last
         self.writer: Any = None
         if importlib.util.find_spec("tensorboard") is not None:
             from torch.utils.tensorboard import SummaryWriter
@@ -77,7 +78,8 @@ class Scores:
         figures = {"legible": score.legible, "clean": score.clean, "effective_classes": score.effective_classes}
         self.summary = f"legible {score.legible:.2f} of {score.effective_classes:.1f} classes"
         record = {key: round(value, 4) for key, value in figures.items() if value is not None}
-        self.run.append_stats({"step": report.step, **record, "histogram": score.histogram})
+        self.latest = {"step": report.step, **record, "histogram": score.histogram}
+        self.run.append_stats(self.latest)
         if self.writer is not None:
             for key, value in record.items():
                 self.writer.add_scalar(f"scorecard/{key}", value, report.step)

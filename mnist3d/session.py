@@ -20,11 +20,13 @@ from tqdm import tqdm
 from .command_line import CommandLine, parse_command_line, run_command_line
 from .config import Config, ConfigError, build_device, build_renderer, build_volume
 from .datasets import DataError, load_images
+from .gallery import Gallery
 from .hooks import Pictures, Progress, Saver, Stats
 from .run_directory import RunDirectory, RunError, environment
 from .score_hook import Scores, find_judges
 from .targets import build_targets
 from .trainer import Trainer
+from .viewer_hook import start_viewer
 from .watchdog import Watchdog, WatchdogGaveUp
 
 RUNS_ROOT = "runs"
@@ -94,8 +96,18 @@ def sculpt(command: CommandLine) -> Path:
         judges = find_judges(command.config.scorecard, command.config.data, command.config.renderer.image_size)
         scores = [Scores(run, judges, command.config.scorecard.every)] if judges is not None else []
         progress = Progress(remark=lambda: scores[0].summary if scores else "")
+        # Last of the hooks: what is paused on the page has been saved, and what it says is saved at the end is.
+        page = start_viewer(
+            command.config.viewer,
+            trainer,
+            run.path.name,
+            judges,
+            scores[0] if scores else None,
+            lambda: Gallery(RUNS_ROOT, run.path, trusted=[type(trainer.volume)]),
+            run.read_stats(),
+        )
         with _StopOnInterrupt(trainer):
-            trainer.run([*_watchdog(command, run), *scores, progress, Stats(run), Pictures(run), Saver(run)])
+            trainer.run([*_watchdog(command, run), *scores, progress, Stats(run), Pictures(run), Saver(run), *page])
     except WatchdogGaveUp:
         _conclude(command, trainer, run)
         raise

@@ -208,6 +208,10 @@ class Trainer:
         """Training time so far, earlier sessions of a resumed run included."""
         return self.seconds_done + time.monotonic() - self._resumed_at
 
+    def leave_out(self, seconds: float) -> None:
+        """Time that has passed without training, such as a pause: it does not count."""
+        self._resumed_at += seconds
+
     @property
     def share(self) -> float:
         """Of the run that is done, [0, 1]: by steps where `max_steps` is set, else by minutes."""

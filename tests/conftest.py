@@ -1,6 +1,7 @@
 """What all tests share."""
 
 import os
+import shutil
 
 # Set before torch is imported: OpenMP's waiting threads otherwise spin, and two of them on a busy machine make
 # a test of seconds take minutes.
@@ -13,3 +14,20 @@ def need(condition: object, reason: str) -> None:
     """Skip a test whose reader is not installed, with the reason; in CI, where all are installed, fail."""
     if not condition:
         (pytest.fail if os.environ.get("MNIST3D_CI") else pytest.skip)(reason)
+
+
+@pytest.fixture(scope="session")
+def chromium():
+    """The browser that is installed, headless, with WebGL in software; none is ever downloaded."""
+    paths = [path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))]
+    need(paths, "chromium is not installed (Debian: apt-get install chromium)")
+    try:
+        from playwright.sync_api import sync_playwright
+    except ImportError:
+        need(False, "playwright is not installed: pip install -e '.[test]'")
+        raise
+    arguments = ["--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=paths[0], args=arguments)
+        yield browser
+        browser.close()

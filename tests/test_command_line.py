@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -232,13 +233,28 @@ def test_ctrl_c_stops_after_the_step_saves_and_says_how_to_go_on(tmp_path):
 
 
 def test_inference_writes_the_views_and_prints_their_path(finished_run, tmp_path):
-    done = run_program("inference.py", finished_run, "--output", tmp_path / "v.png")
+    done = run_program("inference.py", finished_run, "--snapshot", tmp_path / "v.png")
     assert done.returncode == 0, done.stderr
     assert str(tmp_path / "v.png") in done.stdout
     assert (tmp_path / "v.png").read_bytes().startswith(b"\x89PNG")
-    failed = run_program("inference.py", tmp_path / "nothing")
-    assert failed.returncode == 2
-    assert failed.stderr.count("\n") == 1
+    for wrong in ([tmp_path / "nothing"], [finished_run, "--snapshot", "v.jpg"], [finished_run, "--port", "70000"]):
+        failed = run_program("inference.py", *wrong)
+        assert failed.returncode == 2
+        assert failed.stderr.count("\n") == 1, failed.stderr
+
+
+def test_inference_serves_a_page_until_it_is_told_to_end(finished_run):
+    command = [sys.executable, "inference.py", str(finished_run), "--port", "0"]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    line = process.stdout.readline()
+    url = next(word for word in line.split() if word.startswith("http"))
+    with urllib.request.urlopen(url, timeout=20) as answer:
+        assert answer.read().startswith(b"<!doctype html>")
+    process.send_signal(signal.SIGINT)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert error == ""
 
 
 @pytest.mark.parametrize("suffix", ["mp4", "gif", "webp", "png"])

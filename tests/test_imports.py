@@ -30,7 +30,7 @@ ALLOWED = {
     "renderer": ("cameras", "kernels", "occupancy", "volumes.base"),
     "scorecard": ("renderer", "poses", "volumes.base", "scorecard"),
     "export": ("renderer", "poses", "volumes.base", "export", "version"),
-    "viewer": ("renderer", "poses", "volumes.base", "export", "viewer"),
+    "viewer": ("renderer", "poses", "volumes.base", "volumes.files", "export", "viewer"),
     "testing": ("kernels", "renderer", "poses", "volumes", "volume_contract"),
     "volume_contract": ("volumes",),
     "trainer": (
@@ -51,6 +51,8 @@ ALLOWED = {
     "score_hook": ("datasets", "run_directory", "scorecard", "trainer"),
     "diagnosis": ("trainer", "volumes"),
     "watchdog": ("diagnosis", "trainer"),
+    "viewer_hook": ("score_hook", "scorecard", "trainer", "viewer"),
+    "gallery": ("config", "datasets", "run_directory", "scorecard", "viewer", "viewer_hook", "volumes"),
     "config": (
         "datasets",
         "discriminator",
@@ -61,6 +63,7 @@ ALLOWED = {
         "score_hook",
         "targets",
         "trainer",
+        "viewer.options",
         "volumes",
         "watchdog",
     ),
@@ -70,13 +73,14 @@ ALLOWED = {
         "command_line",
         "config",
         "datasets",
+        "gallery",
         "hooks",
         "run_directory",
         "score_hook",
         "scorecard",
         "targets",
         "trainer",
-        "viewer",
+        "viewer_hook",
         "watchdog",
     ),
     "__init__": ("config", "poses", "renderer", "volumes", "version"),
@@ -130,5 +134,15 @@ def test_importing_brings_in_nothing_heavy():
     """No numba, CUDA, tinycudann, torchvision, viewer or command line before it is asked for."""
     code = "import sys, mnist3d, mnist3d.testing; print(' '.join(sorted({name.split('.')[0] for name in sys.modules})))"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
-    heavy = {"numba", "llvmlite", "triton", "tinycudann", "torchvision", "viser", "mlxtend", "pandas", "jsonargparse"}
+    heavy = {
+        "numba",
+        "llvmlite",
+        "triton",
+        "tinycudann",
+        "torchvision",
+        "websockets",
+        "mlxtend",
+        "pandas",
+        "jsonargparse",
+    }
     assert not heavy & set(loaded)

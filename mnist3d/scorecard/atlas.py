@@ -12,7 +12,7 @@ from jaxtyping import Float, UInt8
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from ..poses import turntable, upright_matrix
+from ..poses import map_rotations, turntable
 from ..renderer import AbsorptionRenderer, render_views
 from ..volumes.base import Volume
 from .judges import LEGIBLE, Judges, Reading
@@ -65,13 +65,13 @@ def view_atlas(
     has_map = judges is not None and bool(judges.class_names)
     canvas = Image.new("RGB", (left + width + (gap + width if has_map else 0) + 24, top + height + bottom), BACKGROUND)
     draw = ImageDraw.Draw(canvas)
-    views = render_views(volume, renderer, _map_rotations(1))
+    views = render_views(volume, renderer, map_rotations(ROWS, COLUMNS))
     for k, view in enumerate(views):
         row, column = divmod(k, COLUMNS)
         canvas.paste(_thumbnail(view, THUMBNAIL - 1), (left + column * THUMBNAIL, top + row * THUMBNAIL))
     _axes(draw, left, top, width, height, "What it looks like from each direction")
     if judges is not None and has_map:
-        reading = judges.read(render_views(volume, renderer, _map_rotations(FINE)))
+        reading = judges.read(render_views(volume, renderer, map_rotations(ROWS * FINE, COLUMNS * FINE)))
         x = left + width + gap
         coloured = _coloured(reading).reshape(ROWS * FINE, COLUMNS * FINE, 3).astype(np.uint8)
         canvas.paste(Image.fromarray(coloured).resize((width, height), Image.Resampling.NEAREST), (x, top))
@@ -115,15 +115,6 @@ def turntable_strip(
         x = left + k * STRIP_THUMBNAIL + STRIP_THUMBNAIL / 2
         draw.text((x, size[1] - 18), _degrees(360 * k // STRIP_VIEWS), FAINT, _font(13), anchor="mm")
     return np.asarray(canvas)
-
-
-def _map_rotations(fine: int) -> Float[Tensor, "B 3 3"]:
-    """Upright views at the cells' centres, north first, longitude from -180 degrees."""
-    rows, columns = ROWS * fine, COLUMNS * fine
-    elevation = math.pi / 2 - math.pi * (torch.arange(rows) + 0.5) / rows
-    azimuth = -math.pi + 2.0 * math.pi * (torch.arange(columns) + 0.5) / columns
-    latitude, longitude = torch.meshgrid(elevation, azimuth, indexing="ij")
-    return upright_matrix(longitude.flatten(), latitude.flatten())
 
 
 def _cell_areas(fine: int) -> Float[Tensor, " B"]:

@@ -1,0 +1,209 @@
+"""What the viewer costs a training, and how fast a page answers a hand that turns the volume.
+
+    python benchmarks/viewer.py --output benchmarks/results/viewer-0.1.0.json
+
+Slow-down: the same steps of the default run without viewer, with the viewer and no page, and with one page open that
+is looked at, in turn, many times over; the median of the paired ratios. Latency: from a page's request to the picture,
+over a socket on this machine, training paused, and with a training that goes on. A machine that does other things as
+well shows in the spread, and in "control", which compares no viewer with no viewer. "processor" compares the whole
+process's processor time, the client's included, which other programs disturb less: with one thread on a core of its own
+the two are the same. "attributed" counts the processor time of the viewer's threads and of its hook instead: exact, but
+blind to what they do to caches and locks.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import struct
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mnist3d.command_line import parse_command_line
+from mnist3d.run_directory import environment
+from mnist3d.session import build_trainer
+from mnist3d.trainer import Hook, Trainer
+from mnist3d.viewer import Frozen, Scene, Snapshot, Viewer, ViewerOptions
+from mnist3d.viewer_hook import start_viewer
+
+LATENCY_SIZE = 128  # pixels
+ORBIT_STEP = 0.05  # radians between two pictures of a hand that turns
+
+
+class Page(threading.Thread):
+    """A page without a browser: takes every picture in, and turns the volume if asked to.
+
+    Args:
+        port: of the viewer.
+        turning: ask for the next picture as soon as one has arrived.
+        pictures: end after so many; 0 for when the viewer ends.
+    """
+
+    def __init__(self, port: int, turning: bool, pictures: int = 0) -> None:
+        super().__init__(daemon=True)
+        self.port, self.turning, self.pictures = port, turning, pictures
+        self.latencies: list[float] = []
+        self.ready = threading.Event()
+        self.done = threading.Event()
+
+    def run(self) -> None:
+        """Talk until told to end."""
+        from websockets.exceptions import ConnectionClosed
+        from websockets.sync.client import connect
+
+        with connect(f"ws://127.0.0.1:{self.port}/socket", compression=None, proxy=None, close_timeout=1) as wire:
+            number, asked = 1, time.perf_counter()
+            wire.send(json.dumps({"view": {"size": LATENCY_SIZE, "number": number}}))
+            while not self.done.is_set():
+                try:
+                    data = bytes(wire.recv(timeout=1.0, decode=False))
+                except TimeoutError:
+                    continue
+                except ConnectionClosed:
+                    break
+                message: dict[str, Any] = {"received": 1}
+                head = json.loads(data[4 : 4 + struct.unpack(">I", data[:4])[0]])
+                if head["kind"] == "frame" and head["number"] == number and self.turning:
+                    self.latencies.append(1000.0 * (time.perf_counter() - asked))
+                    if len(self.latencies) == self.pictures:
+                        break
+                    number, asked = number + 1, time.perf_counter()
+                    view = {"size": LATENCY_SIZE, "number": number, "azimuth": ORBIT_STEP * number, "moving": True}
+                    message["view"] = view
+                self.ready.set()
+                wire.send(json.dumps(message))
+        self.ready.set()
+
+
+def timed(trainer: Trainer, hooks: list[Any], steps: int) -> tuple[float, float]:
+    """Wall seconds, and the whole process's processor seconds, for so many steps, hooks included."""
+    began, used = time.perf_counter(), time.process_time()
+    for _ in range(steps):
+        report = trainer.step()
+        for hook in hooks:
+            hook.after_step(trainer, report)
+    return time.perf_counter() - began, time.process_time() - used
+
+
+def slow_down(steps: int, pairs: int, arguments: list[str]) -> dict[str, Any]:
+    """Ratios to no viewer at all, minus one, in per cent; the order changes from pair to pair."""
+    trainer = build_trainer(parse_command_line([*arguments, "--trainer.max_steps", "1000000"]).config)
+    timed(trainer, [], 10)
+    (hook,) = start_viewer(ViewerOptions(port=0), trainer, "benchmark", None, None)
+    hooks: list[Hook] = [hook]
+    kinds = ("no_page", "page", "control")
+    ratios: dict[str, list[float]] = {f"{kind}_{of}": [] for kind in kinds for of in ("wall", "processor")}
+    for pair in range(pairs):
+        seconds = {}
+        for kind in [("none", "no_page", "page", "control"), ("control", "page", "no_page", "none")][pair % 2]:
+            page = None
+            if kind == "page":
+                page = Page(hook.viewer.port, turning=False)
+                page.start()
+                page.ready.wait(10.0)
+                hook.viewer.allowance.pay(
+                    hook.viewer.allowance.saved()
+                )  # what is saved up is spent once, not all along
+            seconds[kind] = timed(trainer, hooks if kind in ("no_page", "page") else [], steps)
+            if page is not None:
+                page.done.set()
+                page.join(10.0)
+        for kind in kinds:
+            for of, own, none in zip(("wall", "processor"), seconds[kind], seconds["none"], strict=True):
+                ratios[f"{kind}_{of}"].append(100.0 * (own / none - 1.0))
+        print(
+            f"pair {pair + 1}: " + ", ".join(f"{kind} {found[-1]:+.1f} %" for kind, found in ratios.items()), flush=True
+        )
+    hook.viewer.close()
+    return {kind: spread(found, "per cent slower") for kind, found in ratios.items()}
+
+
+def latency(pictures: int, arguments: list[str]) -> dict[str, Any]:
+    """Milliseconds from request to picture: at rest, then beside a training."""
+    trainer = build_trainer(parse_command_line([*arguments, "--trainer.max_steps", "1000000"]).config)
+    timed(trainer, [], 5)
+    snapshot = Snapshot(Frozen(trainer.averaged), 0)
+    viewer = Viewer(ViewerOptions(port=0), first=Scene("benchmark", trainer.renderer.options, snapshot))
+    viewer.start()
+    found = {}
+    for kind in ("paused", "training"):
+        viewer.allowance.unlimited = kind == "paused"
+        page = Page(viewer.port, turning=True, pictures=pictures)
+        page.start()
+        while page.is_alive():
+            timed(trainer, [], 1) if kind == "training" else page.join(0.2)
+        found[kind] = spread(page.latencies[3:], "milliseconds")
+        print(f"{kind}: {found[kind]}", flush=True)
+    viewer.close()
+    return found
+
+
+def attributed(steps: int, arguments: list[str]) -> dict[str, Any]:
+    """What the viewer's threads and its hook use, in per cent of the training's own time; Linux only."""
+    trainer = build_trainer(parse_command_line([*arguments, "--trainer.max_steps", "1000000"]).config)
+    (hook,) = start_viewer(ViewerOptions(port=0), trainer, "benchmark", None, None)
+    found = {}
+    for kind in ("no_page", "page"):
+        page = Page(hook.viewer.port, turning=False)
+        if kind == "page":
+            page.start()
+            page.ready.wait(10.0)
+            hook.viewer.allowance.pay(hook.viewer.allowance.saved())
+        clocks = [
+            time.pthread_getcpuclockid(thread.ident)
+            for thread in threading.enumerate()
+            if thread.name.startswith("mnist3d-") and thread.ident is not None
+        ]
+        threads_before, hook_used, training_used = sum(map(time.clock_gettime, clocks)), 0.0, 0.0
+        for _ in range(steps):
+            began = time.thread_time()
+            report = trainer.step()
+            stepped = time.thread_time()
+            hook.after_step(trainer, report)
+            training_used += stepped - began
+            hook_used += time.thread_time() - stepped
+        used = sum(map(time.clock_gettime, clocks)) - threads_before + hook_used
+        page.done.set()
+        found[kind] = {"per cent": round(100.0 * used / training_used, 2), "training seconds": round(training_used, 1)}
+        print(f"attributed, {kind}: {found[kind]}", flush=True)
+    hook.viewer.close()
+    return found
+
+
+def spread(values: list[float], unit: str) -> dict[str, Any]:
+    """Median and quartiles."""
+    low, _, high = statistics.quantiles(values, n=4)
+    median = statistics.median(values)
+    return {"median": round(median, 2), "quartiles": [round(low, 2), round(high, 2)], "n": len(values), "unit": unit}
+
+
+def main() -> None:
+    """Measure, print, write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--steps", type=int, default=30, help="in each measurement (default %(default)s)")
+    parser.add_argument("--pairs", type=int, default=10, help="measurements of each kind (default %(default)s)")
+    parser.add_argument("--pictures", type=int, default=150, help="of each latency (default %(default)s)")
+    parser.add_argument("--output", type=Path, help="JSON file")
+    options, rest = parser.parse_known_args()
+    began_load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
+    record = {
+        "latency": latency(options.pictures, rest),
+        "attributed": attributed(4 * options.steps, rest) if hasattr(time, "pthread_getcpuclockid") else None,
+        "slow_down": slow_down(options.steps, options.pairs, rest),
+        "threads": torch.get_num_threads(),
+        "load_before": began_load,
+        "load_after": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
+        "environment": environment("cpu"),
+    }
+    print(json.dumps({key: record[key] for key in ("slow_down", "attributed", "latency")}, indent=2))
+    if options.output is not None:
+        options.output.write_text(json.dumps(record, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,66 @@
+"""What a training run and its pages have in common: the newest weights, the figures, the buttons.
+
+What it is: the few values that cross between the training thread and the viewer's threads, each replaced as a whole.
+What it is not: it knows no trainer.
+"""
+
+import copy
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..renderer import RendererOptions
+from ..volumes.base import Volume
+from .scene import Frozen, Reader, Scene, Snapshot
+
+LIVE_NAME = "this run"
+
+
+class Live:
+    """A scene that is still being made.
+
+    Args:
+        volume: of the same kind and size as the one in training; copied.
+        renderer: how pictures of it are made.
+        reader: says what a view shows, or None.
+        name: in the menu.
+        step: that the volume is at.
+    """
+
+    def __init__(
+        self,
+        volume: Volume,
+        renderer: RendererOptions,
+        reader: Reader | None = None,
+        name: str = LIVE_NAME,
+        step: int = 0,
+    ) -> None:
+        self._pattern = copy.deepcopy(volume).cpu()
+        self.scene = Scene(name, renderer, Snapshot(Frozen(copy.deepcopy(self._pattern)), 0, step), reader)
+        if reader is None:
+            self.scene.why_no_reader = "no judges yet: tools/score_views.py on a finished run trains them"
+        self._offered: tuple[int, int, dict[str, Tensor]] | None = None
+        self._version = 0
+        self.paused = False
+        self.stop_asked = False
+        self.watched = False
+
+    def offer(self, weights: dict[str, Tensor], step: int) -> None:
+        """Newer weights, which nobody changes any more; takes no time. For the training thread."""
+        self._version += 1
+        self._offered = (self._version, step, weights)
+
+    def tell(self, figures: dict[str, Any]) -> None:
+        """Newer figures; takes no time. For the training thread."""
+        self.scene.figures = figures
+
+    @torch.no_grad()
+    def refresh(self) -> None:
+        """Make what was offered the scene's snapshot. For the render thread."""
+        offered, self._offered = self._offered, None
+        if offered is not None:
+            version, step, weights = offered
+            volume = copy.deepcopy(self._pattern)
+            volume.load_state_dict(weights)
+            self.scene.snapshot = Snapshot(Frozen(volume), version, step)

@@ -1,0 +1,246 @@
+"""What a page looks at, and how it looks at it: a frozen volume, a view of it, the picture.
+
+What it is: plain data and one pure function of both. What it is not: it knows no network, no thread, no training.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float, UInt8
+from numpy import ndarray
+from torch import Tensor
+
+from ..export.pictures import to_uint8
+from ..poses import upright_matrix
+from ..renderer import AbsorptionRenderer, RendererOptions
+from ..volumes.base import Volume
+
+MIN_SIZE, MAX_SIZE = 8, 1024  # pixels
+EXPOSURES = (0.1, 8.0)
+SCALES = (0.05, 20.0)
+NO_CUT = -1.0  # the plane lies before the unit ball
+
+
+@runtime_checkable
+class Verdict(Protocol):
+    """What judges say of pictures; `scorecard.Reading` is one."""
+
+    label: Tensor
+    confidence: Tensor
+    guess: Tensor
+
+
+@runtime_checkable
+class Reader(Protocol):
+    """Whoever reads pictures; `scorecard.Judges` is one."""
+
+    class_names: list[str]
+
+    def read(self, pictures: Float[Tensor, "N 1 H W"]) -> Verdict:
+        """Which class each picture shows."""
+        ...
+
+
+class Frozen(Volume):
+    """A volume that no longer changes, its grid computed once.
+
+    Args:
+        volume: on the CPU; nobody else may change it afterwards.
+    """
+
+    def __init__(self, volume: Volume) -> None:
+        super().__init__()
+        self.volume = volume.eval().requires_grad_(False)
+        with torch.no_grad():
+            self._grid = volume.dense()
+
+    def forward(self, points: Tensor) -> tuple[Tensor, Tensor]:
+        """As the volume."""
+        return self.volume(points)
+
+    def dense(self) -> Tensor | None:
+        """As the volume, without the work."""
+        return self._grid
+
+
+class Altered(Volume):
+    """A volume as the page's sliders want it: attenuation scaled, and nothing before a plane.
+
+    Args:
+        volume: what is altered.
+        scale: factor on the attenuation.
+        normal: (3,), unit, world: away from the side that is taken away.
+        depth: of the plane along the normal, world units; the border is one voxel soft.
+    """
+
+    def __init__(self, volume: Volume, scale: float, normal: Tensor, depth: float) -> None:
+        super().__init__()
+        self.volume, self.scale, self.normal, self.depth = volume, scale, normal, depth
+
+    def forward(self, points: Tensor) -> tuple[Tensor, Tensor]:
+        """The volume's answer, altered."""
+        attenuation, absorbance = self.volume(points)
+        kept = ((points @ self.normal.to(points)) >= self.depth).to(attenuation)
+        return attenuation * self.scale * kept, absorbance
+
+    def dense(self) -> Tensor | None:
+        """The volume's grid, altered."""
+        grid = self.volume.dense()
+        if grid is None:
+            return None
+        attenuation = grid[0] * self.scale
+        if self.depth > NO_CUT:
+            z, y, x = ((2.0 * torch.arange(n) + 1.0) / n - 1.0 for n in attenuation.shape)
+            across = self.normal[2] * z[:, None, None] + self.normal[1] * y[:, None] + self.normal[0] * x
+            kept = ((across - self.depth) * (max(attenuation.shape) / 2.0) + 0.5).clamp_(0.0, 1.0)
+            # infinite attenuation is legitimate, and infinity times nothing must be nothing
+            attenuation = torch.where(kept > 0.0, attenuation * kept, 0.0)
+        return torch.stack([attenuation, grid[1]])
+
+
+@dataclass(frozen=True)
+class View:
+    """How a page wants to see the volume.
+
+    Args:
+        azimuth: radians.
+        elevation: radians.
+        size: pixels along each edge.
+        exposure: factor on the brightness.
+        scale: factor on the attenuation.
+        cut: depth of the plane before which nothing is shown, along `cut_normal`, [-1, 1]; -1: no cut.
+        cut_normal: world direction; None: away from the eye.
+        moving: another view follows at once, so a coarser picture will do.
+        number: counted by the page, to know which picture belongs to which request.
+    """
+
+    azimuth: float = 0.0
+    elevation: float = 0.0
+    size: int = 128
+    exposure: float = 1.0
+    scale: float = 1.0
+    cut: float = NO_CUT
+    cut_normal: tuple[float, float, float] | None = None
+    moving: bool = False
+    number: int = 0
+
+    @classmethod
+    def from_message(cls, message: Any) -> "View":
+        """What a page sent, every value brought into its range.
+
+        Raises:
+            ValueError: a value of another kind, or not finite.
+        """
+        if not isinstance(message, dict):
+            raise ValueError("a view must be an object")
+        normal = message.get("cut_normal")
+        if normal is not None:
+            if not isinstance(normal, list) or len(normal) != 3:
+                raise ValueError("cut_normal must be three numbers")
+            x, y, z = (_number(value, -1.0, 1.0) for value in normal)
+            length = math.hypot(x, y, z)
+            if length < 1e-3:
+                raise ValueError("cut_normal must not be 0")
+            normal = (x / length, y / length, z / length)
+        return cls(
+            azimuth=_number(message.get("azimuth", 0.0), -1e6, 1e6),
+            elevation=_number(message.get("elevation", 0.0), -math.pi, math.pi),
+            size=round(_number(message.get("size", 128), MIN_SIZE, MAX_SIZE)),
+            exposure=_number(message.get("exposure", 1.0), *EXPOSURES),
+            scale=_number(message.get("scale", 1.0), *SCALES),
+            cut=_number(message.get("cut", NO_CUT), NO_CUT, 1.0),
+            cut_normal=normal,
+            moving=bool(message.get("moving", False)),
+            number=round(_number(message.get("number", 0), 0, 2**52)),
+        )
+
+    @property
+    def rotation(self) -> Float[Tensor, "3 3"]:
+        """x_camera = rotation @ x_world."""
+        return upright_matrix(torch.tensor(self.azimuth), torch.tensor(self.elevation))
+
+
+def _number(value: Any, low: int | float, high: int | float) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise ValueError("numbers must be finite")
+    return float(min(max(value, low), high))
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A volume at one moment.
+
+    Args:
+        volume: frozen, on the CPU.
+        version: larger for later snapshots of the same scene.
+        step: of the training that made it; None where that is not known.
+    """
+
+    volume: Frozen
+    version: int
+    step: int | None = None
+
+
+@torch.no_grad()
+def picture(snapshot: Snapshot, options: RendererOptions, view: View, size: int | None = None) -> Tensor:
+    """The view's picture by our renderer, (1, 1, H, W) in [0, 1].
+
+    Args:
+        snapshot: of what.
+        options: quadrature and steps a ray, which belong to the volume.
+        view: from where.
+        size: pixels; default the view's.
+    """
+    volume: Volume = snapshot.volume
+    rotation = view.rotation
+    if view.scale != 1.0 or view.cut > NO_CUT:
+        normal = rotation[2] if view.cut_normal is None else torch.tensor(view.cut_normal)
+        volume = Altered(volume, view.scale, normal, view.cut)
+    renderer = AbsorptionRenderer(size or view.size, options.samples_per_ray, options.quadrature)
+    return (renderer(volume, rotation) * view.exposure).clamp_(0.0, 1.0)
+
+
+def grey(pictures: Float[Tensor, "1 1 H W"]) -> UInt8[ndarray, "H W"]:
+    """One picture as bytes."""
+    return to_uint8(pictures[0, 0])
+
+
+@dataclass
+class Scene:
+    """Something that a page can look at.
+
+    Args:
+        name: in the menu.
+        renderer: how pictures of it are made.
+        snapshot: what it looks like; replaced, never changed.
+        reader: says what a view shows, or None.
+        figures: step, curves, scores, histogram, for the page; replaced, never changed.
+        why_no_reader: shown where the reading would stand.
+    """
+
+    name: str
+    renderer: RendererOptions
+    snapshot: Snapshot
+    reader: Reader | None = None
+    figures: dict[str, Any] | None = None
+    why_no_reader: str = ""
+
+
+@runtime_checkable
+class Shelf(Protocol):
+    """Where finished scenes come from."""
+
+    def names(self) -> Sequence[str]:
+        """What can be opened, newest first."""
+        ...
+
+    def open(self, name: str) -> Scene:
+        """The scene of that name.
+
+        Raises:
+            ValueError, RuntimeError: it cannot be opened; one line.
+        """
+        ...

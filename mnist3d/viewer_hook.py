@@ -1,0 +1,257 @@
+"""A run and its page: a hook that hands copies of the averaged volume to the viewer, and obeys its buttons.
+
+What it is: the only place that knows both trainer and viewer. What it is not: it draws and serves nothing, and it never
+lends out the weights themselves.
+"""
+
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from .score_hook import Scores
+from .scorecard import Judges
+from .trainer import StepReport, Trainer
+from .viewer import Live, Viewer, ViewerOptions
+from .viewer.scene import Shelf
+
+COPY_SECONDS = 0.25  # between copies at least: faster than the page would draw them
+COPY_SHARE = 0.005  # of the time that copying may take
+FIGURES_SECONDS = 0.5
+CURVE_POINTS = 300  # kept of each curve; then every second one goes
+PAUSE_POLL = 0.1
+
+
+class Curves:
+    """Values over steps, thinned so that they stay few however long the run is.
+
+    Args:
+        limit: points that are kept at most.
+    """
+
+    def __init__(self, limit: int = CURVE_POINTS) -> None:
+        self.limit, self.every = limit, 1
+        self.points: list[dict[str, Any]] = []
+
+    def add(self, values: dict[str, Any]) -> None:
+        """One more point; its step decides whether it is kept."""
+        if int(values["step"] or 0) % self.every:
+            return
+        self.points.append(values)
+        if len(self.points) > self.limit:
+            self.every *= 2
+            self.points = [point for point in self.points if int(point["step"] or 0) % self.every == 0]
+
+    def as_columns(self) -> dict[str, list[Any]]:
+        """{"step": [...], name: [...]}; a name that never differed from 0 is left out."""
+        names = list(self.points[0]) if self.points else []
+        columns = {name: [point[name] for point in self.points] for name in names}
+        return {name: column for name, column in columns.items() if name == "step" or any(column)}
+
+
+def losses_of(record: dict[str, Any]) -> dict[str, Any]:
+    """The curves of one step, of a `StepReport` or of a line of `stats.jsonl`."""
+    keys = {
+        "step": "step",
+        "critic": "discriminator_loss",
+        "volume": "volume_loss",
+        "targets": "target_loss",
+        "to nearest": "nearest_loss",
+    }
+    return {name: _plain(record.get(key)) for name, key in keys.items()}
+
+
+def scores_of(record: dict[str, Any]) -> dict[str, Any]:
+    """The scorecard's curves of one line of `stats.jsonl`."""
+    return {"step": _plain(record.get("step")), **{key: _plain(record.get(key)) for key in ("legible", "clean")}}
+
+
+def read_curves(records: list[dict[str, Any]]) -> tuple[Curves, Curves, dict[str, Any] | None]:
+    """Losses, scores and the last score, of the lines of `stats.jsonl`."""
+    losses, scores, last = Curves(), Curves(), None
+    for record in records:
+        if "discriminator_loss" in record:
+            losses.add(losses_of(record))
+        elif "legible" in record:
+            scores.add(scores_of(record))
+            last = record
+    return losses, scores, last
+
+
+def _plain(value: Any) -> int | float | None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or value != value or abs(value) == float("inf"):
+        return None
+    return value if isinstance(value, int) else float(f"{value:.4g}")
+
+
+class LiveView:
+    """Shows a run on the page. No failure of the page reaches the run.
+
+    Args:
+        live: what is shared with the viewer.
+        viewer: that serves it.
+        scores: the run's scores, or None.
+        why_no_scores: shown where the scores would stand.
+        records: lines of `stats.jsonl` of earlier sessions of a resumed run.
+    """
+
+    def __init__(
+        self,
+        live: Live,
+        viewer: Viewer,
+        scores: Scores | None = None,
+        why_no_scores: str = "",
+        records: list[dict[str, Any]] | None = None,
+    ) -> None:
+        self.live, self.viewer, self.scores, self.why_no_scores = live, viewer, scores, why_no_scores
+        self.curves, self.score_curves, self.last_score = read_curves(records or [])
+        self.began: tuple[float, int] | None = None
+        self.next_copy = self.next_figures = 0.0
+        self.failed = False
+
+    def after_step(self, trainer: Trainer, report: StepReport) -> None:
+        """Note the figures; when a page is open, hand over copies now and then; wait while paused."""
+        if self.failed:
+            return
+        try:
+            self._show(trainer, report)
+        except Exception as error:  # whatever it was, the run goes on without its page
+            self.failed = True
+            self.live.paused = False
+            _say(f"the viewer is off for the rest of this run: {' '.join(str(error).split())[:200]}")
+
+    def finish(self, trainer: Trainer) -> None:
+        """The last picture and figures, then the end of the page."""
+        try:
+            if self.live.watched and not self.failed:
+                self._copy(trainer)
+                self._tell(trainer, "finished")
+                self.viewer.wake()
+                time.sleep(1.0)  # for the page to fetch them
+        except Exception as error:  # the volume is saved already, and nothing here may change that
+            _say(f"the viewer could not show the end of the run: {' '.join(str(error).split())[:200]}")
+        finally:
+            self.viewer.close()
+
+    def _show(self, trainer: Trainer, report: StepReport) -> None:
+        now = time.monotonic()
+        if self.began is None:
+            self.began = now, report.step - 1
+        self.curves.add(losses_of(vars(report)))
+        score = None if self.scores is None else self.scores.latest
+        if score is not None and score is not self.last_score:
+            self.last_score = score
+            self.score_curves.add(scores_of(score))
+        if self.live.stop_asked:
+            trainer.stop_requested = True
+            _say("stopping after this step and saving: asked for on the page")
+        if self.live.watched:
+            if now >= self.next_copy:
+                self._copy(trainer)
+                took = time.monotonic() - now
+                self.next_copy = now + max(COPY_SECONDS, took / COPY_SHARE)
+            if now >= self.next_figures or trainer.stop_requested:
+                self.next_figures = now + FIGURES_SECONDS
+                self._tell(trainer, "stopping" if trainer.stop_requested else "training", report)
+        if self.live.paused and not trainer.stop_requested:
+            self._wait(trainer, report)
+
+    def _wait(self, trainer: Trainer, report: StepReport) -> None:
+        """Paused: the pages may use all the time that the training does not."""
+        began = time.monotonic()
+        _say("paused on the page; resume there, or stop with Ctrl-C")
+        self._copy(trainer)
+        self._tell(trainer, "paused", report)
+        self.viewer.allowance.unlimited = True
+        try:
+            while self.live.paused and not self.live.stop_asked and not trainer.stop_requested:
+                time.sleep(PAUSE_POLL)
+        finally:
+            self.viewer.allowance.unlimited = False
+            trainer.leave_out(time.monotonic() - began)
+        if self.live.stop_asked:
+            trainer.stop_requested = True
+        self.next_figures = 0.0
+        self.began = None
+        _say("going on" if not trainer.stop_requested else "stopping and saving")
+
+    def _copy(self, trainer: Trainer) -> None:
+        with torch.no_grad():
+            weights = {key: value.detach().to("cpu", copy=True) for key, value in trainer.averaged.state_dict().items()}
+        self.live.offer(weights, trainer.steps_done)
+        self.viewer.wake()
+
+    def _tell(self, trainer: Trainer, state: str, report: StepReport | None = None) -> None:
+        share = trainer.share
+        left = trainer.seconds * (1.0 - share) / max(share, 1e-9)
+        left = min(left, max(trainer.options.seconds_limit - trainer.seconds, 0.0))
+        rate = None
+        if self.began is not None and state in ("training", "stopping"):
+            rate = (trainer.steps_done - self.began[1]) / max(time.monotonic() - self.began[0], 1e-9)
+        histogram, note = self._histogram(trainer, report)
+        self.live.tell(
+            {
+                "state": state,
+                "step": trainer.steps_done,
+                "share": share,
+                "rate": _plain(rate),
+                "seconds": _plain(trainer.seconds),
+                "seconds_left": None if state == "finished" else _plain(left),
+                "curves": self.curves.as_columns(),
+                "scores": self.score_curves.as_columns(),
+                "why_no_scores": self.why_no_scores,
+                "histogram": histogram,
+                "histogram_note": note,
+            }
+        )
+
+    def _histogram(self, trainer: Trainer, report: StepReport | None) -> tuple[dict[str, Any], str]:
+        if self.last_score is not None and self.last_score.get("histogram"):
+            return self.last_score["histogram"], f"Classes among the legible views, step {self.last_score['step']}"
+        if report is not None and report.class_shares:
+            shares = [_plain(share) or 0.0 for share in report.class_shares]
+            return dict(zip(trainer.class_names, shares, strict=False)), "Classes that the critic sees in this step"
+        return {}, ""
+
+
+def _say(line: str) -> None:
+    tqdm.write(line, file=sys.stderr)  # keeps the progress bar whole
+
+
+def start_viewer(
+    options: ViewerOptions,
+    trainer: Trainer,
+    name: str,
+    judges: Judges | None,
+    scores: Scores | None,
+    shelf: Callable[[], Shelf] | None = None,
+    records: list[dict[str, Any]] | None = None,
+) -> list[LiveView]:
+    """The hook that shows a run, or none with the reason in one line on stderr; never an error.
+
+    Args:
+        options: where; nothing is done unless they are enabled.
+        trainer: of the run.
+        name: of the run.
+        judges: read the views, or None.
+        scores: the run's scores, or None.
+        shelf: makes the shelf of the other runs.
+        records: lines of `stats.jsonl` of earlier sessions of a resumed run.
+    """
+    if not options.enabled:
+        return []
+    try:
+        live = Live(trainer.averaged, trainer.renderer.options, judges, name, trainer.steps_done)
+        viewer = Viewer(options, live=live, shelf=None if shelf is None else shelf(), say=_say)
+        url = viewer.start()
+    except Exception as error:  # a page is never worth a run
+        print(f"no page for this run: {' '.join(str(error).split())[:200]}", file=sys.stderr, flush=True)
+        return []
+    print(f"watch it: {url}", file=sys.stderr, flush=True)
+    if options.host not in ("127.0.0.1", "localhost", "::1"):
+        print("everybody who reaches that port can watch, pause and stop this run", file=sys.stderr, flush=True)
+    why = "" if scores is not None else "No scores during this run: its judges are trained by tools/score_views.py"
+    return [LiveView(live, viewer, scores, why, records)]

@@ -1,0 +1,182 @@
+"""The shareable page: one file whose picture is the renderer's."""
+
+import base64
+import io
+import math
+import os
+import runpy
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from mnist3d import AbsorptionRenderer, Volume, VoxelGrid
+from mnist3d.export import ExportError
+from mnist3d.export.page import page_html
+from mnist3d.poses import upright_matrix
+from mnist3d.renderer import RendererOptions
+from mnist3d.run_directory import write_atomically
+from mnist3d.volumes import volume_bytes
+
+ROOT = Path(__file__).parent.parent
+SIZE = 96
+VIEWS = [(0.0, 0.0), (1.1, 0.4), (-2.0, -0.7)]
+
+
+def grid():
+    """Soft and solid parts, another size along each axis, no symmetry."""
+    generator = torch.Generator().manual_seed(5)
+    values = torch.rand(2, 20, 22, 24, generator=generator)
+    values[0] = (values[0] ** 4) * 30.0
+    values[0, 3:12, 5:9, 8:20] += 40.0
+    values[1, 3:12, 5:9, 8:20] = 0.1
+    return values
+
+
+class Egg(Volume):
+    """A field that is no grid."""
+
+    def forward(self, points):
+        inside = torch.sigmoid(12.0 * (0.6 - (points * torch.tensor([1.0, 1.4, 0.8])).norm(dim=-1)))
+        return 4.0 * inside, torch.sigmoid(3.0 * points[..., 0])
+
+
+def psnr(first, second):
+    return 10.0 * math.log10(1.0 / max(float(np.mean((first - second) ** 2)), 1e-12))
+
+
+def opened(chromium, path):
+    page = chromium.new_page(viewport={"width": 300, "height": 420})
+    page.errors, page.requests = [], []
+    page.on("pageerror", lambda error: page.errors.append(str(error)))
+    page.on("request", lambda request: page.requests.append(request.url))
+    page.goto(path.as_uri())
+    page.locator("#view[data-azimuth]").wait_for(timeout=30_000)
+    return page
+
+
+def shown(page, azimuth, elevation):
+    script = f"fixed = {SIZE}; look.azimuth = {azimuth}; look.elevation = {elevation}; look.zoom = 1; dirty = true;"
+    data = page.evaluate(f"(() => {{ {script} frame(performance.now()); return canvas.toDataURL(); }})()")
+    picture = Image.open(io.BytesIO(base64.b64decode(data.partition(",")[2]))).convert("L")
+    return np.asarray(picture) / 255.0
+
+
+def rendered(volume, azimuth, elevation, samples):
+    rotation = upright_matrix(torch.tensor(azimuth), torch.tensor(elevation))
+    with torch.no_grad():
+        return AbsorptionRenderer(SIZE, samples)(volume, rotation)[0, 0].numpy()
+
+
+@pytest.mark.parametrize(("kind", "samples"), [("grid", None), ("grid", 41), ("field", 48)])
+def test_its_picture_is_the_renderers(kind, samples, chromium, tmp_path):
+    volume = VoxelGrid.from_array(grid()) if kind == "grid" else Egg()
+    path = tmp_path / "page.html"
+    path.write_text(page_html(volume, RendererOptions(28, samples), "a title"), encoding="utf-8")
+    page = opened(chromium, path)
+    for azimuth, elevation in VIEWS:
+        picture = shown(page, azimuth, elevation)
+        assert psnr(picture, rendered(volume, azimuth, elevation, samples)) >= 35.0
+        assert psnr(picture, rendered(volume, azimuth + 0.6, elevation, samples)) < 35.0
+    assert page.errors == []
+    assert page.requests == [path.as_uri()]  # nothing else, from anywhere
+    page.close()
+
+
+def test_it_turns_by_mouse_keys_map_and_orbit_and_comes_nearer(chromium, tmp_path):
+    path = tmp_path / "page.html"
+    path.write_text(page_html(VoxelGrid.from_array(grid()), RendererOptions(), "t"), encoding="utf-8")
+    page = opened(chromium, path)
+
+    def pose():
+        page.evaluate("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
+        values = page.locator("#view").evaluate("v => [v.dataset.azimuth, v.dataset.elevation, v.dataset.zoom]")
+        return [float(value) for value in values]
+
+    box = page.locator("#view").bounding_box()
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    page.mouse.move(x, y)
+    page.mouse.down()
+    page.mouse.move(x + box["width"] / 4, y + box["width"] / 8, steps=3)
+    page.mouse.up()
+    assert pose() == pytest.approx([-0.5, 0.25, 1.0], abs=0.01)
+    page.keyboard.press("ArrowLeft")
+    assert pose()[0] == pytest.approx(-0.5 + math.pi / 36, abs=0.01)
+    page.mouse.wheel(0, -400)
+    assert pose()[2] == pytest.approx(2.0, abs=0.01)
+    page.locator("#map").click(position={"x": 2, "y": 2})
+    assert pose()[:2] == pytest.approx([-math.pi + math.pi / 24, math.pi / 2 - math.pi / 24], abs=1e-6)
+    page.locator("#front").click()
+    assert pose() == [0.0, 0.0, 1.0]
+    page.locator("#orbit").click()
+    page.wait_for_timeout(500)
+    assert pose()[0] > 0.02
+    touch = page.context.new_cdp_session(page)
+    page.locator("#front").click()
+    for kind, apart in (("touchStart", 20), ("touchMove", 40)):
+        points = [{"x": x - apart, "y": y, "id": 1}, {"x": x + apart, "y": y, "id": 2}]
+        touch.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+    touch.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
+    assert pose()[2] == pytest.approx(2.0, abs=0.1)
+    assert page.errors == []
+    page.close()
+
+
+def test_without_webgl_it_says_so(chromium, tmp_path):
+    path = tmp_path / "page.html"
+    path.write_text(page_html(VoxelGrid.from_array(grid()), RendererOptions(), "t"), encoding="utf-8")
+    page = chromium.new_page()
+    page.add_init_script("HTMLCanvasElement.prototype.getContext = () => null")
+    page.goto(path.as_uri())
+    assert "WebGL2" in page.locator("#message").inner_text()
+    page.close()
+
+
+def test_a_title_is_text_whatever_it_holds():
+    page = page_html(VoxelGrid(4), RendererOptions(), "<script>alert(1)</script> & __DATA__ \\1")
+    assert "<script>alert" not in page
+    assert page.count("&lt;script&gt;alert(1)&lt;/script&gt; &amp; __DATA__ \\1") == 2
+
+
+def test_resolution_keeps_the_light_and_is_checked():
+    """Coarser voxels: the same mean attenuation, and an absorbance that counts as much as its attenuation."""
+    from mnist3d.export.page import _voxels
+
+    fine = grid()
+    coarse = _voxels(VoxelGrid.from_array(fine), 5)
+    assert coarse.shape == (2, 5, 5, 5)
+    assert _voxels(VoxelGrid.from_array(fine[:, :20, :20, :20]), 10)[0].mean() == pytest.approx(
+        float(fine[0, :20, :20, :20].mean()), rel=1e-4
+    )
+    assert float((coarse[0] * coarse[1]).mean()) == pytest.approx(float((fine[0] * fine[1]).mean()), rel=0.2)
+    assert _voxels(Egg(), None).shape == (2, 64, 64, 64)
+    with pytest.raises(ExportError, match="resolution=1"):
+        page_html(VoxelGrid(4), RendererOptions(), "t", 1)
+
+
+def test_the_tool_writes_one_file_and_mistakes_are_one_line(tmp_path, capsys, monkeypatch):
+    torch.manual_seed(0)
+    volume = write_atomically(tmp_path / "volume.safetensors", volume_bytes(VoxelGrid(28)))
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["export_page.py", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            runpy.run_path(str(ROOT / "tools" / "export_page.py"), run_name="__main__")
+        return ended.value.code, capsys.readouterr()
+
+    code, said = run(volume, "--output", tmp_path / "s.html")
+    assert (code, said.err) == (0, "")
+    assert str(tmp_path / "s.html") in said.out
+    assert 50_000 < (tmp_path / "s.html").stat().st_size < 80_000
+    for arguments, words in (
+        (["--output", tmp_path / "s.pdf"], ".html"),
+        (["--output", tmp_path / "no" / "s.html"], "does not exist"),
+        (["--resolution", "1000"], "from 2 to 256"),
+    ):
+        code, said = run(volume, *arguments)
+        assert (code, said.err.count("\n")) == (2, 1), said.err
+        assert words in said.err
+    assert sorted(os.listdir(tmp_path)) == ["s.html", "volume.safetensors"]

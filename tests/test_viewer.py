@@ -1,0 +1,619 @@
+"""The viewer without a browser: the pictures, the wire, hostile clients, and a training that never notices."""
+
+import io
+import json
+import math
+import os
+import shutil
+import socket
+import struct
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+
+import imageio_ffmpeg
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from mnist3d import AbsorptionRenderer, Volume, VoxelGrid, euler_matrix
+from mnist3d.command_line import parse_command_line
+from mnist3d.datasets import ImageSet
+from mnist3d.gallery import Gallery
+from mnist3d.renderer import RendererOptions
+from mnist3d.run_directory import RunError
+from mnist3d.session import sculpt
+from mnist3d.trainer import Trainer, TrainerOptions
+from mnist3d.viewer import Frozen, Live, Scene, Snapshot, Viewer, ViewerError, ViewerOptions
+from mnist3d.viewer.access import may_connect
+from mnist3d.viewer.allowance import BURST_SECONDS, Allowance
+from mnist3d.viewer.messages import parse_request
+from mnist3d.viewer.painter import one_thread
+from mnist3d.viewer.scene import View, picture
+from mnist3d.viewer.server import MAX_OUTBOX, MAX_PAGES, MAX_UNREAD
+from mnist3d.viewer_hook import Curves, start_viewer
+from mnist3d.volumes import load_volume
+
+TINY = ["--trainer.views", "4", "--volume.resolution", "12", "--data.limit", "40"]
+ANY_PORT = ViewerOptions(port=0)
+
+
+def blob():
+    """A grid without any symmetry."""
+    generator = torch.Generator().manual_seed(3)
+    grid = torch.rand(2, 13, 14, 15, generator=generator)
+    grid[0] *= 6.0 * torch.linspace(0, 1, 15)
+    return VoxelGrid.from_array(grid)
+
+
+def same_grid(first, second):
+    return torch.equal(first.dense(), second.dense())
+
+
+def scene(volume=None, name="blob", **more):
+    return Scene(name, RendererOptions(16, 15), Snapshot(Frozen(volume or blob()), 0, 7), **more)
+
+
+@pytest.fixture
+def viewer():
+    made = Viewer(ANY_PORT, first=scene())
+    made.start()
+    yield made
+    made.close()
+
+
+class Client:
+    """A page as the viewer sees it."""
+
+    def __init__(self, viewer, **more):
+        from websockets.sync.client import connect
+
+        address = f"ws://127.0.0.1:{viewer.port}/socket"
+        self._connection = connect(address, compression=None, proxy=None, close_timeout=1, **more)
+        self.socket = self._connection.__enter__()
+
+    def close(self):
+        self._connection.__exit__(None, None, None)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+    def tell(self, **message):
+        self.socket.send(json.dumps(message))
+
+    def next(self, kind, timeout=20.0):
+        """The next message of a kind: header and picture."""
+        until = time.monotonic() + timeout
+        while True:
+            data = self.socket.recv(timeout=max(0.01, until - time.monotonic()))
+            self.tell(received=1)
+            (length,) = struct.unpack(">I", data[:4])
+            head = json.loads(data[4 : 4 + length])
+            if head["kind"] == kind:
+                body = data[4 + length :]
+                return head, np.asarray(Image.open(io.BytesIO(body))) if body else np.zeros((0, 0))
+
+
+def get(viewer, path, **headers):
+    """Status and body, the path exactly as given."""
+    lines = [f"GET {path} HTTP/1.1", *(f"{k}: {v}" for k, v in {"Host": f"127.0.0.1:{viewer.port}", **headers}.items())]
+    with socket.create_connection(("127.0.0.1", viewer.port), timeout=10) as raw:
+        raw.sendall("\r\n".join([*lines, "", ""]).encode())
+        answer = b"".join(iter(lambda: raw.recv(65536), b""))
+    head, _, body = answer.partition(b"\r\n\r\n")
+    return int(head.split()[1]), body
+
+
+# ---- pictures ---------------------------------------------------------------------------------------------------
+def expected(volume, azimuth, elevation, size):
+    angles = torch.tensor([elevation, azimuth, 0.0])
+    return AbsorptionRenderer(size, 15)(volume, euler_matrix(angles)).detach()
+
+
+def test_a_view_is_the_renderers_picture_at_that_rotation():
+    shown = picture(scene().snapshot, RendererOptions(16, 15), View(azimuth=0.7, elevation=-0.4, size=33))
+    assert torch.equal(shown, expected(blob(), 0.7, -0.4, 33))
+    assert not torch.allclose(shown, expected(blob(), -0.7, -0.4, 33), atol=0.05)
+
+
+def test_scale_cut_and_exposure_do_what_they_say():
+    """A uniform ball: the middle ray's optical depth is attenuation * scale * what the plane leaves of 2."""
+    ball = VoxelGrid.from_array(torch.stack([torch.full((40, 40, 40), 0.3), torch.zeros(40, 40, 40)]))
+    snapshot, options = Snapshot(Frozen(ball), 0), RendererOptions(16, 80)
+
+    def middle(**view):
+        return float(picture(snapshot, options, View(size=9, **view))[0, 0, 4, 4])
+
+    assert middle() == pytest.approx(1 - math.exp(-0.6), abs=2e-3)
+    assert middle(scale=3.0) == pytest.approx(1 - math.exp(-1.8), abs=5e-3)
+    assert middle(cut=0.0) == pytest.approx(1 - math.exp(-0.3), abs=5e-3)
+    assert middle(cut=0.0, azimuth=1.0, elevation=0.5) == pytest.approx(1 - math.exp(-0.3), abs=5e-3)
+    assert middle(cut=1.0) < 0.02
+    assert middle(exposure=0.5) == pytest.approx(0.5 * (1 - math.exp(-0.6)), abs=2e-3)
+    # a plane that is held in the sculpture, seen from behind: the near half is what is left
+    held = picture(snapshot, options, View(size=9, cut=0.0, cut_normal=(1.0, 0.0, 0.0)))[0, 0, 4]
+    assert float(held[1]) < 0.01 < float(held[7])
+
+
+def test_a_cut_through_infinite_attenuation_is_no_nan():
+    solid = VoxelGrid.from_array(torch.stack([torch.full((8, 8, 8), 3.0), torch.zeros(8, 8, 8)]))
+    with torch.no_grad():
+        solid.levels[0][0] = math.inf
+    shown = picture(Snapshot(Frozen(solid), 0), RendererOptions(), View(cut=0.3, scale=2.0))
+    assert bool(shown.isfinite().all())
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        b"\x00\xff\xfe",
+        "{",
+        "[]",
+        "7",
+        "[" * 3000,
+        '{"view": 3}',
+        '{"view": {"azimuth": "x"}}',
+        '{"view": {"azimuth": NaN}}',
+        '{"view": {"size": 1e999}}',
+        '{"view": {"cut_normal": [0, 0, 0]}}',
+        '{"view": {"cut_normal": {"a": 1}}}',
+        '{"received": -5}',
+        '{"received": "many"}',
+        '{"do": "rm"}',
+        '{"do": "open", "name": ["x"]}',
+    ],
+)
+def test_what_is_no_message_is_refused(wrong):
+    with pytest.raises(ValueError):  # noqa: PT011 - every reason is as good as another here
+        parse_request(wrong)
+
+
+def test_values_out_of_range_are_brought_into_it():
+    view = parse_request('{"view": {"size": 1e9, "exposure": -4, "scale": 1e9, "cut": -9, "elevation": 99}}').view
+    assert view is not None
+    assert (view.size, view.exposure, view.scale, view.cut) == (1024, 0.1, 20.0, -1.0)
+
+
+def test_allowance_comes_in_steadily_is_saved_and_spent():
+    now = [0.0]
+    allowance = Allowance(0.1, lambda: now[0])
+    assert allowance.saved() == BURST_SECONDS
+    allowance.pay(BURST_SECONDS + 0.5)
+    assert allowance.saved() == pytest.approx(-0.5)
+    now[0] = 6.0
+    assert allowance.saved() == pytest.approx(0.1)
+    now[0] = 1e6
+    assert allowance.saved() == BURST_SECONDS
+
+
+def test_one_thread_is_for_the_calling_thread_only():
+    before, seen = torch.get_num_threads(), {}
+
+    def alone():
+        one_thread()
+        seen["alone"] = torch.get_num_threads()
+
+    torch.set_num_threads(2)
+    try:
+        for work in (alone, lambda: seen.update(later=torch.get_num_threads())):
+            thread = threading.Thread(target=work)
+            thread.start()
+            thread.join()
+        assert (seen["alone"], seen["later"], torch.get_num_threads()) == (1, 2, 2)
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_curves_stay_few_and_cover_the_whole_run():
+    curves = Curves(limit=50)
+    for step in range(1, 2001):
+        curves.add({"step": step, "loss": 1.0 / step, "never": 0.0})
+    columns = curves.as_columns()
+    assert list(columns) == ["step", "loss"]
+    assert 20 <= len(columns["step"]) <= 50
+    assert columns["step"][0] <= 64
+    assert columns["step"][-1] >= 1900
+    assert len(set(np.diff(columns["step"]))) == 1
+
+
+# ---- the wire ---------------------------------------------------------------------------------------------------
+def test_the_page_gets_exactly_the_renderers_picture(viewer):
+    with Client(viewer) as client:
+        client.tell(view={"azimuth": 0.5, "elevation": 0.2, "size": 40, "number": 5})
+        head, shown = client.next("frame")
+    assert (head["number"], head["azimuth"], head["elevation"], head["step"]) == (5, 0.5, 0.2, 7)
+    assert np.array_equal(shown, (expected(blob(), 0.5, 0.2, 40)[0, 0] * 255).round().numpy().astype(np.uint8))
+
+
+def test_two_pages_turn_independently(viewer):
+    with Client(viewer) as first, Client(viewer) as second:
+        first.tell(view={"azimuth": 0.1, "size": 24, "number": 1})
+        second.tell(view={"azimuth": 2.0, "size": 48, "number": 1})
+        shown = [client.next("frame")[1].shape for client in (first, second)]
+        assert shown == [(24, 24), (48, 48)]
+        first.tell(view={"azimuth": 0.2, "size": 24, "number": 2})
+        assert first.next("frame")[0]["azimuth"] == 0.2
+        with pytest.raises(TimeoutError):
+            second.next("frame", timeout=0.5)
+
+
+def test_the_map_comes_by_itself(viewer):
+    with Client(viewer) as client:
+        client.tell(view={"size": 16, "number": 1})
+        _, shown = client.next("atlas")
+    assert shown.shape == (12 * 28, 24 * 28)
+    cell = shown[6 * 28 : 7 * 28, 12 * 28 : 13 * 28]  # just below the equator, just east of the front
+    step = math.pi / 24
+    like = expected(blob(), step, -step, 16)
+    like = torch.nn.functional.interpolate(like, (28, 28), mode="bilinear", antialias=True)
+    assert np.abs(cell / 255.0 - like[0, 0].numpy()).max() < 0.01
+
+
+def test_the_next_free_port_is_taken(viewer):
+    second = Viewer(ViewerOptions(port=viewer.port), first=scene())
+    try:
+        assert second.start() == f"http://127.0.0.1:{second.port}/"
+        assert second.port != viewer.port
+        assert get(second, "/")[0] == 200
+    finally:
+        second.close()
+
+
+def test_an_address_that_is_not_ours_is_one_line():
+    for host in ("203.0.113.7", "no.such.host.invalid"):
+        with pytest.raises(ViewerError, match=rf"viewer.host={host}"):
+            Viewer(ViewerOptions(port=0, host=host), first=scene()).start()
+
+
+def test_nobody_else_gets_in(viewer):
+    """By the names of other sites, from the pages of other sites, by any path but the page's own."""
+    own = f"127.0.0.1:{viewer.port}"
+    assert may_connect(own, None, "127.0.0.1") == ""
+    assert may_connect(own, f"http://{own}", "127.0.0.1") == ""
+    assert may_connect("localhost:1", "http://localhost:1", "127.0.0.1") == ""
+    assert "another site" in may_connect(own, "http://evil.example", "127.0.0.1")
+    assert "another site" in may_connect(own, "null", "127.0.0.1")
+    assert "does not go by" in may_connect("evil.example:80", "http://evil.example:80", "127.0.0.1")
+    assert may_connect("127.0.0.1;script-src *", None, "127.0.0.1")
+    assert get(viewer, "/", Host="evil.example")[0] == 403
+    upgrade = {"Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Version": "13"}
+    key = {"Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ=="}
+    assert get(viewer, "/socket", Origin="http://evil.example", **upgrade, **key)[0] == 403
+    for path in ("/../../etc/passwd", "/%2e%2e/etc/passwd", "//etc/passwd", "/file/../../x", "/file/x/y", "/page.html"):
+        status, body = get(viewer, path)
+        assert status == 404, path
+        assert b"root:" not in body
+    for method in ("POST", "PUT", "DELETE"):
+        request = urllib.request.Request(f"http://{own}/", data=b"x", method=method)
+        with pytest.raises((urllib.error.HTTPError, ConnectionError, urllib.error.URLError)) as refused:
+            urllib.request.urlopen(request, timeout=10)
+        if isinstance(refused.value, urllib.error.HTTPError):
+            refused.value.close()
+    assert get(viewer, "/")[1].startswith(b"<!doctype html>")
+
+
+def test_downloads_are_made_and_fetched_once_asked_for(viewer, tmp_path):
+    with Client(viewer) as client:
+        client.tell(view={"azimuth": 0.3, "size": 64, "number": 1})
+        contents = {}
+        for name in ("view.png", "orbit.mp4", "volume.safetensors", "sculpture.html"):
+            client.tell(do="download", name=name)
+            head, _ = client.next("file", timeout=60.0)
+            status, contents[name] = get(viewer, "/" + head["path"])
+            assert status == 200
+        client.tell(do="download", name="../../etc/passwd")
+        client.tell(do="open", name="../../etc")
+        assert "no such run" in client.next("problem")[0]["text"]
+        assert len(viewer._files) == 1
+    shown = np.asarray(Image.open(io.BytesIO(contents["view.png"])))
+    assert np.array_equal(shown, (expected(blob(), 0.3, 0.0, 64)[0, 0] * 255).round().numpy().astype(np.uint8))
+    for name in ("orbit.mp4", "volume.safetensors"):
+        (tmp_path / name).write_bytes(contents[name])
+    assert imageio_ffmpeg.count_frames_and_secs(str(tmp_path / "orbit.mp4"))[0] == 120
+    assert same_grid(load_volume(tmp_path / "volume.safetensors"), blob())
+    assert contents["sculpture.html"].startswith(b"<!doctype html>")
+
+
+# ---- hostile clients --------------------------------------------------------------------------------------------
+def test_fifty_pages_garbage_and_one_that_never_reads(viewer):
+    from websockets.exceptions import ConnectionClosed, InvalidStatus
+
+    clients, refused = [], 0
+    for _ in range(50):
+        try:
+            clients.append(Client(viewer))
+        except InvalidStatus:
+            refused += 1
+    assert len(clients) == MAX_PAGES
+    assert refused == 50 - MAX_PAGES
+    for client, garbage in zip(clients, [b"\x00" * 100, "{", "[" * 3000, "x" * 100_000, '{"do": 5}'], strict=False):
+        client.socket.send(garbage)
+        with pytest.raises(ConnectionClosed):
+            client.next("nothing", timeout=10)
+    for client in clients:
+        client.close()
+    for payload in (b"\x16\x03\x01\x00", b"GET / HTTP/1.1\r\nHost: a\r\n" + b"A: b\r\n" * 1000 + b"\r\n"):
+        with socket.create_connection(("127.0.0.1", viewer.port)) as raw:
+            raw.sendall(payload)
+    with Client(viewer) as good:
+        good.tell(view={"size": 20, "number": 1})
+        assert good.next("frame")[1].shape == (20, 20)
+
+
+def test_what_waits_for_a_page_that_never_reads_is_bounded(viewer):
+    """Far more than the sockets' buffers hold is sent to a page that claims to take it all in, and does not."""
+    upgrade = "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: "
+    with socket.create_connection(("127.0.0.1", viewer.port)) as raw:
+        host = f"GET /socket HTTP/1.1\r\nHost: 127.0.0.1:{viewer.port}\r\n"
+        raw.sendall(f"{host}{upgrade}AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n".encode())
+        assert b"101" in raw.recv(4096)
+        while not viewer._sessions:
+            time.sleep(0.01)
+        session = viewer._sessions[0]
+        for _ in range(400):
+            session.send(bytes(100_000))
+            session.received(1)
+            time.sleep(0.001)
+        assert MAX_UNREAD < session.outbox.qsize() <= MAX_OUTBOX + 5  # what another thread has on its way
+        assert not session.has_room()
+    with Client(viewer) as good:
+        good.tell(view={"size": 20, "number": 1})
+        assert good.next("frame")[1].shape == (20, 20)
+
+
+def test_a_volume_that_cannot_be_drawn_is_said_and_is_not_the_end(viewer, monkeypatch):
+    broken = scene(name="broken")
+
+    def refuse(*_):
+        raise RuntimeError("out of luck")
+
+    monkeypatch.setattr(broken.snapshot.volume, "dense", refuse)
+    with Client(viewer) as client:
+        client.next("scenes")
+        viewer._sessions[0].look_at(broken)
+        client.tell(view={"number": 1})
+        assert "out of luck" in client.next("problem")[0]["text"]
+        viewer._sessions[0].look_at(viewer.first)
+        client.tell(view={"number": 2})
+        while client.next("frame")[0]["number"] != 2:
+            pass
+
+
+# ---- training ---------------------------------------------------------------------------------------------------
+class Watching(threading.Thread):
+    """Opens the page of a run that is about to start, turns it without pause, and presses buttons."""
+
+    def __init__(self, port, script=None):
+        super().__init__(daemon=True)
+        self.port, self.script, self.frames, self.error = port, script, [], None
+
+    def run(self):
+        try:
+            client = self.connect()
+            with client:
+                client.tell(view={"size": 32, "number": 0})
+                (self.script or self.turn)(client)
+        except Exception as error:
+            self.error = error
+
+    def connect(self):
+        until = time.monotonic() + 60.0
+        while True:
+            try:
+                return Client(self)
+            except OSError:
+                if time.monotonic() > until:
+                    raise
+                time.sleep(0.02)
+
+    def turn(self, client):
+        from websockets.exceptions import ConnectionClosed
+
+        try:
+            for number in range(1, 10_000):
+                self.frames.append(client.next("frame"))
+                client.tell(view={"azimuth": 0.1 * number, "size": 32, "number": number, "moving": True})
+        except ConnectionClosed:
+            return
+
+
+def free_port():
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return found.getsockname()[1]
+
+
+def small_trainer(steps=3):
+    torch.manual_seed(0)
+    images = ImageSet(torch.rand(20, 1, 16, 16), torch.arange(20) % 2, ["a", "b"])
+    return Trainer(VoxelGrid(8), AbsorptionRenderer(16), images, options=TrainerOptions(max_steps=steps, views=4))
+
+
+def test_the_same_volume_to_the_bit_with_and_without_a_page(capsys):
+    def train(options):
+        trainer = small_trainer(30)
+        trainer.run(start_viewer(options, trainer, "run", None, None))
+        return trainer.volume.state_dict()
+
+    port = free_port()
+    watching = Watching(port)
+    watching.start()
+    with_page = train(ViewerOptions(port=port, share=1.0))
+    watching.join(20.0)
+    without = train(ViewerOptions(enabled=False))
+    assert watching.error is None
+    steps = [head["step"] for head, _ in watching.frames]
+    assert len(set(steps)) > 2
+    assert steps == sorted(steps)
+    assert all(torch.equal(with_page[key], without[key]) for key in without)
+    assert f"watch it: http://127.0.0.1:{port}/" in capsys.readouterr().err
+
+
+def test_pause_resume_and_stop_from_the_page(tmp_path, capsys):
+    port, told = free_port(), {}
+
+    def script(client):
+        def state(wanted):
+            while (head := client.next("figures")[0])["state"] != wanted:
+                pass
+            return head
+
+        told["training"] = state("training")
+        client.tell(do="pause")
+        told["paused"] = state("paused")
+        time.sleep(0.5)
+        client.tell(view={"azimuth": 1.0, "size": 32, "number": 9})
+        while client.next("frame")[0]["number"] != 9:  # one can look around while it rests
+            pass
+        client.tell(do="resume")
+        told["again"] = state("training")
+        client.tell(do="stop")
+        told["end"] = state("finished")
+
+    watching = Watching(port, script)
+    watching.start()
+    arguments = [*TINY, "--trainer.max_steps", "100000", "--viewer.port", str(port), "--run_dir", str(tmp_path / "run")]
+    run = sculpt(parse_command_line(arguments))
+    watching.join(20.0)
+    assert watching.error is None
+    assert told["again"]["step"] > told["paused"]["step"] >= told["training"]["step"]
+    assert told["again"]["seconds"] - told["paused"]["seconds"] < 0.4 + told["again"]["step"]  # the pause is left out
+    assert told["end"]["step"] < 100_000
+    assert told["training"]["curves"]["step"]
+    assert (run / "resume.pt").is_file()
+    error = capsys.readouterr().err
+    assert "paused on the page" in error
+    assert "asked for on the page" in error or "stopping and saving" in error
+
+
+def test_a_pause_does_not_count():
+    trainer = small_trainer()
+    before = trainer.seconds
+    trainer.leave_out(100.0)
+    assert trainer.seconds == pytest.approx(before - 100.0, abs=1.0)
+
+
+@pytest.mark.parametrize("fault", ["package", "address", "painter", "hook"])
+def test_no_failure_of_the_page_reaches_the_run(fault, capsys, monkeypatch):
+    def fail(*_):
+        raise OSError("the page broke")
+
+    options = ViewerOptions(port=0)
+    if fault == "package":
+        monkeypatch.setitem(sys.modules, "websockets.asyncio.server", None)
+    elif fault == "address":
+        options.host = "203.0.113.7"
+    elif fault == "painter":
+        monkeypatch.setattr("mnist3d.viewer.painter.Painter._turn", fail)
+    else:
+        monkeypatch.setattr("mnist3d.viewer_hook.LiveView._show", fail)
+    trainer = small_trainer()
+    trainer.run(start_viewer(options, trainer, "run", None, None))
+    assert trainer.steps_done == 3
+    error = capsys.readouterr().err
+    words = {
+        "package": "no page for this run: it needs the package websockets",
+        "address": "no page for this run: viewer.host=203.0.113.7",
+        "painter": "the viewer has stopped drawing: the page broke",
+        "hook": "the viewer is off for the rest of this run: the page broke",
+    }
+    assert error.count(words[fault]) == 1, error
+
+
+def test_live_hands_over_copies():
+    volume = blob()
+    live = Live(volume, RendererOptions(16, 15))
+    with torch.no_grad():
+        for weight in volume.parameters():
+            weight.add_(1.0)
+    assert same_grid(live.scene.snapshot.volume, blob())
+    live.offer({key: value.clone() for key, value in volume.state_dict().items()}, step=3)
+    assert live.scene.snapshot.version == 0
+    live.refresh()
+    assert (live.scene.snapshot.version, live.scene.snapshot.step) == (1, 3)
+    assert same_grid(live.scene.snapshot.volume, volume)
+
+
+def test_a_volume_that_grows_while_it_is_watched():
+    growing = VoxelGrid(16, grow_at=[1])
+    live = Live(growing, RendererOptions(16))
+    assert growing.grow(1, 0.5)
+    live.offer({key: value.clone() for key, value in growing.state_dict().items()}, step=1)
+    live.refresh()
+    assert same_grid(live.scene.snapshot.volume, growing)
+
+
+def test_a_field_is_drawn_as_the_renderer_draws_it():
+    class Egg(Volume):
+        def forward(self, points):
+            inside = torch.sigmoid(12.0 * (0.6 - points.norm(dim=-1)))
+            return 4.0 * inside, torch.sigmoid(3.0 * points[..., 0])
+
+    snapshot = Snapshot(Frozen(Egg()), 0)
+    shown = picture(snapshot, RendererOptions(16, 20), View(azimuth=0.5, size=21))
+    like = AbsorptionRenderer(21, 20)(Egg(), euler_matrix(torch.tensor([0.0, 0.5, 0.0])))
+    assert torch.equal(shown, like)
+    assert shown.mean() > 1.2 * picture(snapshot, RendererOptions(16, 20), View(azimuth=0.5, size=21, cut=0.3)).mean()
+
+
+# ---- runs on disk -----------------------------------------------------------------------------------------------
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    root = tmp_path_factory.mktemp("root") / "runs"
+    arguments = [*TINY, "--trainer.max_steps", "3", "--viewer.enabled", "false", "--run_dir", str(root / "two")]
+    sculpt(parse_command_line(arguments))
+    shutil.copytree(root / "two", root / "one")
+    os.utime(root / "one" / "volume.safetensors", (1e9, 1e9))
+    (root / "empty").mkdir()
+    (root.parent / "outside").mkdir()
+    (root.parent / "outside" / "volume.safetensors").write_bytes((root / "one" / "volume.safetensors").read_bytes())
+    return root
+
+
+def test_the_menu_lists_the_runs_and_opens_only_those(runs):
+    gallery = Gallery(runs)
+    assert gallery.names() == ["two", "one"]
+    assert Gallery(runs, leave_out=runs / "two").names() == ["one"]
+    opened = gallery.open("two")
+    assert opened is gallery.open("two")
+    assert opened.snapshot.step == 3
+    assert opened.figures is not None
+    assert opened.figures["curves"]["step"] == [3]
+    for name in ("../outside", str(runs / "one"), "", ".", "empty"):
+        with pytest.raises(ValueError, match="no such run"):
+            gallery.open(name)
+
+
+def test_the_menu_switches_and_a_damaged_run_is_one_line(runs, tmp_path):
+    root = tmp_path / "runs"
+    shutil.copytree(runs, root)
+    gallery = Gallery(root)
+    made = Viewer(ANY_PORT, shelf=gallery, first=gallery.open("one"))
+    made.start()
+    try:
+        with Client(made) as client:
+            assert client.next("scenes")[0]["names"] == ["two", "one"]
+            client.tell(do="open", name="two", view={"number": 1})
+            while (head := client.next("frame")[0])["scene"] != "two":
+                pass
+            assert head["step"] == 3
+            (root / "one" / "volume.safetensors").write_bytes(b"not a volume")
+            client.tell(do="open", name="one")
+            assert "one/volume.safetensors" in client.next("problem")[0]["text"]
+    finally:
+        made.close()
+    with pytest.raises((ValueError, RunError)):
+        gallery.open("one")
+
+
+def test_no_thread_is_left_behind():
+    made = Viewer(ANY_PORT, first=scene())
+    made.start()
+    made.close()
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("mnist3d-")]

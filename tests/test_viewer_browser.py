@@ -1,0 +1,209 @@
+"""The viewer in a real browser: a run that is watched, turned, paused, taken home and stopped from its page."""
+
+import io
+import math
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from mnist3d import AbsorptionRenderer, VoxelGrid, euler_matrix, load_run
+from mnist3d.renderer import RendererOptions
+from mnist3d.viewer import Frozen, Scene, Snapshot, Viewer, ViewerOptions
+
+ROOT = Path(__file__).parent.parent
+TINY = ["--trainer.views", "4", "--volume.resolution", "12", "--data.limit", "40", "--trainer.max_steps", "100000"]
+SIZE = 128
+
+
+def shown(page):
+    """The picture on the page, brightness from 0 to 1."""
+    data = page.evaluate(
+        "() => { const v = document.getElementById('view'); return Array.from(v.getContext('2d')"
+        ".getImageData(0, 0, v.width, v.height).data).filter((_, k) => k % 4 === 0); }"
+    )
+    size = math.isqrt(len(data))
+    return np.array(data).reshape(size, size) / 255.0
+
+
+def pose(page):
+    """Azimuth and elevation of the picture on the page, radians."""
+    found = page.locator("#view").evaluate("v => [v.dataset.azimuth, v.dataset.elevation]")
+    return [float(value) for value in found]
+
+
+def settled(page, timeout=30.0):
+    """Wait until the picture is the one last asked for."""
+    until = time.monotonic() + timeout
+    while time.monotonic() < until:
+        if page.evaluate("!dirty && !tick.moved && +document.getElementById('view').dataset.number === number"):
+            return
+        time.sleep(0.03)
+    raise AssertionError("the picture never came")
+
+
+def opened(browser, url, **more):
+    page = browser.new_page(**more)
+    page.errors = []
+    page.on("pageerror", lambda error: page.errors.append(str(error)))
+    page.goto(url)
+    page.locator("#view[data-number]").wait_for(timeout=30_000)
+    settled(page)
+    return page
+
+
+def grid():
+    generator = torch.Generator().manual_seed(3)
+    values = torch.rand(2, 12, 12, 12, generator=generator)
+    values[0] *= 5.0 * torch.linspace(0, 1, 12)
+    return values
+
+
+def expected(azimuth, elevation, size, scale=1.0):
+    values = grid()
+    values[0] *= scale
+    angles = torch.tensor([elevation, azimuth, 0.0])
+    return AbsorptionRenderer(size)(VoxelGrid.from_array(values), euler_matrix(angles))[0, 0].detach().numpy()
+
+
+@pytest.fixture(scope="module")
+def viewer():
+    scene = Scene("blob", RendererOptions(16), Snapshot(Frozen(VoxelGrid.from_array(grid())), 0, 1))
+    made = Viewer(ViewerOptions(port=0), first=scene)
+    made.start()
+    yield made
+    made.close()
+
+
+def drag(page, right, down):
+    """With the mouse, in shares of the picture's width."""
+    box = page.locator("#view").bounding_box()
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    page.mouse.move(x, y)
+    page.mouse.down()
+    page.mouse.move(x + right * box["width"], y + down * box["width"], steps=5)
+    page.mouse.up()
+    settled(page)
+
+
+def test_dragging_arrows_and_the_map_turn_it_as_the_renderer_does(chromium, viewer):
+    page = opened(chromium, viewer.url, viewport={"width": 1280, "height": 800})
+    assert pose(page) == [0.0, 0.0]
+    page.locator("#size").fill("2")  # 16, 64, 128
+    drag(page, 0.25, 0.0)
+    assert pose(page) == pytest.approx([-0.5, 0.0], abs=0.01)  # the front of the ball follows the hand
+    drag(page, 0.0, 0.2)
+    azimuth, elevation = pose(page)
+    assert (azimuth, elevation) == pytest.approx((-0.5, 0.4), abs=0.01)
+    assert np.abs(shown(page) - expected(azimuth, elevation, SIZE)).max() < 0.01
+    page.locator("#front").click()
+    for key in ("ArrowRight", "ArrowRight", "ArrowDown"):
+        page.keyboard.press(key)
+    settled(page)
+    assert pose(page) == pytest.approx([-math.pi / 18, math.pi / 36], abs=1e-6)
+    atlas = page.locator("#atlas canvas")
+    box = atlas.bounding_box()
+    atlas.click(position={"x": box["width"] * 0.75 + 2, "y": box["height"] * 0.25 + 2})
+    settled(page)
+    azimuth, elevation = pose(page)
+    assert (azimuth, elevation) == pytest.approx((math.pi / 2 + math.pi / 24, math.pi / 4 - math.pi / 24), abs=1e-6)
+    assert np.abs(shown(page) - expected(azimuth, elevation, SIZE)).max() < 0.01
+    page.locator("#scale").fill("1")
+    settled(page)
+    assert np.abs(shown(page) - expected(azimuth, elevation, SIZE, scale=2.0)).max() < 0.01
+    page.locator("#cut").fill("0.2")
+    settled(page)
+    assert shown(page).mean() < 0.95 * expected(azimuth, elevation, SIZE, scale=2.0).mean()
+    page.locator("#plain").click()
+    page.locator("#orbit").click()
+    page.locator("#orbit[aria-pressed=true]").wait_for()
+    before = pose(page)
+    time.sleep(1.0)
+    assert abs(pose(page)[0] - before[0]) > 0.05
+    assert page.errors == []
+    page.close()
+
+
+def test_two_pages_and_a_finger_turn_independently(chromium, viewer):
+    first = opened(chromium, viewer.url)
+    context = chromium.new_context(viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True)
+    second = opened(context, viewer.url)
+    assert second.evaluate("document.documentElement.scrollWidth") <= 390
+    drag(first, 0.1, 0.0)
+    box = second.locator("#view").bounding_box()
+    touch = context.new_cdp_session(second)
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    for kind, dx in (("touchStart", 0.0), ("touchMove", -0.1), ("touchMove", -0.2)):
+        points = [{"x": x + dx * box["width"], "y": y}]
+        touch.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+    touch.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
+    settled(second)
+    assert pose(first) == pytest.approx([-0.2, 0.0], abs=0.01)
+    assert pose(second) == pytest.approx([0.4, 0.0], abs=0.02)
+    assert first.errors + second.errors == []
+    context.close()
+    first.close()
+
+
+@pytest.fixture
+def training(tmp_path):
+    """train.py as a user starts it, until its page is up."""
+    command = [sys.executable, "train.py", *TINY, "--viewer.port", "0", "--run_dir", str(tmp_path / "run")]
+    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    said, url = [], None
+    for line in process.stderr:
+        said.append(line)
+        if found := re.search(r"watch it: (http://\S+)", line):
+            url = found.group(1)
+            break
+    assert url, said
+    yield process, url, tmp_path / "run"
+    if process.poll() is None:
+        process.kill()
+    process.communicate()
+
+
+def test_a_run_is_watched_paused_taken_home_and_stopped_from_its_page(chromium, training):
+    process, url, run = training
+    page = opened(chromium, url, accept_downloads=True)
+    first, version = shown(page), int(page.locator("#view").get_attribute("data-version"))
+    until = time.monotonic() + 30.0
+    while int(page.locator("#view").get_attribute("data-version")) < version + 3 and time.monotonic() < until:
+        time.sleep(0.1)
+    page.locator("#state.training").wait_for()
+    assert np.abs(shown(page) - first).max() > 0.01  # it changes before one's eyes
+    assert float(page.locator("#rate").inner_text()) > 0
+    page.locator("#loss_key", has_text="critic").wait_for()
+    assert page.locator("#bars div").count() == 10
+
+    page.locator("#pause").click()
+    page.locator("#state.paused").wait_for()
+    step = page.locator("#step").inner_text()
+    drag(page, 0.3, 0.0)
+    for name, start in (("view.png", b"\x89PNG"), ("volume.safetensors", None), ("sculpture.html", b"<!doctype")):
+        with page.expect_download() as waiting:
+            page.locator(f"[data-file='{name}']").click()
+        content = Path(waiting.value.path()).read_bytes()
+        assert waiting.value.suggested_filename == name
+        assert start is None or content.startswith(start)
+        if name == "view.png":
+            assert np.array_equal(np.asarray(Image.open(io.BytesIO(content))) / 255.0, shown(page))
+    assert page.locator("#step").inner_text() == step
+    page.locator("#pause", has_text="Resume").click()
+    page.locator("#state.training").wait_for()
+    page.locator("#stop").click()
+    page.locator("#stop", has_text="Really").click()
+    page.locator("#problem.shown", has_text="python inference.py").wait_for()
+    assert page.errors == []
+    page.close()
+    out, error = process.communicate(timeout=60)
+    assert process.returncode == 0, error
+    assert "The sculpture lies in" in out
+    assert load_run(run).volume is not None
