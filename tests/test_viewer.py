@@ -12,6 +12,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
+import zipfile
 
 import imageio_ffmpeg
 import numpy as np
@@ -30,6 +31,7 @@ from mnist3d.trainer import Trainer, TrainerOptions
 from mnist3d.viewer import Frozen, Live, Scene, Snapshot, Viewer, ViewerError, ViewerOptions
 from mnist3d.viewer.access import may_connect
 from mnist3d.viewer.allowance import BURST_SECONDS, Allowance
+from mnist3d.viewer.downloads import DOWNLOADS
 from mnist3d.viewer.messages import parse_request
 from mnist3d.viewer.painter import one_thread
 from mnist3d.viewer.scene import View, picture
@@ -302,7 +304,9 @@ def test_downloads_are_made_and_fetched_once_asked_for(viewer, tmp_path):
     with Client(viewer) as client:
         client.tell(view={"azimuth": 0.3, "size": 64, "number": 1})
         contents = {}
-        for name in ("view.png", "orbit.mp4", "volume.safetensors", "sculpture.html"):
+        names = client.next("scenes")[0]["files"]
+        assert {*names, "volume.nrrd.zip"} == {*DOWNLOADS}  # NRRD needs a library that not everybody has
+        for name in names:
             client.tell(do="download", name=name)
             head, _ = client.next("file", timeout=60.0)
             status, contents[name] = get(viewer, "/" + head["path"])
@@ -318,6 +322,10 @@ def test_downloads_are_made_and_fetched_once_asked_for(viewer, tmp_path):
     assert imageio_ffmpeg.count_frames_and_secs(str(tmp_path / "orbit.mp4"))[0] == 120
     assert same_grid(load_volume(tmp_path / "volume.safetensors"), blob())
     assert contents["sculpture.html"].startswith(b"<!doctype html>")
+    assert contents["volume.vdb"].startswith(b" BDV")
+    if "volume.nrrd.zip" in contents:
+        inside = zipfile.ZipFile(io.BytesIO(contents["volume.nrrd.zip"])).namelist()
+        assert {"volume.nrrd", "volume_absorbance.nrrd"} <= {*inside}
 
 
 # ---- hostile clients --------------------------------------------------------------------------------------------
