@@ -69,8 +69,8 @@ def test_a_package_that_mnist3d_does_not_know_is_trained_reloaded_and_rendered(t
     trained, refused, viewed, turned, resumed = run_programs(
         [
             [ROOT / "train.py", *TINY, *arguments],
-            [ROOT / "inference.py", "run"],
-            [ROOT / "inference.py", "run", "--volume", "glass_beads.beads.Beads"],
+            [ROOT / "inference.py", "run", "--snapshot", "refused.png"],
+            [ROOT / "inference.py", "run", "--volume", "glass_beads.beads.Beads", "--snapshot", "views.png"],
             [ROOT / "tools" / "render_orbit.py", "run", *volume, *orbit],
             [ROOT / "train.py", "--resume", "run", *volume, "--trainer.max_steps", "5"],
         ],
@@ -82,7 +82,8 @@ def test_a_package_that_mnist3d_does_not_know_is_trained_reloaded_and_rendered(t
     assert [code for code, _, _ in (trained, refused, viewed, turned, resumed)] == [0, 2, 0, 0, 0]
     assert refused[2].count("\n") == 1
     assert "--volume glass_beads.beads.Beads" in refused[2]
-    assert (tmp_path / "run" / "views.png").is_file()
+    assert (tmp_path / "views.png").is_file()
+    assert not (tmp_path / "refused.png").exists()
     assert (tmp_path / "orbit.gif").is_file()
     assert "going on at step 3" in resumed[2]
     monkeypatch.syspath_prepend(THIRD_PARTY)
@@ -154,7 +155,7 @@ def test_adding_a_backend_followed_literally(tmp_path):
             program, *arguments = shlex.split(line)[1:]
             shorter = TINY if program == "train.py" and "--help" not in arguments else []
             commands.append([ROOT / program, *arguments, *shorter])
-    commands += [["-c", "import test_glow; test_glow.test_glow()"], [ROOT / "inference.py", "glow.safetensors"]]
+    commands += [["-c", "import test_glow; test_glow.test_glow()"], [ROOT / "inference.py", "glow.safetensors", "--snapshot", "views.png"]]
     outcomes = run_programs(commands, tmp_path, tmp_path)
     assert [code for code, _, _ in outcomes] == [0] * len(commands), outcomes
     assert "Number of balls" in outcomes[0][1]
