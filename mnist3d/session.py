@@ -5,6 +5,7 @@ What it is: the order in which the parts are built, started and saved. What it i
 
 import dataclasses
 import io
+import logging
 import os
 import pickle
 import signal
@@ -34,6 +35,9 @@ RUNS_ROOT = "runs"
 
 def train_command() -> NoReturn:
     """The installed command `mnist3d-train`, the same as `python train.py`."""
+    # What "auto" took, in the terminal: who falls back to something slow must hear of it.
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("mnist3d").setLevel(logging.INFO)
     run_command_line(lambda arguments: sculpt(parse_command_line(arguments)))
 
 

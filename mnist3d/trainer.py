@@ -90,6 +90,8 @@ class Trainer:
                 "add targets.views or targets.rings"
             )
         self.device = next(volume.parameters()).device
+        if targets is not None:
+            targets.pictures = targets.pictures.to(self.device)
         self.volume, self.renderer = volume, renderer
         self.averaged = copy.deepcopy(volume).requires_grad_(False)
         self.images = images.images.to(self.device)

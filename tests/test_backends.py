@@ -155,7 +155,10 @@ def test_adding_a_backend_followed_literally(tmp_path):
             program, *arguments = shlex.split(line)[1:]
             shorter = TINY if program == "train.py" and "--help" not in arguments else []
             commands.append([ROOT / program, *arguments, *shorter])
-    commands += [["-c", "import test_glow; test_glow.test_glow()"], [ROOT / "inference.py", "glow.safetensors", "--snapshot", "views.png"]]
+    commands += [
+        ["-c", "import test_glow; test_glow.test_glow()"],
+        [ROOT / "inference.py", "glow.safetensors", "--snapshot", "views.png"],
+    ]
     outcomes = run_programs(commands, tmp_path, tmp_path)
     assert [code for code, _, _ in outcomes] == [0] * len(commands), outcomes
     assert "Number of balls" in outcomes[0][1]

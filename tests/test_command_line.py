@@ -232,15 +232,15 @@ def test_ctrl_c_stops_after_the_step_saves_and_says_how_to_go_on(tmp_path):
     assert (tmp_path / "run" / "resume.pt").is_file()
 
 
-def test_inference_writes_the_views_and_prints_their_path(finished_run, tmp_path):
+def test_inference_writes_the_views_and_prints_their_path(finished_run, tmp_path, capsys):
     done = run_program("inference.py", finished_run, "--snapshot", tmp_path / "v.png")
     assert done.returncode == 0, done.stderr
     assert str(tmp_path / "v.png") in done.stdout
     assert (tmp_path / "v.png").read_bytes().startswith(b"\x89PNG")
     for wrong in ([tmp_path / "nothing"], [finished_run, "--snapshot", "v.jpg"], [finished_run, "--port", "70000"]):
-        failed = run_program("inference.py", *wrong)
-        assert failed.returncode == 2
-        assert failed.stderr.count("\n") == 1, failed.stderr
+        code, _, error = run_tool("inference", wrong, capsys)
+        assert code == 2
+        assert error.count("\n") == 1, error
 
 
 def test_inference_serves_a_page_until_it_is_told_to_end(finished_run):
@@ -258,14 +258,15 @@ def test_inference_serves_a_page_until_it_is_told_to_end(finished_run):
 
 
 @pytest.mark.parametrize("suffix", ["mp4", "gif", "webp", "png"])
-def test_orbits(finished_run, tmp_path, suffix):
+def test_orbits(finished_run, tmp_path, capsys, suffix):
     import imageio.v3 as iio
     import imageio_ffmpeg
 
     output = tmp_path / f"orbit.{suffix}"
-    done = run_program("tools/render_orbit.py", finished_run, "--output", output, "--frames", 6, "--size", 33)
-    assert done.returncode == 0, done.stderr
-    assert str(output) in done.stdout
+    wanted = [finished_run, "--output", output, "--frames", 6, "--size", 33]
+    code, out, error = run_tool("tools/render_orbit", wanted, capsys)
+    assert code == 0, error
+    assert str(output) in out
     assert sorted(os.listdir(tmp_path)) == [output.name, f"{output.name}.json"]
     told = json.loads((tmp_path / f"{output.name}.json").read_text())
     assert (told["run"], told["step"], told["frames"]) == (finished_run.name, 4, 6)
@@ -285,7 +286,7 @@ def test_orbits(finished_run, tmp_path, suffix):
         assert [frame.shape[:2] for frame in iio.imiter(output)] == [(33, 33)] * 6
 
 
-def test_orbit_mistakes(finished_run, tmp_path):
+def test_orbit_mistakes(finished_run, tmp_path, capsys):
     for arguments, words in (
         (["--output", tmp_path / "orbit.avi"], [".avi", ".mp4, .webm, .gif, .webp, .apng, .png"]),
         (["--output", tmp_path / "no" / "orbit.mp4"], ["does not exist"]),
@@ -295,17 +296,17 @@ def test_orbit_mistakes(finished_run, tmp_path):
         (["--background", "transparent"], ["not with .mp4"]),
         (["--fram", "6"], ["--fram"]),
     ):
-        failed = run_program("tools/render_orbit.py", finished_run, *arguments)
-        assert failed.returncode == 2
-        assert failed.stderr.count("\n") == 1, failed.stderr
-        assert all(word in failed.stderr for word in words), failed.stderr
+        code, _, error = run_tool("tools/render_orbit", [finished_run, *arguments], capsys)
+        assert code == 2
+        assert error.count("\n") == 1, error
+        assert all(word in error for word in words), error
     assert list(tmp_path.iterdir()) == []
 
 
 def run_tool(name, arguments, capsys):
-    """Exit code and output of a tool's main, in this process."""
-    path = ROOT / "tools" / f"{name}.py"
-    spec = importlib.util.spec_from_file_location(name, path)
+    """Exit code and output of a program's main, in this process."""
+    path = ROOT / f"{name}.py"
+    spec = importlib.util.spec_from_file_location(path.stem, path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -331,7 +332,7 @@ def run_tool(name, arguments, capsys):
 )
 def test_exports_say_what_opens_them_and_where_they_come_from(finished_run, tmp_path, capsys, name, file, words):
     for source in (finished_run, finished_run / "volume.safetensors")[: 1 if name == "plot_run" else 2]:
-        code, out, error = run_tool(name, [source, "--output", tmp_path / file], capsys)
+        code, out, error = run_tool(f"tools/{name}", [source, "--output", tmp_path / file], capsys)
         assert code == 0, error
         assert out.splitlines()[-1].startswith(str(tmp_path / file))
         assert all(word in out for word in words), out
@@ -357,7 +358,7 @@ def test_export_mistakes_are_one_line_and_leave_nothing(finished_run, tmp_path, 
         ([finished_run, "--outptu", good], ["--outptu"]),
         ([], ["run"]),
     ):
-        code, _, error = run_tool(name, arguments, capsys)
+        code, _, error = run_tool(f"tools/{name}", arguments, capsys)
         assert code == 2, (arguments, error)
         assert error.count("\n") == 1, error
         assert all(word in error for word in words), error
@@ -365,7 +366,7 @@ def test_export_mistakes_are_one_line_and_leave_nothing(finished_run, tmp_path, 
 
 
 def test_a_run_can_start_from_another_tools_volume_and_resume_without_it(finished_run, tmp_path, capsys):
-    assert run_tool("export_voxels", [finished_run, "--output", tmp_path / "s.npz"], capsys)[0] == 0
+    assert run_tool("tools/export_voxels", [finished_run, "--output", tmp_path / "s.npz"], capsys)[0] == 0
     start = [*TINY, "--volume.init", str(tmp_path / "s.npz"), "--run_dir", str(tmp_path / "run")]
     run = sculpt(parse_command_line([*start, "--trainer.stop_after", "2"]))
     (tmp_path / "s.npz").unlink()
