@@ -247,15 +247,23 @@ def _one_line(message: str, parser: ArgumentParser) -> str:
     value = re.search(r"(?:Got value|Given value): (.*)", message)
     expected = re.findall(r"Expected an? (.+?)(?:\. Got|\.?$)", message, re.MULTILINE)
     if key == "config" and "does not exist" in message:
-        return f"config={_after(message, 'exist: ')}: no such file; presets lie in configs/"
+        return f"config={(given := _after(message, 'exist: '))}: no such file{_nearest_preset(given)}"
     if key == "config" and "not a file" in message:
         return f"config={_after(message, 'file: ')}: is a folder; give a YAML file, such as one of configs/"
+    if message.startswith("Unexpected config:"):
+        return "config: the file is empty or no mapping; its lines are KEY: VALUE, see configs/"
     if "Problems parsing config" in message:
         return f"config: not valid YAML ({_after(message, 'config: ')})"
     if key and value and expected:
         kinds = " or ".join(dict.fromkeys(_kind(kind) for kind in expected))
         return f"{key}={value.group(1).strip()}: allowed are {kinds}"
     return " ".join(message.split())
+
+
+def _nearest_preset(given: str) -> str:
+    presets = {path.stem: path for path in sorted(Path("configs").glob("*.yaml"))}
+    near = difflib.get_close_matches(Path(given).stem, presets, n=1, cutoff=0.6)
+    return f", did you mean {presets[near[0]]}?" if near else "; presets lie in configs/"
 
 
 def _after(message: str, mark: str) -> str:

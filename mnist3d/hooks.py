@@ -28,6 +28,7 @@ from .volumes import volume_bytes
 LINE_SECONDS = 15.0  # between lines where stderr is no terminal
 BLOCKS = "▁▂▃▄▅▆▇█"
 TARGET_COLUMNS = 12
+RATED_STEPS = 5  # before these, a rate and an estimate would be a guess
 ASCII_BLOCKS = ".:-=+*#@"
 
 
@@ -59,12 +60,14 @@ class Progress:
         self.stream, self.remark = stream or sys.stderr, remark
         self.bar: Any = None
         self.last_line = -math.inf
-        self.first_step, self.began = 0, time.monotonic()
+        self.first: StepReport | None = None
+        self.began = time.monotonic()
 
     def after_step(self, trainer: Trainer, report: StepReport) -> None:
         """Show where the run is."""
         if self.bar is None:
-            self.first_step, self.began = report.step - 1, time.monotonic()
+            # The first step compiles and warms up: it is in no rate and in no estimate.
+            self.first, self.began = report, time.monotonic()
             self.bar = tqdm(
                 total=1.0,
                 file=self.stream,
@@ -73,14 +76,21 @@ class Progress:
                 bar_format="{percentage:3.0f}%|{bar}| {desc}",
             )
         now = time.monotonic()
-        rate = (report.step - self.first_step) / max(now - self.began, 1e-9)
-        left = trainer.seconds * (1.0 - report.share) / max(report.share, 1e-9)
-        left = min(left, max(trainer.options.seconds_limit - trainer.seconds, 0.0))
-        target = f"T {report.target_loss:.3f}  " if trainer.targets is not None else ""
-        text = (
-            f"step {report.step}  {rate:.1f}/s  D {report.discriminator_loss:.2f}  V {report.volume_loss:.2f}  {target}"
-            f"[{class_bar(report.class_shares, self.stream.encoding)}]  {_clock(left)} left  {self.remark()}"
-        ).rstrip()
+        assert self.first is not None
+        parts = [f"step {report.step}"]
+        if report.step - self.first.step >= RATED_STEPS or report.share >= 1.0:
+            passed = max(now - self.began, 1e-9)
+            left = passed * (1.0 - report.share) / max(report.share - self.first.share, 1e-9)
+            left = min(left, max(trainer.options.seconds_limit - trainer.seconds, 0.0))
+            rate = (report.step - self.first.step) / passed
+            parts += [f"{rate:.1f}/s"] * (report.step > self.first.step) + [f"{_clock(left)} left"]
+        if trainer.losses.adversarial_weight > 0:
+            parts += [f"D {report.discriminator_loss:.2f}", f"V {report.volume_loss:.2f}"]
+        if trainer.targets is not None:
+            parts += [f"T {report.target_loss:.3f}"]
+        if report.class_shares:
+            parts += [f"[{class_bar(report.class_shares, self.stream.encoding)}]"]
+        text = "  ".join([*parts, self.remark()]).rstrip()
         if not self.bar.disable:
             self.bar.n = report.share
             self.bar.set_description_str(text, refresh=False)

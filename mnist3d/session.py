@@ -12,6 +12,7 @@ import signal
 import sys
 from functools import partial
 from pathlib import Path
+from textwrap import shorten
 from types import FrameType
 from typing import NoReturn
 
@@ -24,7 +25,7 @@ from .datasets import DataError, load_images
 from .gallery import Gallery
 from .hooks import Pictures, Progress, Saver, Stats
 from .run_directory import RunDirectory, RunError, environment
-from .score_hook import Scores, find_judges
+from .score_hook import Judges, Scores, find_judges
 from .targets import build_targets
 from .trainer import Trainer
 from .viewer_hook import start_viewer
@@ -97,7 +98,7 @@ def sculpt(command: CommandLine) -> Path:
         run.write(run.config_path.name, command.config.to_yaml())
         run.write_json("environment.json", environment(str(trainer.device)))
         _announce(command, trainer, run)
-        judges = find_judges(command.config.scorecard, command.config.data, command.config.renderer.image_size)
+        judges = _judges(command.config)
         scores = [Scores(run, judges, command.config.scorecard.every)] if judges is not None else []
         progress = Progress(remark=lambda: scores[0].summary if scores else "")
         # Last of the hooks: what is paused on the page has been saved, and what it says is saved at the end is.
@@ -121,6 +122,17 @@ def sculpt(command: CommandLine) -> Path:
     return run.path
 
 
+def _judges(config: Config) -> Judges | None:
+    asked = config.targets.listed()
+    if config.losses.adversarial_weight == 0.0 and all(target.kind in ("text", "picture") for target in asked):
+        if config.scorecard.every:
+            print(
+                "no scores during this run: its judges read the data's classes, not letters or files", file=sys.stderr
+            )
+        return None
+    return find_judges(config.scorecard, config.data, config.renderer.image_size)
+
+
 def _without_start(config: Config) -> Config:
     """A resumed volume has its weights from `resume.pt`; the file that it began with may be gone."""
     arguments = config.volume["init_args"]
@@ -141,7 +153,7 @@ def _resume(trainer: Trainer, run: RunDirectory) -> None:
         content = io.BytesIO(run.resume_path.read_bytes())
         trainer.load_state_dict(torch.load(content, map_location="cpu", weights_only=True))
     except (OSError, RuntimeError, KeyError, ValueError, TypeError, EOFError, pickle.UnpicklingError) as error:
-        reason = " ".join(str(error).split())[:120]
+        reason = shorten(" ".join(str(error).split()), 120, placeholder=" ...")
         raise RunError(f"{run.resume_path}: damaged, or of other options ({reason}); start a new run") from None
     if trainer.share >= 1.0:
         raise RunError(

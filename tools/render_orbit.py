@@ -102,7 +102,8 @@ def main(arguments: Sequence[str]) -> None:
     shown = tqdm(frames, total=len(rotations), unit="frame", leave=False, disable=not sys.stderr.isatty())
     write_orbit(options.output, shown, options.fps, export_description(run))
     opens = ORBIT_FORMATS.get(suffix, FOLDER)
-    print(f"{describe_file(options.output, opens)}; {options.frames} frames, {options.frames / options.fps:.1f} s")
+    length = "" if suffix == ".png" else f"; {options.frames} frames, {options.frames / options.fps:.1f} s"
+    print(f"{describe_file(options.output, opens)}{length}")
 
 
 if __name__ == "__main__":

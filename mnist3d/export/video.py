@@ -31,7 +31,7 @@ ORBIT_FORMATS: dict[str, str] = {
     ".gif": "everything; at most 50 frames a second",
     ".webp": "browsers (animated, lossless)",
     ".apng": "browsers (animated, lossless)",
-    ".png": f"everything: {STRIP_FRAMES} views side by side",
+    ".png": f"everything: at most {STRIP_FRAMES} views side by side",
 }
 FOLDER = "everything, frame by frame"
 SUFFIXES = tuple(ORBIT_FORMATS)
