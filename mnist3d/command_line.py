@@ -214,11 +214,13 @@ def _resumed_config(arguments: list[str]) -> RunDirectory | None:
 
 def _check_resumable(before: Config, after: Config) -> None:
     old, new = _flat(dataclasses.asdict(before)), _flat(dataclasses.asdict(after))
+    volume_class = import_volume_class(after.volume["class_path"])
+    allowed = (*RESUMABLE, *(f"volume.{name}" for name in volume_class.RESUMABLE))
     for key in sorted(old.keys() | new.keys()):
-        if old.get(key) != new.get(key) and key not in RESUMABLE:
+        if old.get(key) != new.get(key) and key.replace(".init_args", "") not in allowed:
             raise ConfigError(
                 f"{key}={new.get(key)}: a resumed run keeps its {key}={old.get(key)}; "
-                f"only {', '.join(RESUMABLE)} may change"
+                f"only {', '.join(allowed)} may change"
             )
 
 

@@ -20,7 +20,7 @@ import torch
 from tqdm import tqdm
 
 from .command_line import CommandLine, parse_command_line, run_command_line
-from .config import Config, ConfigError, build_device, build_renderer, build_volume
+from .config import Config, ConfigError, build_device, build_renderer, build_volume, import_volume_class
 from .datasets import DataError, load_images
 from .gallery import Gallery
 from .hooks import Pictures, Progress, Saver, Stats
@@ -135,10 +135,11 @@ def _judges(config: Config) -> Judges | None:
 
 def _without_start(config: Config) -> Config:
     """A resumed volume has its weights from `resume.pt`; the file that it began with may be gone."""
-    arguments = config.volume["init_args"]
-    if arguments.get("init") is None:
-        return config
-    return dataclasses.replace(config, volume={**config.volume, "init_args": {**arguments, "init": None}})
+    arguments = dict(config.volume["init_args"])
+    arguments |= {
+        name: None for name in import_volume_class(config.volume["class_path"]).FILE_ARGUMENTS if name in arguments
+    }
+    return dataclasses.replace(config, volume={**config.volume, "init_args": arguments})
 
 
 def _watchdog(command: CommandLine, run: RunDirectory) -> list[Watchdog]:

@@ -8,9 +8,11 @@ run, which stays the same to the bit with or without it.
 import copy
 import math
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+from torch import Tensor
 
 from .diagnosis import Diagnosis, Kind, RealFigures, ball_points, finite, not_finite, opaque_share
 from .diagnosis import diagnose as diagnose
@@ -92,12 +94,15 @@ class Watchdog:
         self.varied_at = math.inf  # step at which the start was over
         self.said: dict[Kind, int] = {}  # when each was last seen, where nothing is done about it
         self.reals: RealFigures | None = None
+        self.infinite_at_first: dict[str, int] = {}
         self.points = ball_points(PROBES)
 
     def after_step(self, trainer: Trainer, report: StepReport) -> None:
         """Look at the step; snapshot, or speak and act."""
         if self.reals is None:
             self.reals, self.points = RealFigures.of(trainer), self.points.to(trainer.device)
+            empty = sum(int(weight.isinf().sum()) for weight in trainer.volume.parameters())
+            self.infinite_at_first = {"volume": empty, "discriminator": 0}
         self.history.append(report)
         fully = report.step % LOOK_EVERY == 0
         diagnosis = self._look(trainer, report, fully)
@@ -116,11 +121,16 @@ class Watchdog:
     def finish(self, trainer: Trainer) -> None:
         """Nothing is left to do."""
 
+    def _more_infinite(self, name: str, weights: Sequence[Tensor]) -> bool:
+        """Whether more weights are infinite than at first, or any is NaN: empty voxels of a file are -inf for good."""
+        infinite = sum(int(weight.isinf().sum()) for weight in weights)
+        return infinite > self.infinite_at_first[name] or any(bool(weight.isnan().any()) for weight in weights)
+
     def _look(self, trainer: Trainer, report: StepReport, fully: bool) -> Diagnosis | None:
         assert self.reals is not None
         for name, module in (("volume", trainer.volume), ("discriminator", trainer.discriminator)):
             weights = list(module.parameters())
-            if not finite(weights):
+            if not finite(weights) and self._more_infinite(name, weights):
                 return not_finite(f"weights of the {name}")
             if not finite(weight.grad for weight in weights if weight.grad is not None):
                 return not_finite(f"gradient of the {name}")

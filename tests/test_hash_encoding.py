@@ -317,3 +317,17 @@ def test_no_second_derivative_through_tinycudann(stand_in):
     (slope,) = torch.autograd.grad(output, points, torch.ones_like(output).requires_grad_(), create_graph=True)
     with pytest.raises(RuntimeError, match="once_differentiable"):
         slope.sum().backward()
+
+
+@pytest.mark.parametrize("impl", ["torch", "numba"])
+def test_points_outside_read_the_nearest_inside_and_never_other_memory(impl):
+    levels = HashLevels(3, 2, 8, 4, 2.0)
+    table = torch.randn(levels.entries, 2, requires_grad=True)
+    far = torch.tensor([[-0.5, 0.2, 3.0], [1e30, -1e30, 0.5], [float("nan"), 0.3, float("inf")]])
+    inside = torch.tensor([[0.0, 0.2, 1.0], [1.0, 0.0, 0.5], [0.0, 0.3, 1.0]])
+    encoded = hash_encode(far, table, levels, impl)
+    torch.testing.assert_close(encoded, hash_encode(inside, table, levels, impl))
+    encoded.sum().backward()
+    assert table.grad is not None
+    assert bool(table.grad.isfinite().all())
+    assert table.grad.sum().item() == pytest.approx(len(far) * levels.width, rel=1e-4)

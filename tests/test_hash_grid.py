@@ -267,7 +267,7 @@ def test_a_state_from_before_parameter_groups_resumes():
         ({"max_resolution": 2000}, r"max_resolution=2000: allowed are base_resolution=4 to 1024"),
         ({"max_resolution": 64, "per_level_scale": 1.5}, r"per_level_scale=1.5 is given too"),
         ({"per_level_scale": float("nan")}, r"per_level_scale=nan"),
-        ({"bake_resolution": 0}, r"bake_resolution=0: allowed are 1 to 512"),
+        ({"bake_resolution": 0}, r"bake_resolution=0: allowed are 1 to 256"),
         ({"initial_opacity": 1.0}, r"initial_opacity=1.0"),
         ({"table_rate": 0.0}, r"table_rate=0.0: allowed are factors above 0"),
     ],

@@ -187,8 +187,10 @@ class TransposedGrid(VoxelGrid):
 class _Straight:
     """The grid before its axes were swapped."""
 
+    _drawn, _attenuation_of = VoxelGrid._drawn, VoxelGrid._attenuation_of
+
     def __init__(self, grid):
-        self.grid = grid
+        self.grid, self.voxel_step = grid, grid.voxel_step
 
     def dense(self):
         return VoxelGrid.dense(self.grid)

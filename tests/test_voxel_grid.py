@@ -1,5 +1,7 @@
 """The dense backend."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -134,3 +136,14 @@ def test_init_args_remember_defaults_and_survive_a_copy():
     }
     assert volume.init_args == expected
     assert copy.deepcopy(volume).init_args == expected
+
+
+def test_between_voxels_the_opacity_of_a_step_is_interpolated():
+    array = torch.zeros(2, 4, 4, 4)
+    array[0, :, :, 2:] = 1000.0  # opaque within a hundredth of a voxel
+    grid = VoxelGrid.from_array(array)
+    # centres at -.75, -.25, .25, .75: at x = 0 a step of 1/2 is half opaque, at .125 three quarters
+    attenuation, _ = grid(torch.tensor([[0.0, 0.1, 0.1], [0.125, 0.0, 0.0], [0.25, 0.25, 0.25]]))
+    expected = torch.tensor([math.log(2.0) / 0.5, math.log(4.0) / 0.5])
+    torch.testing.assert_close(attenuation[:2].detach(), expected, rtol=1e-5, atol=0)
+    assert attenuation[2] > 60.0  # as opaque as double precision can tell

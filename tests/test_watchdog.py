@@ -97,9 +97,10 @@ def test_variety_in_closed_form():
 
 def test_opaque_share_of_a_half_filled_ball():
     array = torch.zeros(2, 8, 8, 8)
-    array[0, :, :, :4] = 2 * -math.log(0.01) / PROBE_LENGTH  # half of it, in the border's middle, is just opaque
+    array[0, :, :, :4] = 2 * -math.log(0.01) / PROBE_LENGTH
     share = opaque_share(VoxelGrid.from_array(array), ball_points(4096))
-    assert share == pytest.approx(0.5, abs=0.03)  # 4 standard deviations of 4096 draws
+    # so opaque up to the last opaque voxels' centres, 1/8 before the middle: a cap of the ball
+    assert share == pytest.approx((1 - 1 / 8) ** 2 * (2 + 1 / 8) / 4, abs=0.03)  # 4 standard deviations of 4096 draws
     assert ball_points(1000).norm(dim=1).max() <= 1.0
 
 
@@ -408,3 +409,16 @@ def test_the_program_goes_on_when_told_to(tmp_path, monkeypatch, capsys):
     assert capsys.readouterr().err.count("watchdog: step") == 1
     assert program([*TINY, "--watchdog.enabled", "false", "--run_dir", tmp_path / "b"], monkeypatch) == 0
     assert "watchdog: step" not in capsys.readouterr().err
+
+
+def test_empty_voxels_of_a_file_are_no_failure_but_new_infinities_are():
+    trainer, events = make(), Events()
+    finest = list(trainer.volume.parameters())[-1]
+    with torch.no_grad():
+        finest[0, :2] = -math.inf
+    steps(trainer, events, 3)
+    assert events.records == []
+    with torch.no_grad():
+        finest[0, 4] = math.inf
+    steps(trainer, events, 1)
+    assert events.kinds == ["not_finite"]

@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from ..volumes.base import Volume
+from ..volumes.voxel_grid import MOST_OPAQUE
 from .files import ExportError
 
 FIELD_RESOLUTION = 128  # voxels along each edge for a volume that is no grid and so has none of its own
@@ -164,9 +165,13 @@ def _unseen(shape: tuple[int, ...]):
 
 
 def _resample(grid: Float[Tensor, "2 Z Y X"], shape: tuple[int, ...]) -> Float[Tensor, "2 z y x"]:
-    """Finer: the grid's own interpolation. Coarser: means, so that no light is lost; absorbance by what it absorbs."""
+    """Finer: the renderer's own interpolation, of a step's opacity. Coarser: means, so that no light is lost;
+    absorbance by what it absorbs."""
     if max(shape) > max(grid.shape[1:]):
-        return F.interpolate(grid[None], size=shape, mode="trilinear", align_corners=False)[0]
+        step = WORLD_EXTENT / max(grid.shape[1:])
+        drawn = torch.stack([-torch.expm1(-grid[0].double() * step), grid[1].double()])
+        opacity, absorbance = F.interpolate(drawn[None], size=shape, mode="trilinear", align_corners=False)[0]
+        return torch.stack([-torch.log1p(-opacity.clamp_max(MOST_OPAQUE)) / step, absorbance]).to(grid.dtype)
     attenuation, absorbed = F.interpolate(torch.stack([grid[0], grid[0] * grid[1]])[None], size=shape, mode="area")[0]
     return torch.stack([attenuation, (absorbed / attenuation.clamp_min(1e-30)).clamp(0.0, 1.0)])
 

@@ -3,7 +3,7 @@
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -21,6 +21,10 @@ class Volume(nn.Module, ABC):
     """
 
     _init_args: dict[str, Any]
+    FILE_ARGUMENTS: ClassVar[tuple[str, ...]] = ()
+    """Arguments of the constructor that name a file to start from: never taken from a saved volume, nor on resume."""
+    RESUMABLE: ClassVar[tuple[str, ...]] = ()
+    """Arguments of the constructor that a resumed run may change, as they change how, but not what, is computed."""
 
     def __new__(cls, *args: Any, **kwargs: Any):
         """Remembers the arguments of the constructor, which is all that a saved volume needs besides its weights."""
@@ -28,6 +32,9 @@ class Volume(nn.Module, ABC):
         bound = inspect.signature(cls.__init__).bind_partial(volume, *args, **kwargs)
         bound.apply_defaults()
         init_args = dict(list(bound.arguments.items())[1:])
+        for name, parameter in inspect.signature(cls.__init__).parameters.items():
+            if parameter.kind is inspect.Parameter.VAR_KEYWORD:
+                init_args |= init_args.pop(name, {})
         object.__setattr__(volume, "_init_args", init_args)  # nn.Module is not initialised yet
         return volume
 

@@ -100,8 +100,9 @@ def load_volume(path: str | Path, *, trusted: Sequence[type[Volume]] = ()) -> Vo
         return VoxelGrid.from_3dmnist(path)
     description = read_description(path)
     volume_class = _trusted_class(Path(path), description["class_path"], trusted)
-    if description["init_args"].get("init") is not None:
-        raise VolumeFileError(f"{path}: asks for another file (init); a volume file stands alone")
+    for name in volume_class.FILE_ARGUMENTS:
+        if description["init_args"].get(name) is not None:
+            raise VolumeFileError(f"{path}: asks for another file ({name}); a volume file stands alone")
     try:
         with safe_open(path, framework="pt") as file:
             weights = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (no mapping)
@@ -112,7 +113,7 @@ def load_volume(path: str | Path, *, trusted: Sequence[type[Volume]] = ()) -> Vo
                 raise ValueError("the weights do not fit the arguments")
         volume = volume_class(**description["init_args"])
         volume.load_state_dict(weights)
-    except (SafetensorError, RuntimeError, TypeError, ValueError) as error:
+    except (SafetensorError, RuntimeError, TypeError, ValueError, ArithmeticError) as error:
         reason = " ".join(str(error).split())[:200]
         raise VolumeFileError(f"{path}: damaged, or written by another version ({reason})") from None
     # +-inf is legitimate (attenuation 0 is softplus(-inf)), nan never is

@@ -13,7 +13,7 @@ from ..kernels.hash_encoding import HashLevels, choose_implementation, hash_enco
 from ..kernels.hash_encoding.network import network, network_in_chunks
 from .base import Volume
 
-MAX_BAKE = 512
+MAX_BAKE = 256
 # Attenuation counts in steps of this length, as in the default dense grid, so that both begin alike.
 REFERENCE_STEP = 2.0 / 48.0
 CHANNELS = 2
@@ -45,7 +45,7 @@ class HashGrid(Volume):
         implementation: Who computes it, all the same function: torch, numba (CPU), tinycudann (NVIDIA GPU), or auto,
             which takes the fastest there is. It does not belong to the saved volume.
         full_precision: With tinycudann: the encoding and the network in float32 instead of half precision.
-        bake_resolution: Evaluate the field once a step on a grid of this many voxels an edge, 1 to 512, and render that
+        bake_resolution: Evaluate the field once a step on a grid of this many voxels an edge, 1 to 256, and render that
             with the fast dense kernel; default query it along the rays.
         initial_opacity: Opacity of a step of 2/48 at the start, in (0, 1).
         initial_brightness: Mean of 1 - absorbance at the start, in (0, 1).
@@ -55,6 +55,8 @@ class HashGrid(Volume):
     Raises:
         ValueError: a value outside its range, or an implementation that cannot be had here.
     """
+
+    RESUMABLE = ("implementation", "full_precision")
 
     def __init__(
         self,
@@ -158,6 +160,11 @@ def ball_voxels(size: int, device: str) -> tuple[Int[Tensor, " P"], Float[Tensor
 
     A voxel is read up to one voxel away, so these are the voxels whose cube of twice the edge meets the ball.
     """
+    with torch.inference_mode(False):  # what is kept must serve a training later on
+        return _ball_voxels(size, device)
+
+
+def _ball_voxels(size: int, device: str) -> tuple[Int[Tensor, " P"], Float[Tensor, "P 3"]]:
     axis = (2.0 * torch.arange(size, dtype=torch.float64, device="cpu") + 1.0) / size - 1.0
     nearest = (axis.abs() - 2.0 / size).clamp_min(0.0).square()
     index = (nearest[:, None, None] + nearest[:, None] + nearest < 1.0).flatten().nonzero()[:, 0]

@@ -17,6 +17,7 @@ from .base import Volume
 from .first_3dmnist import EMITS, MAX_RAW, ORIGINAL_FRAME, read_3dmnist
 from .sizes import grid_size
 
+MOST_OPAQUE = 1.0 - 1e-15  # of a step; 1 itself would be an infinite attenuation
 STARTING_RAW = 8.0  # beyond, sigmoid and softplus pass on no gradient that a step could use
 
 
@@ -44,6 +45,8 @@ class VoxelGrid(Volume):
     Raises:
         ValueError: a value outside its range.
     """
+
+    FILE_ARGUMENTS = ("init",)
 
     def __init__(
         self,
@@ -100,15 +103,26 @@ class VoxelGrid(Volume):
         return torch.stack([F.softplus(raw[0]) / self.voxel_step, torch.sigmoid(raw[1])])
 
     def forward(self, points: Float[Tensor, "*P 3"]) -> tuple[Float[Tensor, "*P"], Float[Tensor, "*P"]]:
-        """Trilinear interpolation between the voxels' centres; beyond them the outermost values go on."""
+        """Between the voxels' centres the opacity of a voxel step is interpolated, as the renderer does; beyond them
+        the outermost values go on."""
         where = points.reshape(1, 1, 1, -1, 3)
         if where.numel() == 0:
             empty = points.sum(dim=-1)
             return empty, empty
-        grid = self.dense().to(points.dtype)
-        values = F.grid_sample(grid[None], where, mode="bilinear", padding_mode="border", align_corners=False)
-        attenuation, absorbance = values.reshape(2, *points.shape[:-1])
-        return attenuation, absorbance
+        values = F.grid_sample(
+            self._drawn()[None], where.double(), mode="bilinear", padding_mode="border", align_corners=False
+        )
+        opacity, absorbance = values.reshape(2, *points.shape[:-1])
+        return self._attenuation_of(opacity).to(points.dtype), absorbance.to(points.dtype)
+
+    def _drawn(self) -> Float[Tensor, "2 Z Y X"]:
+        """What the renderer interpolates: the opacity of a voxel step, and absorbance; in double precision, as an
+        opacity near 1 is a long way from the attenuation of the next one."""
+        attenuation, absorbance = self.dense().double()
+        return torch.stack([-torch.expm1(-attenuation * self.voxel_step), absorbance])
+
+    def _attenuation_of(self, opacity: Float[Tensor, "*P"]) -> Float[Tensor, "*P"]:
+        return -torch.log1p(-opacity.clamp_max(MOST_OPAQUE)) / self.voxel_step
 
     def grow(self, steps_done: int, share: float) -> bool:
         """Double the resolution when it is time (`grow_at`), keeping what the picture shows.
@@ -120,8 +134,7 @@ class VoxelGrid(Volume):
         if not due:
             return False
         with torch.no_grad():
-            attenuation, absorbance = self.dense().double()
-            values = torch.stack([-torch.expm1(-attenuation * self.voxel_step), absorbance])
+            values = self._drawn()
             per_length = 1.0 / self.voxel_step
             self._grown_to(self.grow_at[len(due) :])
             opacity, absorbance = _upsample(values, self.resolution)
@@ -181,7 +194,10 @@ class VoxelGrid(Volume):
         except ValueError as error:
             raise ValueError(f"init={error}") from None
         mode = "area" if max(values.shape[1:]) > max(self.resolution) else "trilinear"
-        attenuation, absorbance = F.interpolate(values[None], size=self.resolution, mode=mode)[0]
+        # Absorbance by what absorbs: a thin black wall in empty space is not grey.
+        weighted = torch.stack([values[0], values[0] * values[1], values[1]])
+        attenuation, absorbed, plain = F.interpolate(weighted[None], size=self.resolution, mode=mode)[0]
+        absorbance = torch.where(attenuation > 0, absorbed / attenuation.clamp_min(1e-30), plain).clamp(0.0, 1.0)
         optical_depth = attenuation.double() * self.voxel_step
         raw = torch.stack([_softplus_inverse(optical_depth), torch.logit(absorbance.double())])
         with torch.no_grad():
@@ -257,7 +273,7 @@ def _softplus_inverse(value: Float[Tensor, "*S"]) -> Float[Tensor, "*S"]:
 def _checked_growths(grow_at: Sequence[int | float] | None, size: tuple[int, ...]) -> list[int | float]:
     times = list(grow_at or [])
     shares = all(0.0 < at < 1.0 for at in times)
-    steps = all(at >= 1 and at == int(at) for at in times)
+    steps = all(1 <= at < math.inf and at == int(at) for at in times)
     if not (shares or steps) or any(late <= early for early, late in pairwise(times)):
         raise ValueError(f"grow_at={grow_at}: allowed are ascending shares between 0 and 1, or ascending steps from 1")
     if 2 ** len(times) > max(size):

@@ -32,7 +32,7 @@ def hash_encode(
     with cells, fractions and indices as in `HashLevels`.
 
     Args:
-        points: in [0, 1]; outside, what is returned is not defined, but nothing else is read or written.
+        points: in [0, 1]; outside, the features are those of the nearest point inside; NaN counts as 0.
         table: `levels.entries` rows of F features, the levels one after the other.
         levels: resolutions and table sizes.
         impl: "torch" (any device and float dtype) or "numba" (CPU, float32 and float64,
@@ -54,6 +54,8 @@ def hash_encode(
         raise ValueError(
             f"table has shape {tuple(table.shape)}: these levels need {(levels.entries, levels.features_per_level)}"
         )
+    # Tables hold what cells inside the unit cube read: an index from outside would lie in somebody else's memory.
+    points = points.nan_to_num(0.0).clamp(0.0, 1.0)
     if impl == "torch":
         return hash_encode_reference(points, table, levels)
     if impl != "numba":

@@ -57,7 +57,7 @@ class HashLevels:
             "features_per_level": (self.features_per_level in FEATURES, ", ".join(map(str, FEATURES))),
             "log2_hashmap_size": (4 <= self.log2_hashmap_size <= 24, "whole numbers from 4 to 24"),
             "base_resolution": (1 <= self.base_resolution <= MAX_RESOLUTION, f"1 to {MAX_RESOLUTION}"),
-            "per_level_scale": (1.0 <= self.per_level_scale < math.inf, "factors from 1"),
+            "per_level_scale": (1.0 <= self.per_level_scale <= MAX_RESOLUTION, f"factors from 1 to {MAX_RESOLUTION}"),
         }
         for name, (valid, allowed) in checks.items():
             if not valid:
