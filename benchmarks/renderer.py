@@ -225,6 +225,9 @@ def main() -> None:
         list(OURS), many, arguments.threads
     )
 
+    # First: peers bring OpenMP runtimes of their own, after which two threads wait for each other.
+    speedup = two_threads(4 * rounds)
+    torch.set_num_threads(arguments.threads)
     results = {}
     for label, setting in settings.items():
         inputs = scene(setting)
@@ -234,7 +237,6 @@ def main() -> None:
         }
         results[label] = {"setting": setting._asdict(), "variants": summarise(interleaved(jobs, rounds))}
         show(label, setting, results[label]["variants"], peaks[label])
-    speedup = two_threads(4 * rounds)
     print("\ntwo threads at B, times as fast as one (median of pairs, fastest times):")
     print(", ".join(f"{name} {ratio['median']:.2f}, {ratio['fastest']:.2f}" for name, ratio in speedup.items()))
     for label in many:

@@ -14,6 +14,8 @@ from .plates import tilted
 MEMORY = 0.98
 # Tilted copies of each real picture, where the exemplars stay this few: every step looks through all of a class.
 COPIES, MOST_EXEMPLARS = 2, 20_000
+MOST_PIXELS = MOST_EXEMPLARS * 28 * 28
+TILTED_AT_ONCE = 1024
 
 
 class NearestPull(nn.Module):
@@ -50,10 +52,12 @@ class NearestPull(nn.Module):
     ) -> None:
         super().__init__()
         self.focus = focus
-        copies = min(COPIES, MOST_EXEMPLARS // len(images) - 1) if tilt > 0 else 0
+        room = min(MOST_EXEMPLARS // len(images), MOST_PIXELS // images.numel())
+        copies = max(0, min(COPIES, room - 1)) if tilt > 0 else 0
         generator = torch.Generator().manual_seed(0)
-        every = [images, *(tilted(images, tilt, generator) for _ in range(copies))]
-        self.exemplars = Exemplars(torch.cat(every), None if labels is None else labels.repeat(len(every)))
+        parts = images.split(TILTED_AT_ONCE) * copies
+        every = [images, *(tilted(part, tilt, generator) for part in parts)]
+        self.exemplars = Exemplars(torch.cat(every), None if labels is None else labels.repeat(1 + copies))
         self.register_buffer("gaps", images.new_ones(max(num_classes, 1)))
 
     def forward(self, views: Float[Tensor, "B 1 H W"], logits: Float[Tensor, "B K"]) -> Float[Tensor, ""]:

@@ -105,12 +105,13 @@ class Trainer:
         self.volume_optimiser = self._volume_adam()
         self.discriminator_optimiser = _adam(self.discriminator.parameters(), self.options.discriminator_rate)
         self.generator = torch.Generator().manual_seed(seed)
+        candidates = slice(None if self.losses.nearest > 0 else 1)  # what is never asked need not be kept
         self.nearest_pull = NearestPull(
-            self.images,
-            self.labels,
+            self.images[candidates],
+            None if self.labels is None else self.labels[candidates],
             0 if self.labels is None else len(self.class_names),
             focus=self.losses.nearest_focus,
-            tilt=self.options.max_tilt if self.losses.nearest > 0 else 0.0,
+            tilt=self.options.max_tilt,
         ).to(self.device)
         self.steps_done = 0
         self.seconds_done = 0.0
