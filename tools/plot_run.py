@@ -3,25 +3,33 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from mnist3d.command_line import OneLineParser, export_description, run_command_line
-from mnist3d.config import load_run
+from mnist3d.command_line import (
+    OneLineParser,
+    add_sculpture_arguments,
+    export_description,
+    open_sculpture,
+    run_command_line,
+)
 from mnist3d.datasets import DataError, load_images
 from mnist3d.export import check_output, describe_file
 from mnist3d.export.plots import PLOT_FORMATS, plot_run
 from mnist3d.run_directory import RunDirectory, RunError
 from mnist3d.scorecard import cached_judges, view_atlas
+from mnist3d.scorecard.atlas import class_colour
 
 
 def main(arguments: Sequence[str]) -> None:
     """Parse, draw, say where the figure lies."""
-    parser = OneLineParser(prog="plot_run.py", description=__doc__, allow_abbrev=False)
-    parser.add_argument("run", help="run directory")
+    parser = OneLineParser(prog="plot_run.py", description=__doc__)
+    add_sculpture_arguments(parser)
     parser.add_argument(
         "--output", type=Path, default=Path("run.png"), help=f"{', '.join(PLOT_FORMATS)} (default %(default)s)"
     )
     options = parser.parse_args(arguments)
     suffix = check_output(options.output, PLOT_FORMATS)
-    run = load_run(options.run)
+    if Path(options.run).is_file():
+        raise RunError(f"{options.run}: is a file; curves are drawn of a run directory")
+    run = open_sculpture(Path(options.run), options.volume)
     records = RunDirectory(run.path).read_stats()
     if not records:
         raise RunError(f"{run.path}: stats.jsonl holds nothing to draw; it is written while a run goes on")
@@ -33,7 +41,9 @@ def main(arguments: Sequence[str]) -> None:
         pass  # the pictures are not here: the atlas comes without a map of what is read
     atlas = view_atlas(run.volume, run.renderer, judges)
     title = f"{run.origin['run']}, {run.origin['step'] or records[-1].get('step')} steps"
-    plot_run(options.output, records, title, atlas, judges.class_names if judges else (), export_description(run))
+    names = judges.class_names if judges else []
+    colours = [class_colour(index) for index in range(max(10, len(names)))]
+    plot_run(options.output, records, title, atlas, names, export_description(run), colours)
     print(describe_file(options.output, PLOT_FORMATS[suffix]))
 
 

@@ -78,6 +78,8 @@ def export_mesh(
     opacity, threshold = _contoured_field(values, matter, level)
     vertices, faces, brightness = _surface(values, opacity, threshold)
     mesh = trimesh.Trimesh(vertices, faces, process=False)
+    if len(faces) == 0:
+        raise ExportError(f"level={threshold:g}: no surface lies there; give a lower --level, or auto")
     grey = np.rint(255.0 * brightness).astype(np.uint8)
     mesh.visual.vertex_colors = np.stack([grey, grey, grey, np.full_like(grey, 255)], axis=1)
     if largest_only:
