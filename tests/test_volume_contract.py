@@ -187,10 +187,8 @@ class TransposedGrid(VoxelGrid):
 class _Straight:
     """The grid before its axes were swapped."""
 
-    _drawn, _attenuation_of = VoxelGrid._drawn, VoxelGrid._attenuation_of
-
     def __init__(self, grid):
-        self.grid, self.voxel_step = grid, grid.voxel_step
+        self.grid = grid
 
     def dense(self):
         return VoxelGrid.dense(self.grid)

@@ -71,3 +71,26 @@ def test_a_part_at_a_time_and_training_mode_restored():
 def test_bad_resolutions(resolution):
     with pytest.raises(ValueError, match="resolution"):
         VoxelGrid(4).voxelize(resolution)
+
+
+def opaque_grid():
+    """Matter in clumps that let no light through, with empty space between, black and white."""
+    torch.manual_seed(5)
+    blobs = torch.nn.functional.interpolate(torch.randn(1, 2, 6, 6, 6), size=(48, 48, 48), mode="trilinear")[0]
+    return VoxelGrid.from_array(torch.stack([1000.0 * (blobs[0] > 0.5), torch.sigmoid(3.0 * blobs[1])]))
+
+
+def test_an_opaque_grids_picture_at_64_is_its_own_to_40_decibels():
+    volume, renderer = opaque_grid(), AbsorptionRenderer(64, samples_per_ray=64)
+    rotations = euler_matrix(torch.tensor([[0.0, 0.0, 0.0], [0.3, 0.5, 0.1], [1.0, -0.7, 0.4]]))
+    expected = renderer(volume, rotations)
+    assert decibels(renderer(volume.voxelize(64), rotations), expected).min() > 40.0
+    assert expected.mean() > 0.1
+
+
+def test_a_grid_is_computed_once_and_not_once_a_part(monkeypatch):
+    calls, dense = [], VoxelGrid.dense
+    monkeypatch.setattr(VoxelGrid, "dense", lambda self: calls.append(1) or dense(self))
+    VoxelGrid(8).voxelize(48)
+    assert 48**3 > voxelize.POINTS_AT_ONCE
+    assert len(calls) == 1
