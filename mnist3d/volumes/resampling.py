@@ -21,7 +21,7 @@ def drawn(grid: Float[Tensor, "2 Z Y X"]) -> Float[Tensor, "3 Z Y X"]:
     return torch.stack([torch.exp(-optical_depth), optical_depth, absorbance])
 
 
-def undrawn(values: Float[Tensor, "3 *S"], voxel_step: float) -> tuple[Float[Tensor, "*S"], Float[Tensor, "*S"]]:
+def undrawn(values: Float[Tensor, "3 ..."], voxel_step: float) -> tuple[Float[Tensor, "..."], Float[Tensor, "..."]]:
     """The inverse of `drawn`, after an interpolation: attenuation per world unit, absorbance.
 
     Args:

@@ -40,8 +40,9 @@ def voxelize(volume: Volume, resolution: int | Sequence[int]) -> VoxelGrid:
     volume.eval()
     try:
         # A grid is computed once, not once a part; a class with a forward of its own is asked that.
-        own = type(volume).forward is VoxelGrid.forward
-        asked = partial(ask, drawn(volume.dense())) if own else volume
+        asked = volume
+        if isinstance(volume, VoxelGrid) and type(volume).forward is VoxelGrid.forward:
+            asked = partial(ask, drawn(volume.dense()))
         for voxels in torch.arange(array.shape[1]).split(POINTS_AT_ONCE):
             k, j, i = torch.unravel_index(voxels, size)
             points = torch.stack([centres[2][i], centres[1][j], centres[0][k]], dim=-1)
