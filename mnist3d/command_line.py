@@ -298,6 +298,10 @@ def _nearest(given: str, parser: ArgumentParser, volume: str = DEFAULT_VOLUME) -
 class OneLineParser(argparse.ArgumentParser):
     """argparse for the small tools, whose errors are one line as everywhere here."""
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        # A typo must not become another key.
+        super().__init__(*args, **{"allow_abbrev": False, **kwargs})
+
     def error(self, message: str) -> NoReturn:
         """Exit code 2 and one line, without the usage text."""
         print(f"{self.prog}: error: {message}; {self.prog} --help explains", file=sys.stderr)

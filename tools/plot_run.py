@@ -1,10 +1,15 @@
-"""Draw a run: loss curves, scorecard over time, view atlas."""
+"""Draw a run: loss curves, scorecard over time, view atlas. Of a volume file on its own, the atlas."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
-from mnist3d.command_line import OneLineParser, export_description, run_command_line
-from mnist3d.config import load_run
+from mnist3d.command_line import (
+    OneLineParser,
+    add_sculpture_arguments,
+    export_description,
+    open_sculpture,
+    run_command_line,
+)
 from mnist3d.datasets import DataError, load_images
 from mnist3d.export import check_output, describe_file
 from mnist3d.export.plots import PLOT_FORMATS, plot_run
@@ -14,25 +19,28 @@ from mnist3d.scorecard import cached_judges, view_atlas
 
 def main(arguments: Sequence[str]) -> None:
     """Parse, draw, say where the figure lies."""
-    parser = OneLineParser(prog="plot_run.py", description=__doc__, allow_abbrev=False)
-    parser.add_argument("run", help="run directory")
+    parser = OneLineParser(prog="plot_run.py", description=__doc__)
+    add_sculpture_arguments(parser)
     parser.add_argument(
         "--output", type=Path, default=Path("run.png"), help=f"{', '.join(PLOT_FORMATS)} (default %(default)s)"
     )
     options = parser.parse_args(arguments)
     suffix = check_output(options.output, PLOT_FORMATS)
-    run = load_run(options.run)
-    records = RunDirectory(run.path).read_stats()
-    if not records:
+    run = open_sculpture(options.run, options.volume)
+    alone = Path(options.run).is_file()  # then neither its records nor its pictures are known
+    records = [] if alone else RunDirectory(run.path).read_stats()
+    if not records and not alone:
         raise RunError(f"{run.path}: stats.jsonl holds nothing to draw; it is written while a run goes on")
     judges = None
-    try:
-        held_out = load_images(run.config.data, run.renderer.options.image_size, "held_out")
-        judges = cached_judges(held_out.images, held_out.labels, held_out.class_names)
-    except DataError:
-        pass  # the pictures are not here: the atlas comes without a map of what is read
+    if not alone:
+        try:
+            held_out = load_images(run.config.data, run.renderer.options.image_size, "held_out")
+            judges = cached_judges(held_out.images, held_out.labels, held_out.class_names)
+        except DataError:
+            pass  # the pictures are not here: the atlas comes without a map of what is read
     atlas = view_atlas(run.volume, run.renderer, judges)
-    title = f"{run.origin['run']}, {run.origin['step'] or records[-1].get('step')} steps"
+    step = run.origin["step"] or (records[-1].get("step") if records else None)
+    title = run.origin["run"] + ("" if step is None else f", {step} steps")
     plot_run(options.output, records, title, atlas, judges.class_names if judges else (), export_description(run))
     print(describe_file(options.output, PLOT_FORMATS[suffix]))
 
