@@ -296,10 +296,9 @@ def _nearest(given: str, parser: ArgumentParser, volume: str = DEFAULT_VOLUME) -
 
 
 class OneLineParser(argparse.ArgumentParser):
-    """argparse for the small tools, whose errors are one line as everywhere here."""
+    """argparse for the small tools, whose errors are one line as everywhere here, and where a typo is no other key."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        # A typo must not become another key.
         super().__init__(*args, **{"allow_abbrev": False, **kwargs})
 
     def error(self, message: str) -> NoReturn:

@@ -238,7 +238,7 @@ def test_a_background_is_seen_where_nothing_is_and_black_matter_stays_black(half
 
 
 def test_colormaps_and_captions(half_and_half):
-    need(importlib.util.find_spec("matplotlib"), "matplotlib is not installed: pip install -e '.[export]'")
+    need(importlib.util.find_spec("matplotlib"), "colormaps are matplotlib's: pip install -e '.[export]'")
     warm = one(half_and_half, colormap="inferno")
     assert warm[1, 16].tolist() == [0, 0, 4]  # inferno's darkest
     style = FrameStyle(64)

@@ -15,6 +15,7 @@ from mnist3d.export import check_output, describe_file
 from mnist3d.export.plots import PLOT_FORMATS, plot_run
 from mnist3d.run_directory import RunDirectory, RunError
 from mnist3d.scorecard import cached_judges, view_atlas
+from mnist3d.scorecard.atlas import class_colour
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -41,7 +42,9 @@ def main(arguments: Sequence[str]) -> None:
     atlas = view_atlas(run.volume, run.renderer, judges)
     step = run.origin["step"] or (records[-1].get("step") if records else None)
     title = run.origin["run"] + ("" if step is None else f", {step} steps")
-    plot_run(options.output, records, title, atlas, judges.class_names if judges else (), export_description(run))
+    names = judges.class_names if judges else []
+    colours = [class_colour(index) for index in range(max(10, len(names)))]
+    plot_run(options.output, records, title, atlas, names, export_description(run), colours)
     print(describe_file(options.output, PLOT_FORMATS[suffix]))
 
 

@@ -40,6 +40,7 @@ def plot_run(
     atlas: UInt8[np.ndarray, "H W 3"] | None = None,
     class_names: Sequence[str] = (),
     description: dict[str, Any] | None = None,
+    colours: Sequence[tuple[int, int, int]] = (),
 ) -> Path:
     """Write the figure that the suffix of `path` names, and `PATH.json` beside it.
 
@@ -50,6 +51,7 @@ def plot_run(
         atlas: the view atlas, below all.
         class_names: of the shares of classes in the scores.
         description: where the figures come from.
+        colours: of the classes, 0 to 255, as the atlas has them; default matplotlib's own.
 
     Raises:
         ExportError: unknown suffix, matplotlib is missing, or the file cannot be written.
@@ -79,7 +81,7 @@ def plot_run(
             axes.set_yscale("log")
         _finish(axes, name)
     if scored:
-        _scores(figure, grid[len(losses) // 2, :].subgridspec(1, 2), scored, class_names)
+        _scores(figure, grid[len(losses) // 2, :].subgridspec(1, 2), scored, class_names, colours)
     if atlas is not None:
         axes = figure.add_subplot(grid[-1, :])
         axes.imshow(atlas, interpolation="none")
@@ -106,7 +108,13 @@ def _finish(axes: Any, title: str) -> None:
         axes.text(0.5, 0.5, "nothing recorded", ha="center", va="center", transform=axes.transAxes)
 
 
-def _scores(figure: Any, grid: Any, scored: list[dict[str, Any]], class_names: Sequence[str]) -> None:
+def _scores(
+    figure: Any,
+    grid: Any,
+    scored: list[dict[str, Any]],
+    class_names: Sequence[str],
+    colours: Sequence[tuple[int, int, int]],
+) -> None:
     """Left the shares of legible views, right how often each class is read."""
     steps = [record["step"] for record in scored]
     axes = figure.add_subplot(grid[0, 0])
@@ -119,8 +127,13 @@ def _scores(figure: Any, grid: Any, scored: list[dict[str, Any]], class_names: S
     if names:
         axes = figure.add_subplot(grid[0, 1])
         shares = [[float(histogram.get(name, 0.0)) for histogram in histograms] for name in names]
-        if len(steps) == 1:
-            steps, shares = [0, *steps], [[row[0], row[0]] for row in shares]
-        axes.stackplot(steps, shares, labels=[name[:9] for name in names])
+        hues = [tuple(value / 255.0 for value in colour) for colour in colours] or None
+        if len(steps) == 1:  # one score is one bar, no course of time
+            below = np.cumsum([0.0, *(row[0] for row in shares)])
+            for k, row in enumerate(shares):
+                colour = None if hues is None else hues[k % len(hues)]
+                axes.bar([str(steps[0])], row, bottom=below[k], label=names[k][:9], color=colour)
+        else:
+            axes.stackplot(steps, shares, labels=[name[:9] for name in names], colors=hues)
         _finish(axes, "scorecard: share of each class")
         axes.legend(fontsize=6, ncols=2, loc="upper left", bbox_to_anchor=(1.0, 1.0))

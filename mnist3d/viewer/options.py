@@ -18,7 +18,7 @@ class ViewerOptions:
     enabled: bool = True
     port: int = 8328
     host: str = "127.0.0.1"
-    share: float = 0.03
+    share: float = 0.02
 
     def __post_init__(self) -> None:
         if not 0 <= self.port <= 65535:

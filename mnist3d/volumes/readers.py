@@ -111,7 +111,11 @@ def _npz(path: Path) -> _Found:
 
 
 def _nrrd(path: Path) -> _Found:
-    data, header = _library("nrrd", path, "pynrrd").read(str(path), index_order="F")
+    nrrd = _library("nrrd", path, "pynrrd")
+    with path.open("rb") as file:
+        if {"data file", "datafile"} & {str(key).lower() for key in nrrd.read_header(file)}:
+            raise VolumeFileError(f"{path}: its voxels lie in another file; write both into one .nrrd")
+    data, header = nrrd.read(str(path), index_order="F")
     directions = header.get("space directions")
     if directions is None:
         directions = np.diag(np.abs(header.get("spacings", np.ones(data.ndim))))
