@@ -21,7 +21,8 @@ FIELD_SAMPLES = 64  # samples a ray for a volume that is no grid and so has no v
 QuadratureName = Literal["trilinear", "slices"]
 MAX_IMAGE_SIZE = 4096
 MAX_SAMPLES = 4096
-VIEWS_AT_ONCE = 16  # bounds the memory of a picture of many views
+VIEWS_AT_ONCE = 16  # bounds the memory of a picture of many views,
+POINTS_AT_ONCE = 2**20  # that of a field's large picture
 
 
 @dataclass
@@ -141,8 +142,23 @@ class AbsorptionRenderer(nn.Module):
         occupancy: Occupancy | None,
     ) -> Float[Tensor, "B H W"]:
         size, samples = self.options.image_size, self.options.samples_per_ray or FIELD_SAMPLES
+        rows = size
+        if generator is None and not torch.is_grad_enabled():  # else all is kept for the gradient anyway
+            rows = min(size, max(1, POINTS_AT_ONCE // max(1, len(rotation) * size * samples)))
+        bands = [slice(low, low + rows) for low in range(0, size, rows)]
+        return torch.cat([self._rows_of_field(volume, rotation, band, generator, occupancy) for band in bands], dim=1)
+
+    def _rows_of_field(
+        self,
+        volume: Volume,
+        rotation: Float[Tensor, "B 3 3"],
+        rows: slice,
+        generator: torch.Generator | None,
+        occupancy: Occupancy | None,
+    ) -> Float[Tensor, "B H W"]:
+        size, samples = self.options.image_size, self.options.samples_per_ray or FIELD_SAMPLES
         step = 2.0 / samples
-        camera, share = ball_quadrature(size, samples, dtype=rotation.dtype, device=rotation.device)
+        camera, share = ball_quadrature(size, samples, rows=rows, dtype=rotation.dtype, device=rotation.device)
         inside = share > 0  # the same samples for every view, so the field is asked for these alone
         length = share[inside] * step
         points = camera_to_world(camera[inside], rotation)
@@ -164,6 +180,8 @@ def _ask(
     if occupancy is None:
         return volume(points)
     asked = occupancy(points)
+    if not asked.any():
+        return torch.zeros_like(points[..., 0]), torch.zeros_like(points[..., 0])
     found = torch.stack(volume(points[asked]))
     filled = found.new_zeros(2, *asked.shape)
     filled[:, asked] = found
@@ -178,25 +196,42 @@ def render_views(
 
     A field is first asked where it is empty, when that is less than what it saves; a pixel then differs by half a grey
     level of 8 bits at most (see `occupied_cells`).
+
+    Args:
+        volume: a `StillVolume`, where it is asked for pictures more than once.
+        renderer: makes the pictures.
+        rotations: x_camera = rotation @ x_world.
     """
     weights = next(volume.parameters(), None)
     device = rotations.device if weights is None else weights.device
-    still = _Still(volume)
+    still = volume if isinstance(volume, StillVolume) else StillVolume(volume)
     many = len(rotations) * renderer.options.image_size**2 * FIELD_SAMPLES > 8 * CELLS**3
-    occupancy = occupied_cells(volume, device) if many and still.dense() is None else None
+    occupancy = still.occupancy(device) if many and still.dense() is None else None
     parts = (part.to(device) for part in rotations.split(VIEWS_AT_ONCE))
     return torch.cat([renderer(still, part, occupancy=occupancy).float().cpu() for part in parts])
 
 
-class _Still(Volume):
-    """A volume that does not change meanwhile: its grid, if it has one, is made once for all its pictures."""
+class StillVolume(Volume):
+    """A volume that does not change meanwhile: its grid, or where it is empty, is found once for all its pictures.
+
+    Gradients:
+        None to the parameters.
+    """
 
     def __init__(self, volume: Volume) -> None:
         super().__init__()
-        self.volume, self.grid = volume, volume.dense()
+        with torch.no_grad():
+            self.volume, self.grid = volume, volume.dense()
+        self._occupancy: Occupancy | None = None
 
     def dense(self) -> Float[Tensor, "2 Z Y X"] | None:
         return self.grid
+
+    def occupancy(self, device: torch.device | str) -> Occupancy:
+        """Its `occupied_cells`, looked for when first asked."""
+        if self._occupancy is None:
+            self._occupancy = occupied_cells(self.volume, device)
+        return self._occupancy
 
     def forward(self, points: Float[Tensor, "*P 3"]) -> tuple[Float[Tensor, "*P"], Float[Tensor, "*P"]]:
         return self.volume(points)

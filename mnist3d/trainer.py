@@ -105,7 +105,8 @@ class Trainer:
         self.volume_optimiser = self._volume_adam()
         self.discriminator_optimiser = _adam(self.discriminator.parameters(), self.options.discriminator_rate)
         self.generator = torch.Generator().manual_seed(seed)
-        candidates = slice(None if self.losses.nearest > 0 else 1)  # what is never asked need not be kept
+        pulled = self.losses.nearest > 0 and self.losses.adversarial_weight > 0
+        candidates = slice(None if pulled else 1)  # what is never asked need not be kept
         self.nearest_pull = NearestPull(
             self.images[candidates],
             None if self.labels is None else self.labels[candidates],

@@ -66,12 +66,13 @@ def test_a_package_that_mnist3d_does_not_know_is_trained_reloaded_and_rendered(t
     volume = ["--volume", "glass_beads.Beads"]
     arguments = [*volume, "--volume.count", "7", "--volume.colours", "[0.2,0.8]", "--run_dir", "run"]
     orbit = ["--frames", "2", "--size", "16", "--output", "orbit.gif"]
-    trained, refused, viewed, turned, resumed = run_programs(
+    trained, refused, viewed, turned, drawn, resumed = run_programs(
         [
             [ROOT / "train.py", *TINY, *arguments],
             [ROOT / "inference.py", "run", "--snapshot", "refused.png"],
             [ROOT / "inference.py", "run", "--volume", "glass_beads.beads.Beads", "--snapshot", "views.png"],
             [ROOT / "tools" / "render_orbit.py", "run", *volume, *orbit],
+            [ROOT / "tools" / "plot_run.py", "run", *volume, "--output", "run.png"],
             [ROOT / "train.py", "--resume", "run", *volume, "--trainer.max_steps", "5"],
         ],
         tmp_path,
@@ -79,12 +80,13 @@ def test_a_package_that_mnist3d_does_not_know_is_trained_reloaded_and_rendered(t
     assert "Beads with 35 weights" in trained[2]
     # typed as printed, it opens: the third command
     assert "Look at it: python inference.py run --volume glass_beads.beads.Beads\n" in trained[1]
-    assert [code for code, _, _ in (trained, refused, viewed, turned, resumed)] == [0, 2, 0, 0, 0]
+    assert [code for code, _, _ in (trained, refused, viewed, turned, drawn, resumed)] == [0, 2, 0, 0, 0, 0]
     assert refused[2].count("\n") == 1
     assert "--volume glass_beads.beads.Beads" in refused[2]
     assert (tmp_path / "views.png").is_file()
     assert not (tmp_path / "refused.png").exists()
     assert (tmp_path / "orbit.gif").is_file()
+    assert (tmp_path / "run.png").is_file()
     assert "going on at step 3" in resumed[2]
     monkeypatch.syspath_prepend(THIRD_PARTY)
     beads = import_volume_class("glass_beads.Beads")

@@ -365,7 +365,7 @@ def run_tool(name, arguments, capsys):
     ],
 )
 def test_exports_say_what_opens_them_and_where_they_come_from(finished_run, tmp_path, capsys, name, file, words):
-    for source in (finished_run, finished_run / "volume.safetensors")[: 1 if name == "plot_run" else 2]:
+    for source in (finished_run, finished_run / "volume.safetensors"):
         code, out, error = run_tool(f"tools/{name}", [source, "--output", tmp_path / file], capsys)
         assert code == 0, error
         assert out.splitlines()[-1].startswith(str(tmp_path / file))
@@ -390,6 +390,7 @@ def test_export_mistakes_are_one_line_and_leave_nothing(finished_run, tmp_path, 
         ([finished_run, "--output", tmp_path / "nowhere" / good], ["does not exist"]),
         ([finished_run, "--output", "/proc/" + good], ["cannot be written"]),
         ([finished_run, "--outptu", good], ["--outptu"]),
+        ([finished_run, "--outp", good], ["--outp"]),
         ([], ["run"]),
     ):
         code, _, error = run_tool(f"tools/{name}", arguments, capsys)

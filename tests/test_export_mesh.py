@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import subprocess
-from typing import Any
 
 import numpy as np
 import pytest
@@ -16,9 +15,12 @@ from mnist3d.export.sampling import voxel_centres
 from mnist3d.export.solid import best_level
 from tests.conftest import need
 
-if importlib.util.find_spec("trimesh") is None and not os.environ.get("MNIST3D_CI"):
-    pytest.skip("trimesh writes the meshes: pip install -e '.[export]'", allow_module_level=True)
-trimesh: Any = importlib.import_module("trimesh")
+
+@pytest.fixture(autouse=True)
+def trimesh():
+    """Writes all meshes and reads most of them."""
+    need(importlib.util.find_spec("trimesh"), "trimesh is not installed: pip install -e '.[export]'")
+    return importlib.import_module("trimesh")
 
 
 def box(shape=(24, 24, 24)):
@@ -39,7 +41,7 @@ def letter():
 
 
 @pytest.mark.parametrize("suffix", MESH_FORMATS)
-def test_every_format_comes_back_closed_upright_and_in_its_unit(letter, tmp_path, suffix):
+def test_every_format_comes_back_closed_upright_and_in_its_unit(trimesh, letter, tmp_path, suffix):
     report = export_mesh(letter, tmp_path / f"m{suffix}", matter="all", size_mm=75.0, description={"run": "x"})
     mesh = trimesh.load(tmp_path / f"m{suffix}", force="mesh")
     mesh.merge_vertices(merge_tex=True, merge_norm=True)
@@ -121,7 +123,7 @@ def test_what_touches_the_border_is_closed(tmp_path):
     assert report.volume_mm3 > 0
 
 
-def test_only_bright_matter_unless_all_is_asked_for(tmp_path):
+def test_only_bright_matter_unless_all_is_asked_for(trimesh, tmp_path):
     z, y, x = box()
     values = np.zeros((2, 24, 24, 24), np.float32)
     values[0][(x > 0.1) & (x < 0.6) & (abs(y) < 0.3) & (abs(z) < 0.3)] = 50.0
@@ -148,7 +150,7 @@ def test_the_level_is_the_one_that_looks_like_the_pictures():
     assert best_level(np.zeros((2, 4, 4, 4), np.float32), "all") == (0.0, 0.0)
 
 
-def test_smoothing_keeps_it_closed_and_shrinks_its_area(letter, tmp_path):
+def test_smoothing_keeps_it_closed_and_shrinks_its_area(trimesh, letter, tmp_path):
     export_mesh(letter, tmp_path / "rough.stl", matter="all", size_mm=10.0)
     smooth = export_mesh(letter, tmp_path / "smooth.stl", matter="all", size_mm=10.0, smoothing=10)
     assert smooth.watertight
@@ -170,6 +172,17 @@ def test_mistakes(letter, tmp_path, name, options, words):
         export_mesh(letter, tmp_path / name, **options)
     assert all(word in str(failed.value) for word in words), failed.value
     assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("options", [{}, {"largest_only": True}])
+def test_a_level_that_leaves_no_surface_is_one_line(tmp_path, options):
+    values = np.zeros((2, 8, 8, 8), np.float32)
+    values[0, 3, 3, 3] = 7.0
+    with pytest.raises(ExportError, match="level=7: no surface is left there") as failed:
+        export_mesh(values, tmp_path / "m.stl", level=7.0, **options)
+    assert "\n" not in str(failed.value)
+    assert os.listdir(tmp_path) == []
+    assert export_mesh(values, tmp_path / "m.stl", level=6.9).faces == 8
 
 
 def test_an_empty_volume_is_one_line(tmp_path):

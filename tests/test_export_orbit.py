@@ -13,11 +13,12 @@ import pytest
 import torch
 from PIL import Image
 
-from mnist3d import AbsorptionRenderer, VoxelGrid
+from mnist3d import AbsorptionRenderer, Volume, VoxelGrid
 from mnist3d.export import ExportError
 from mnist3d.export.frames import FrameStyle, orbit_frames
 from mnist3d.export.paths import CAMERA_PATHS, camera_path
 from mnist3d.export.video import write_orbit
+from mnist3d.occupancy import occupied_cells
 from mnist3d.poses import euler_matrix, sample_rotations, turntable
 from tests.conftest import need
 
@@ -251,6 +252,34 @@ def test_colormaps_and_captions(half_and_half):
     ):
         with pytest.raises(ExportError, match=words):
             one(half_and_half, **options)
+
+
+class Counted(Volume):
+    """A ball as a field, or baked; counts how often it is."""
+
+    def __init__(self, baked=False):
+        super().__init__()
+        self.baked, self.bakes, self.asked = baked, 0, 0
+
+    def dense(self):
+        self.bakes += 1
+        return torch.full((2, 4, 4, 4), 0.5) if self.baked else None
+
+    def forward(self, points):
+        self.asked += points[..., 0].numel()
+        return 5.0 * (points.norm(dim=-1) < 0.2), torch.zeros_like(points[..., 0])
+
+
+def test_what_all_frames_share_is_found_once():
+    baked = Counted(baked=True)
+    style = FrameStyle(32, background="white")
+    assert len(list(orbit_frames(baked, AbsorptionRenderer(8), turntable(5), style))) == 5
+    assert baked.bakes == 1
+    field, renderer, rotations = Counted(), AbsorptionRenderer(8, samples_per_ray=1), turntable(5)
+    frames = list(orbit_frames(field, renderer, rotations, FrameStyle(184)))  # so fine that empty cells are looked for
+    assert all(frame.max() > 0 for frame in frames)
+    probes = occupied_cells(Counted()).probes
+    assert probes < field.asked < 1.5 * probes
 
 
 def test_supersampling_is_the_mean_of_a_finer_picture(half_and_half):

@@ -77,6 +77,23 @@ def test_tilted_exemplars_are_found_and_few() -> None:
     assert len(many.exemplars.images) == MOST_EXEMPLARS + 1
 
 
+def test_few_but_large_pictures_are_not_tilted(monkeypatch) -> None:
+    images = torch.rand(6, 1, 10, 10)
+    for pixels, expected in ((6 * 3 * 100, 18), (6 * 3 * 100 - 1, 12), (6 * 2 * 100 - 1, 6), (100, 6)):
+        monkeypatch.setattr("mnist3d.nearest_pull.MOST_PIXELS", pixels)
+        assert len(NearestPull(images, None, 0, tilt=20.0).exemplars.images) == expected
+
+
+def test_tilting_in_parts_changes_neither_labels_nor_number(monkeypatch) -> None:
+    images, labels = pictures()
+    monkeypatch.setattr("mnist3d.nearest_pull.TILTED_AT_ONCE", 1)
+    pull = NearestPull(images, labels, 2, tilt=10.0)
+    assert pull.exemplars.labels.tolist() == [0, 1] * 3
+    for picture, label in zip(pull.exemplars.images, pull.exemplars.labels, strict=True):
+        nearest = (picture - images).abs().sum(dim=(1, 2, 3)).argmin()
+        assert nearest == label
+
+
 def test_a_tilt_of_nothing_changes_nothing() -> None:
     images = torch.rand(3, 1, 9, 9)
     torch.testing.assert_close(tilted(images, 0.0, torch.Generator()), images, atol=1e-5, rtol=0)

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from mnist3d import AbsorptionRenderer, Volume, VoxelGrid, euler_matrix
+from mnist3d.occupancy import occupied_cells
 from mnist3d.poses import turntable
 
 
@@ -226,6 +227,32 @@ def test_picture_does_not_depend_on_the_resolution_of_a_uniform_grid():
 def test_bad_rotation_says_its_shape(shape):
     with pytest.raises(ValueError, match=r"rotation has shape .* must be \(3, 3\) or \(B, 3, 3\)"):
         AbsorptionRenderer(4)(VoxelGrid(2), torch.zeros(shape))
+
+
+def test_memory_of_a_large_picture_of_a_field_is_bounded(monkeypatch):
+    """Without gradients the field is asked for a few rows at a time; the picture is the same."""
+    asked = []
+
+    class Watched(Analytic):
+        def forward(self, points):
+            asked.append(points[..., 0].numel())
+            return super().forward(points)
+
+    def ball(p):
+        return 3.0 * (p.norm(dim=-1) < 0.4).to(p.dtype)
+
+    volume, renderer = Watched(ball, lambda p: 0.5 + 0.5 * p[..., 0]), AbsorptionRenderer(20, 16)
+    views = turntable(3).to(torch.float64)
+    whole = renderer(volume, views)
+    assert len(asked) == 1
+    monkeypatch.setattr("mnist3d.renderer.POINTS_AT_ONCE", 3000)
+    asked.clear()
+    with torch.no_grad():
+        assert torch.equal(renderer(volume, views), whole)
+        assert max(asked) <= 3000
+        # in the outer rows nothing is there to ask for
+        assert torch.equal(renderer(volume, views, occupancy=occupied_cells(volume, cells=16)), whole)
+    assert min(asked) > 0
 
 
 def test_no_views_give_no_pictures():

@@ -128,6 +128,17 @@ def test_every_pairing_runs_and_stays_finite(adversarial):
     assert all(weight.isfinite().all() for weight in trainer.volume.parameters())
 
 
+@pytest.mark.parametrize("off", [False, True])
+def test_pictures_that_nothing_is_pulled_to_are_not_kept_and_the_state_is_the_same(off):
+    """`configs/pure_gan.yaml`: no exemplars, while files from before and after can be loaded by each other."""
+    plain, pulled = make(max_steps=2, losses=LossOptions(nearest=0.0)), make(max_steps=2)
+    assert len(plain.nearest_pull.exemplars.images) <= 3 < len(pulled.nearest_pull.exemplars.images)
+    source, target = (pulled, plain) if off else (plain, pulled)
+    source.step()
+    target.load_state_dict(source.state_dict())
+    target.step()
+
+
 def test_without_labels():
     recorder = Recorder()
     trainer = make(labelled=False, max_steps=3)

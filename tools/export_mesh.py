@@ -29,7 +29,7 @@ def level_or_auto(text: str) -> float | None:
 
 def main(arguments: Sequence[str]) -> None:
     """Parse, contour, write, say what came out."""
-    parser = OneLineParser(prog="export_mesh.py", description=__doc__, allow_abbrev=False)
+    parser = OneLineParser(prog="export_mesh.py", description=__doc__)
     add_sculpture_arguments(parser)
     parser.add_argument(
         "--output", type=Path, default=Path("sculpture.stl"), help=f"{', '.join(MESH_FORMATS)} (default %(default)s)"

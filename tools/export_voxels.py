@@ -17,7 +17,7 @@ from mnist3d.export.sampling import FIELD_RESOLUTION, MAX_RESOLUTION
 
 def main(arguments: Sequence[str]) -> None:
     """Parse, sample, write, say where the file lies and what opens it."""
-    parser = OneLineParser(prog="export_voxels.py", description=__doc__, allow_abbrev=False)
+    parser = OneLineParser(prog="export_voxels.py", description=__doc__)
     add_sculpture_arguments(parser)
     parser.add_argument(
         "--output", type=Path, default=Path("sculpture.npz"), help=f"{', '.join(VOXEL_FORMATS)} (default %(default)s)"

@@ -1,4 +1,4 @@
-"""Draw a run: loss curves, scorecard over time, view atlas."""
+"""Draw a run: loss curves, scorecard over time, view atlas. Of a volume file on its own, the atlas."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,20 +27,21 @@ def main(arguments: Sequence[str]) -> None:
     )
     options = parser.parse_args(arguments)
     suffix = check_output(options.output, PLOT_FORMATS)
-    if Path(options.run).is_file():
-        raise RunError(f"{options.run}: is a file; curves are drawn of a run directory")
-    run = open_sculpture(Path(options.run), options.volume)
-    records = RunDirectory(run.path).read_stats()
-    if not records:
+    run = open_sculpture(options.run, options.volume)
+    alone = Path(options.run).is_file()  # then neither its records nor its pictures are known
+    records = [] if alone else RunDirectory(run.path).read_stats()
+    if not records and not alone:
         raise RunError(f"{run.path}: stats.jsonl holds nothing to draw; it is written while a run goes on")
     judges = None
-    try:
-        held_out = load_images(run.config.data, run.renderer.options.image_size, "held_out")
-        judges = cached_judges(held_out.images, held_out.labels, held_out.class_names)
-    except DataError:
-        pass  # the pictures are not here: the atlas comes without a map of what is read
+    if not alone:
+        try:
+            held_out = load_images(run.config.data, run.renderer.options.image_size, "held_out")
+            judges = cached_judges(held_out.images, held_out.labels, held_out.class_names)
+        except DataError:
+            pass  # the pictures are not here: the atlas comes without a map of what is read
     atlas = view_atlas(run.volume, run.renderer, judges)
-    title = f"{run.origin['run']}, {run.origin['step'] or records[-1].get('step')} steps"
+    step = run.origin["step"] or (records[-1].get("step") if records else None)
+    title = run.origin["run"] + ("" if step is None else f", {step} steps")
     names = judges.class_names if judges else []
     colours = [class_colour(index) for index in range(max(10, len(names)))]
     plot_run(options.output, records, title, atlas, names, export_description(run), colours)

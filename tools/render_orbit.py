@@ -41,7 +41,7 @@ def readings(run: Run, rotations: Float[torch.Tensor, "B 3 3"]) -> list[str]:
 
 def parser() -> OneLineParser:
     """All flags."""
-    result = OneLineParser(prog="render_orbit.py", description=__doc__, allow_abbrev=False)
+    result = OneLineParser(prog="render_orbit.py", description=__doc__)
     add_sculpture_arguments(result)
     result.add_argument(
         "--output",

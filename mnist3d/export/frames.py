@@ -14,7 +14,7 @@ from jaxtyping import Float, UInt8
 from PIL import Image, ImageColor, ImageDraw, ImageFont
 from torch import Tensor
 
-from ..renderer import MAX_IMAGE_SIZE, AbsorptionRenderer, render_views
+from ..renderer import MAX_IMAGE_SIZE, AbsorptionRenderer, StillVolume, render_views
 from ..volumes.base import Volume
 from .files import ExportError, require
 
@@ -114,12 +114,14 @@ def orbit_frames(
     fine = AbsorptionRenderer(
         style.size * style.supersample, options.samples_per_ray, options.quadrature, impl=renderer.impl
     )
+    still = StillVolume(volume)
+    unabsorbed = None if style.background is None else StillVolume(_Unabsorbed(still))
     for k, rotation in enumerate(rotations):
-        picture = _shrunk(render_views(volume, fine, rotation[None]), style.supersample)
-        if style.background is None:
+        picture = _shrunk(render_views(still, fine, rotation[None]), style.supersample)
+        if unabsorbed is None:
             frame = style.colours()[_to_bytes(picture)]
         else:
-            covered = render_views(_Unabsorbed(volume), fine, rotation[None])
+            covered = render_views(unabsorbed, fine, rotation[None])
             frame = _on_background(picture, _shrunk(covered, style.supersample), style)
         if style.colormap == GREY and style.background is None and captions is None:
             frame = frame[..., 0]

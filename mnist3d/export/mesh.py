@@ -77,13 +77,13 @@ def export_mesh(
         level, match = best_level(values, matter)
     opacity, threshold = _contoured_field(values, matter, level)
     vertices, faces, brightness = _surface(values, opacity, threshold)
+    if len(faces) == 0 or not np.ptp(vertices, axis=0).any():
+        raise ExportError(f"level={level:.4g}: no surface is left there, it is too near the highest value; lower it")
     mesh = trimesh.Trimesh(vertices, faces, process=False)
-    if len(faces) == 0:
-        raise ExportError(f"level={threshold:g}: no surface lies there; give a lower --level, or auto")
     grey = np.rint(255.0 * brightness).astype(np.uint8)
     mesh.visual.vertex_colors = np.stack([grey, grey, grey, np.full_like(grey, 255)], axis=1)
     if largest_only:
-        mesh = max(mesh.split(only_watertight=False), key=lambda piece: len(piece.faces))
+        mesh = max(mesh.split(only_watertight=False), key=lambda piece: len(piece.faces), default=mesh)
     if smoothing:
         trimesh.smoothing.filter_taubin(mesh, iterations=smoothing)
     mm_per_unit = size_mm / float(mesh.extents.max())
@@ -147,6 +147,7 @@ def _surface(
     # Weighted by opacity: what lies outside the surface is seen by nobody, whatever its absorbance.
     lit = np.pad(1.0 - upright(values[1]), 1)
     lit *= opacity
-    brightness = map_coordinates(lit, corners.T, order=1) / map_coordinates(opacity, corners.T, order=1)
+    weight = np.maximum(map_coordinates(opacity, corners.T, order=1), np.finfo(np.float32).tiny)
+    brightness = map_coordinates(lit, corners.T, order=1) / weight
     # scikit-image's triangles face inward in its own index order; xyz is its mirror image, where they face outward.
     return zyx[:, ::-1].astype(np.float64), faces, np.clip(brightness, 0.0, 1.0)

@@ -46,7 +46,7 @@ def plot_run(
 
     Args:
         path: .png, .svg or .pdf.
-        records: of `stats.jsonl`: dictionaries with a "step".
+        records: of `stats.jsonl`: dictionaries with a "step"; none, for the atlas alone.
         title: above all.
         atlas: the view atlas, below all.
         class_names: of the shares of classes in the scores.
@@ -62,7 +62,8 @@ def plot_run(
     from matplotlib.figure import Figure
 
     scored = [record for record in records if record.get("legible") is not None]
-    rows = len(LOSSES) // 2 + bool(scored) + (atlas is not None)
+    losses = LOSSES if records else []
+    rows = len(losses) // 2 + bool(scored) + (atlas is not None)
     heights = [1.0] * (rows - (atlas is not None))
     if atlas is not None:
         heights.append(WIDTH * atlas.shape[0] / atlas.shape[1] / ROW_HEIGHT)
@@ -70,7 +71,7 @@ def plot_run(
     FigureCanvasAgg(figure)
     grid = figure.add_gridspec(rows, 2, height_ratios=heights)
     figure.suptitle(title)
-    for k, (name, curves, logarithmic) in enumerate(LOSSES):
+    for k, (name, curves, logarithmic) in enumerate(losses):
         axes = figure.add_subplot(grid[k // 2, k % 2])
         for key, label in curves:
             points = [(record["step"], record[key]) for record in records if _drawable(record.get(key))]
@@ -80,7 +81,7 @@ def plot_run(
             axes.set_yscale("log")
         _finish(axes, name)
     if scored:
-        _scores(figure, grid[len(LOSSES) // 2, :].subgridspec(1, 2), scored, class_names, colours)
+        _scores(figure, grid[len(losses) // 2, :].subgridspec(1, 2), scored, class_names, colours)
     if atlas is not None:
         axes = figure.add_subplot(grid[-1, :])
         axes.imshow(atlas, interpolation="none")

@@ -6,7 +6,12 @@ from torch import Tensor
 
 
 def ball_quadrature(
-    image_size: int, num_samples: int, *, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu"
+    image_size: int,
+    num_samples: int,
+    *,
+    rows: slice = slice(None),
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | str = "cpu",
 ) -> tuple[Float[Tensor, "H W S 3"], Float[Tensor, "H W S"]]:
     """Sample points in camera coordinates and their share of a full step.
 
@@ -17,6 +22,7 @@ def ball_quadrature(
     Args:
         image_size: pixels along each edge.
         num_samples: S, steps on the diameter.
+        rows: H of them, of the picture.
         dtype: of the result.
         device: of the result.
 
@@ -26,10 +32,10 @@ def ball_quadrature(
     """
     centre = (2.0 * torch.arange(image_size, dtype=dtype, device=device) + 1.0) / image_size - 1.0
     edge = 2.0 * torch.arange(num_samples + 1, dtype=dtype, device=device) / num_samples - 1.0
-    v, u = torch.meshgrid(centre, centre, indexing="ij")
+    v, u = torch.meshgrid(centre[rows], centre, indexing="ij")
     half_chord = (1.0 - u * u - v * v).clamp_min(0.0).sqrt()[..., None]
-    near = torch.maximum(edge[:-1].expand(image_size, image_size, -1), -half_chord)
-    far = torch.minimum(edge[1:].expand(image_size, image_size, -1), half_chord)
+    near = torch.maximum(edge[:-1], -half_chord)
+    far = torch.minimum(edge[1:], half_chord)
     share = (far - near).clamp_min(0.0) * (num_samples / 2.0)
     depth = torch.where(share > 0, 0.5 * (near + far), torch.zeros_like(near))
     points = torch.stack([u[..., None].expand_as(depth), v[..., None].expand_as(depth), depth], dim=-1)
