@@ -116,6 +116,57 @@ def test_a_flat_box_keeps_its_proportions(tmp_path):
     assert values[0].max() == pytest.approx(8 / 2)  # 1 per unit of the file, of which the cube is 8 wide
 
 
+def test_an_edge_of_no_whole_number_of_voxels_keeps_place_and_depth(tmp_path):
+    nrrd = library("nrrd")
+    header = {"space": "LPS", "space directions": np.diag([1.0, 1.0, 3.0]), "space origin": np.zeros(3)}
+    data = np.ones((8, 8, 2), np.float32)
+    data[..., 1] = 3.0
+    nrrd.write(str(tmp_path / "thick.nrrd"), data, header)  # 8 wide and deep; two slices of 3, so 2.67 fill the cube
+    values = read_voxels(tmp_path / "thick.nrrd")
+    assert values.shape == (2, 8, 3, 8)
+    # The cube's edge of 8 is cut into three; the slices reach from 1 to 4 and 4 to 7, the upper one is the brighter.
+    top, middle, bottom = values[0, 4, :, 4] / 4.0  # to attenuation per unit of the file
+    assert (bottom, middle, top) == pytest.approx(((8 / 3 - 1) / (8 / 3), 2.0, 3 * (8 / 3 - 1) / (8 / 3)))
+    assert (top + middle + bottom) * 8 / 3 == pytest.approx(3.0 + 9.0)  # optical depth
+    assert not values[1].any()
+    nrrd.write(str(tmp_path / "thick_absorbance.nrrd"), 0.25 * (data == 1.0), header)
+    # in the middle a half of 1 with absorbance 1/4 and a half of 3 with 0
+    assert read_voxels(tmp_path / "thick.nrrd")[1, 4, :, 4] == pytest.approx([0.0, 0.0625, 0.25])
+
+
+def test_what_is_too_large_is_refused_by_its_header(tmp_path, monkeypatch):
+    """A few kilobytes of zeros, compressed, must not fill the memory first."""
+    long = np.zeros((2000, 2, 2), np.float32)
+    np.savez_compressed(tmp_path / "a.npz", attenuation=long, absorbance=long, spacing_xyz=np.ones(3))
+    library("nrrd").write(str(tmp_path / "a.nrrd"), long)
+    nibabel = library("nibabel")
+    nibabel.save(nibabel.Nifti1Image(long, np.eye(4)), str(tmp_path / "a.nii.gz"))
+
+    with library("mrcfile").new(str(tmp_path / "a.mrc")) as mrc:
+        mrc.set_data(long)
+
+    def never(*args, **kwargs):
+        raise AssertionError("read the voxels")
+
+    monkeypatch.setattr("numpy.lib.format.read_array", never)
+    monkeypatch.setattr("nrrd.read", never)
+    monkeypatch.setattr("mrcfile.mrcfile.MrcFile._read_data", never)
+    monkeypatch.setattr("nibabel.arrayproxy.ArrayProxy.__array__", never)
+    for name in ("a.npz", "a.nrrd", "a.nii.gz", "a.mrc"):
+        with pytest.raises(VolumeFileError, match="1 to 1024"):
+            read_voxels(tmp_path / name)
+
+
+def test_a_detached_header_is_refused(tmp_path):
+    (tmp_path / "a.nrrd").write_text(
+        "NRRD0004\ntype: float\ndimension: 3\nsizes: 2 2 2\nendian: little\nencoding: raw\ndata file: secret.raw\n"
+    )
+    library("nrrd")
+    (tmp_path / "secret.raw").write_bytes(bytes(32))
+    with pytest.raises(VolumeFileError, match="lie in another file"):
+        read_voxels(tmp_path / "a.nrrd")
+
+
 def test_a_lone_channel_finds_its_absorbance_beside_it(array, tmp_path):
     library("nrrd")
     export_voxels(array, tmp_path / "p.nrrd")
@@ -130,7 +181,9 @@ def test_mistakes_are_one_line(array, tmp_path):
     (tmp_path / "a.nrrd").write_bytes(b"NRRD0004\nnonsense")
     (tmp_path / "a.nii.gz").write_bytes(b"x")
     np.savez(tmp_path / "other.npz", weights=np.zeros(3))
-    np.savez(tmp_path / "objects.npz", **dict.fromkeys(("attenuation", "absorbance", "spacing_xyz"), np.array([{}])))
+    np.savez(
+        tmp_path / "objects.npz", **dict.fromkeys(("attenuation", "absorbance", "spacing_xyz"), np.array([[[{}]]]))
+    )
     nrrd.write(str(tmp_path / "ct.nrrd"), np.full((3, 3, 3), -1000.0, np.float32))
     nrrd.write(str(tmp_path / "long.nrrd"), np.zeros((2000, 2, 2), np.uint8))
     for name, words in (

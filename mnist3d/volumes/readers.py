@@ -18,6 +18,7 @@ from jaxtyping import Float
 from .files import VolumeFileError
 
 MAX_EDGE = 1024  # voxels, as VoxelGrid
+WHOLE = 1e-3  # as a share: spacings are often written with few digits
 ABSORBANCE = "_absorbance"  # NAME_absorbance.SUFFIX beside a file of one channel
 # How each of NRRD's spaces is turned into left, posterior, superior.
 SPACES = {
@@ -44,8 +45,10 @@ def read_voxels(path: str | Path) -> Float[np.ndarray, "2 Z Y X"]:
     """Attenuation per world unit and absorbance of a voxel file, in the world's axes, filling [-1, 1]^3.
 
     The box of the file is put in the middle, its longest edge as long as the cube's; what is then beyond the unit ball
-    is not rendered. Lengths and attenuation are taken in the same unit, so that the optical depth stays. A file of one
-    channel is attenuation; its absorbance is NAME_absorbance.SUFFIX beside it, or 0.
+    is not rendered. Voxels stay as they are, which may leave the box half a voxel beside the middle, unless the cube's
+    edge is no whole number of them: then they are averaged along that axis to as many as come nearest. Lengths and
+    attenuation are taken in the same unit, so that the optical depth stays. A file of one channel is attenuation; its
+    absorbance is NAME_absorbance.SUFFIX beside it, or 0.
 
     Args:
         path: .npz, .nrrd, .nii.gz, .nii, .mrc, .vti or .vdb, ours or another tool's.
@@ -73,8 +76,7 @@ def read_voxels(path: str | Path) -> Float[np.ndarray, "2 Z Y X"]:
 
 def _in_the_world(path: Path, found: _Found) -> Float[np.ndarray, "2 Z Y X"]:
     attenuation = np.asarray(found.attenuation, np.float32)
-    if attenuation.ndim != 3 or 0 in attenuation.shape or max(attenuation.shape) > MAX_EDGE:
-        raise VolumeFileError(f"{path}: its shape is {attenuation.shape}; allowed are three edges of 1 to {MAX_EDGE}")
+    _check_shape(path, attenuation.shape)
     absorbance = np.zeros_like(attenuation) if found.absorbance is None else np.asarray(found.absorbance, np.float32)
     if absorbance.shape != attenuation.shape:
         raise VolumeFileError(f"{path}: absorbance {absorbance.shape} does not fit attenuation {attenuation.shape}")
@@ -91,13 +93,40 @@ def _in_the_world(path: Path, found: _Found) -> Float[np.ndarray, "2 Z Y X"]:
     if not (np.isfinite(spacing).all() and (spacing > 0.0).all()):
         spacing = np.ones(3)
     extent = spacing * values.shape[1:]
-    wanted = np.maximum(np.rint(extent.max() / spacing), 1).astype(int)
+    across = extent.max() / spacing
+    wanted = np.maximum(np.rint(across), 1).astype(int)
     if wanted.max() > MAX_EDGE:
         raise VolumeFileError(f"{path}: a cube around it has {wanted.max()} voxels an edge; allowed are {MAX_EDGE}")
+    for axis in np.flatnonzero(abs(wanted - across) > WHOLE * across):
+        values = _resampled(values, 1 + int(axis), float(across[axis]), int(wanted[axis]))
     missing = np.maximum(wanted - values.shape[1:], 0)
     values = np.pad(values, [(0, 0), *((int(n // 2), int(n - n // 2)) for n in missing)])
     values[0] *= np.float32(extent.max() / 2.0)
     return values
+
+
+def _check_shape(path: Path, shape: Sequence[int]) -> None:
+    if len(shape) != 3 or 0 in shape or max(shape) > MAX_EDGE:
+        raise VolumeFileError(f"{path}: its shape is {tuple(shape)}; allowed are three edges of 1 to {MAX_EDGE}")
+
+
+def _resampled(values: Float[np.ndarray, "2 Z Y X"], axis: int, across: float, count: int) -> np.ndarray:
+    """Means over `count` equal parts of an edge `across` voxels long, in whose middle the voxels are.
+
+    Optical depths along the axis stay; absorbance is the mean over what is there to absorb.
+    """
+    attenuation = np.moveaxis(values[0], axis - 1, 0)
+    absorbed = attenuation * np.moveaxis(values[1], axis - 1, 0)
+    made = np.zeros((2, count, *attenuation.shape[1:]), np.float32)
+    first = (across - len(attenuation)) / 2.0  # where the voxels begin
+    for k in range(count):
+        low, high = (np.array([k, k + 1]) * across / count - first).clip(0, len(attenuation))
+        for index in range(int(low), int(np.ceil(high))):
+            share = np.float32((min(high, index + 1) - max(low, index)) * count / across)
+            made[0, k] += share * attenuation[index]
+            made[1, k] += share * absorbed[index]
+    made[1] = np.divide(made[1], made[0], out=np.zeros_like(made[1]), where=made[0] > 0).clip(0.0, 1.0)
+    return np.moveaxis(made, 1, axis)
 
 
 def _npz(path: Path) -> _Found:
@@ -105,16 +134,27 @@ def _npz(path: Path) -> _Found:
         missing = {"attenuation", "absorbance", "spacing_xyz"} - set(file.files)
         if missing:
             raise VolumeFileError(f"{path}: holds no {', '.join(sorted(missing))}; tools/export_voxels.py writes them")
+        for name in ("attenuation", "absorbance"):  # from the header, before a small file fills the memory
+            _check_shape(path, _npy_shape(file, name))
         x, y, z = (float(step) for step in file["spacing_xyz"])
         attenuation, absorbance = (file[name][:, ::-1].transpose(1, 0, 2) for name in ("attenuation", "absorbance"))
     return _Found(attenuation, absorbance, (x, z, y))
 
 
+def _npy_shape(file: Any, name: str) -> tuple[int, ...]:
+    formats = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+    with file.zip.open(f"{name}.npy") as member:
+        return formats[np.lib.format.read_magic(member)](member)[0]
+
+
 def _nrrd(path: Path) -> _Found:
     nrrd = _library("nrrd", path, "pynrrd")
     with path.open("rb") as file:
-        if {"data file", "datafile"} & {str(key).lower() for key in nrrd.read_header(file)}:
+        header = nrrd.read_header(file)
+        if {"data file", "datafile"} & {str(key).lower() for key in header}:
             raise VolumeFileError(f"{path}: its voxels lie in another file; write both into one .nrrd")
+    if len(header["sizes"]) == 3:
+        _check_shape(path, header["sizes"].tolist())
     data, header = nrrd.read(str(path), index_order="F")
     directions = header.get("space directions")
     if directions is None:
@@ -127,13 +167,19 @@ def _nrrd(path: Path) -> _Found:
 
 def _nifti(path: Path) -> _Found:
     image = _library("nibabel", path).load(str(path))
-    data = np.asarray(image.dataobj, np.float32)
-    data = data.reshape(data.shape[:3]) if data.ndim > 3 and data[..., 0].size == data.size else data
+    shape = tuple(image.shape)
+    while len(shape) > 3 and shape[-1] == 1:
+        shape = shape[:-1]
+    _check_shape(path, shape)
+    data = np.asarray(image.dataobj, np.float32).reshape(shape)
     return _turned(data, np.diag([-1.0, -1.0, 1.0]) @ image.affine[:3, :3])
 
 
 def _mrc(path: Path) -> _Found:
-    with _library("mrcfile", path).open(str(path), permissive=False) as mrc:
+    mrcfile = _library("mrcfile", path)
+    with mrcfile.open(str(path), permissive=False, header_only=True) as mrc:
+        _check_shape(path, [int(mrc.header[name]) for name in ("nx", "ny", "nz")])
+    with mrcfile.open(str(path), permissive=False) as mrc:
         axes = [int(mrc.header[name]) for name in ("mapc", "mapr", "maps")]  # which of x, y, z each stored axis is
         stored = np.array(mrc.data, np.float32).transpose(2, 1, 0)
         data = stored.transpose(np.argsort(axes))
