@@ -112,13 +112,18 @@ def test_dense_grid_converges_to_the_field_it_samples():
 
 
 def test_grid_and_its_own_field_agree():
-    """The kernel and the point query are two ways to the same picture; they meet as the step shrinks."""
+    """The kernel and the point query are two ways to the same picture; they meet as the step shrinks.
+
+    Of thin haze, where the opacity of a voxel's step, which the query interpolates, is the attenuation times the step.
+    """
     generator = torch.Generator().manual_seed(0)
-    grid = VoxelGrid.from_array(torch.rand(2, 6, 7, 5, generator=generator)).double()
+    array = torch.rand(2, 6, 7, 5, generator=generator)
+    array[0] *= 0.01
+    grid = VoxelGrid.from_array(array).double()
     field = Analytic(lambda p: grid(p)[0], lambda p: grid(p)[1])
     rotation = euler_matrix(torch.tensor([1.0, -0.4, 0.2], dtype=torch.float64))
     difference = AbsorptionRenderer(8, 2000)(grid, rotation) - AbsorptionRenderer(8, 2000)(field, rotation)
-    assert difference.abs().max() < 2e-4
+    assert difference.abs().max() < 1e-5
 
 
 def test_opposite_views_mirror_when_absorbance_is_uniform():

@@ -1,6 +1,7 @@
 """The hash encoding in plain PyTorch: the definition that every faster version is compared with."""
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -23,7 +24,8 @@ def hash_encode_reference(
         i, j, k = torch.stack([cell, cell + 1.0], dim=-1).long().unbind(dim=1)
         entry = corner_entries(i[:, None, None, :], j[:, None, :, None], k[:, :, None, None], levels, level)
         weight = x[:, None, None, :] * y[:, None, :, None] * z[:, :, None, None]
-        values = table[entry.flatten(1)]
+        # not table[entry]: its gradient is summed by several threads in any order, and reruns would differ
+        values = F.embedding(entry.flatten(1), table)
         encoded.append((weight.flatten(1)[:, None, :] @ values)[:, 0])
     return torch.cat(encoded, dim=-1)
 
