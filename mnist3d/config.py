@@ -92,6 +92,9 @@ class Config:
         Raises:
             ConfigError: an unknown key or a value out of range.
         """
+        volume = values.get("volume", {})
+        if not isinstance(volume, dict) or not isinstance(volume.get("init_args", {}), dict):
+            raise ConfigError(f"volume={volume}: it must be a mapping of class_path and init_args")
         try:
             sections = {name: part(**values[name]) for name, part in SECTIONS.items() if name in values}
             return cls(**{**values, **sections})
@@ -169,7 +172,7 @@ def build_volume(config: Config) -> Volume:
     volume_class = import_volume_class(config.volume["class_path"])
     try:
         return volume_class(**config.volume["init_args"])
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, ArithmeticError) as error:
         raise ConfigError(f"volume.{' '.join(str(error).split())}") from None
 
 

@@ -99,16 +99,21 @@ def _inside(value: Any) -> Iterator[Any]:
             yield from _inside(item)
 
 
-def _points(dtype: torch.dtype) -> Tensor:
-    """Inside the unit ball, the same every time."""
+def _points(like: Tensor) -> Tensor:
+    """Inside the unit ball, the same every time; on the device and in the precision of a tensor."""
     generator = torch.Generator().manual_seed(0)
     points = torch.randn(INSIDE, 3, generator=generator, dtype=torch.float64)
     radius = torch.rand(INSIDE, 1, generator=generator, dtype=torch.float64) ** (1 / 3)
-    return (0.999 * radius * points / points.norm(dim=1, keepdim=True)).to(dtype)
+    return (0.999 * radius * points / points.norm(dim=1, keepdim=True)).to(like)
 
 
-def _hostile_points(dtype: torch.dtype) -> dict[str, Tensor]:
-    on_sphere = torch.nn.functional.normalize(_points(torch.float64)[:32], dim=1)
+def _weight(volume: Volume) -> Tensor:
+    """A parameter that says where and in which precision the volume is asked."""
+    return next((weight for weight in volume.parameters() if weight.is_floating_point()), torch.zeros(()))
+
+
+def _hostile_points(like: Tensor) -> dict[str, Tensor]:
+    on_sphere = torch.nn.functional.normalize(_points(torch.zeros((), dtype=torch.float64))[:32], dim=1)
     axes = torch.cat([torch.eye(3), -torch.eye(3)])
     corners = torch.cartesian_prod(*[torch.tensor([-1.0, 1.0])] * 3)
     places = {
@@ -120,7 +125,7 @@ def _hostile_points(dtype: torch.dtype) -> dict[str, Tensor]:
         "outside the cube": 1.5 * corners,
         "far outside": 1e4 * torch.cat([axes, corners]),
     }
-    return {name: place.to(dtype) for name, place in places.items()}
+    return {name: place.to(like) for name, place in places.items()}
 
 
 def _ask(volume: Volume, points: Tensor, label: str) -> tuple[Tensor, Tensor]:
@@ -151,16 +156,16 @@ def _check_range(quantity: str, values: Tensor, label: str) -> None:
 
 
 def _check_answers(volume: Volume, dtype: torch.dtype, label: str) -> None:
-    points = _points(dtype)
+    points = _points(_weight(volume))
     for leading in LEADING:
         _ask(volume, points[: torch.Size(leading).numel()].reshape(*leading, 3), label)
-    for where, place in _hostile_points(dtype).items():
+    for where, place in _hostile_points(points).items():
         _ask(volume, place, f"{label}, {where}")
         _slopes(volume, place, f"{label}, {where}")
 
 
 def _check_repeatable(volume: Volume, dtype: torch.dtype, label: str) -> None:
-    points = _points(dtype)
+    points = _points(_weight(volume))
     before = {key: value.clone() for key, value in volume.state_dict().items()}
     first, second = (torch.stack(_ask(volume, points, label)) for _ in range(2))
     _require(torch.equal(first, second), f"{label}: the same points got two different answers; nothing may be random")
@@ -205,7 +210,7 @@ def _slopes(volume: Volume, points: Tensor, label: str) -> dict[str, Tensor | No
 
 
 def _check_gradients(volume: Volume, dtype: torch.dtype, label: str) -> None:
-    points = _points(dtype)
+    points = _points(_weight(volume))
     slopes = _slopes(volume, points, label)
     for key, slope in slopes.items():
         _require(slope is not None, f"{label}: {key} gets no gradient; use it, or make it a torch.nn.Buffer")
@@ -217,7 +222,7 @@ def _check_gradients(volume: Volume, dtype: torch.dtype, label: str) -> None:
     for key, slope in slopes.items():
         assert slope is not None
         weight = volume.get_parameter(key)
-        direction = torch.randn(weight.shape, generator=generator, dtype=dtype)
+        direction = torch.randn(weight.shape, generator=generator, dtype=dtype).to(weight)
         expected = (slope * direction).sum().item()
         values = []
         with torch.no_grad():
@@ -246,7 +251,7 @@ def _check_dense(volume: Volume, dtype: torch.dtype, label: str) -> None:
         _check_range(quantity, values, f"{label}, dense()")
     centres = [(2.0 * torch.arange(n, dtype=dtype) + 1.0) / n - 1.0 for n in grid.shape[1:]]
     z, y, x = torch.meshgrid(*centres, indexing="ij")
-    points = torch.stack([x, y, z], dim=-1)
+    points = torch.stack([x, y, z], dim=-1).to(grid)
     inside = points.norm(dim=-1) <= 1.0
     if bool(inside.any()):
         with torch.no_grad():
@@ -256,26 +261,26 @@ def _check_dense(volume: Volume, dtype: torch.dtype, label: str) -> None:
 
 
 def _check_moves(volume: Volume, dtypes: Sequence[torch.dtype], name: str) -> None:
-    points = _points(dtypes[0])
-    expected = torch.stack(_ask(copy.deepcopy(volume).to(dtypes[0]), points, name)).detach()
+    twin = copy.deepcopy(volume).to(dtypes[0])
+    points = _points(_weight(twin))
+    expected = torch.stack(_ask(twin, points, name)).detach()
     for dtype in dtypes[1:]:
         found = torch.stack(_ask(copy.deepcopy(volume).to(dtype), points.to(dtype), name)).detach()
         _require_same(found, expected, f"{name}: moved to {dtype}")
     if torch.cuda.is_available():
-        found = torch.stack(_ask(copy.deepcopy(volume).to("cuda", dtypes[0]), points.to("cuda"), name)).detach().cpu()
-        _require_same(found, expected, f"{name}: moved to the GPU")
+        found = torch.stack(_ask(copy.deepcopy(twin).to("cuda"), points.to("cuda"), name)).detach()
+        _require_same(found.to(points.device), expected, f"{name}: moved to the GPU")
 
 
 def _check_files(volume: Volume, name: str) -> Volume:
-    points = _points(next(volume.parameters()).dtype)
-    device = next(volume.parameters()).device
-    expected = torch.stack(_ask(volume, points.to(device), name)).detach().cpu()
+    points = _points(_weight(volume))
+    expected = torch.stack(_ask(volume, points, name)).detach()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "volume.safetensors"
         try:
             path.write_bytes(volume_bytes(volume, {}))
             torch.manual_seed(12345)  # what the constructor draws must come from the file
-            loaded = load_volume(path, trusted=[type(volume)]).to(points.dtype)
+            loaded = load_volume(path, trusted=[type(volume)]).to(points)
         except Exception as error:
             raise AssertionError(f"{name}: cannot be saved and loaded again ({error})") from error
     loaded.train(volume.training)
@@ -297,6 +302,6 @@ def _check_growth(volume: Volume, name: str) -> None:
         raise AssertionError(
             f"{name}: grows, but its state does not load before and after that, so no run could be resumed ({error})"
         ) from error
-    points = _points(next(volume.parameters()).dtype).to(next(volume.parameters()).device)
+    points = _points(_weight(volume))
     back, first = (torch.stack(_ask(each, points, name)).detach() for each in (grown, volume))
     _require_same(back, first, f"{name}: a state from before it grew, loaded again")

@@ -17,7 +17,7 @@ import yaml
 from mnist3d.command_line import parse_command_line, run_command_line
 from mnist3d.config import SECTIONS
 from mnist3d.session import sculpt
-from mnist3d.volumes import Volume
+from mnist3d.volumes import Volume, VoxelGrid
 
 ROOT = Path(__file__).parent.parent
 TINY = ["--trainer.views", "4", "--volume.resolution", "12", "--data.limit", "40", "--trainer.max_steps", "4"]
@@ -67,6 +67,8 @@ def finished_run(tmp_path_factory):
         (["--volume", "mnist3d.VoxelGrid", "--volume.pyramd", "[]"], ["did you mean volume.pyramid"]),
         (["--volume.resolution", "abc"], ["volume.resolution=abc", "whole numbers"]),
         (["--volume.resolution", "0"], ["volume.resolution=0", "1 to 1024"]),
+        (["--volume.grow_at", "[.inf]"], ["volume.grow_at=[inf]", "ascending steps"]),
+        (["--volume", "HashGrid", "--volume.per_level_scale", "1e50"], ["volume.per_level_scale=1e+50", "1 to 1024"]),
         (["--discriminator.channels", "[]"], ["discriminator.channels=[]", "widths >= 1"]),
         (["--losses.penalty", "-1"], ["losses.penalty=-1", ">= 0"]),
         (["--config", "nowhere.yaml"], ["nowhere.yaml", "no such file"]),
@@ -129,6 +131,38 @@ def test_resuming_what_is_complete_or_damaged_or_other(finished_run, capsys, tmp
     assert code == 2
     assert "resume.pt: damaged" in error
     assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize("volume", ["VoxelGrid", "[]", "{class_path: VoxelGrid, init_args: 3}"])
+def test_a_run_whose_volume_is_no_mapping_is_one_line(volume, tmp_path, capsys):
+    (tmp_path / "config.yaml").write_text(f"volume: {volume}\n")
+    (tmp_path / "resume.pt").touch()
+    code, error = outcome(["--resume", tmp_path], capsys)
+    assert code == 2
+    assert error.count("\n") == 1, error
+    assert "config.yaml: damaged" in error
+    assert "class_path" in error
+
+
+def test_a_run_resumes_with_another_implementation_and_nothing_else(tmp_path, capsys):
+    begun = parse_command_line(["--volume", "HashGrid", "--volume.hidden_dim", "16"])
+    (tmp_path / "config.yaml").write_text(begun.config.to_yaml())
+    (tmp_path / "resume.pt").touch()
+    resume = ["--resume", str(tmp_path)]
+    chosen = ["--volume.implementation", "torch", "--volume.full_precision", "true"]
+    arguments = parse_command_line([*resume, *chosen]).config.volume["init_args"]
+    assert (arguments["implementation"], arguments["full_precision"], arguments["hidden_dim"]) == ("torch", True, 16)
+    code, error = outcome([*resume, "--volume.hidden_dim", "32"], capsys)
+    assert code == 2
+    assert "hidden_dim=32: a resumed run keeps its volume.init_args.hidden_dim=16" in error
+
+
+def test_a_volume_that_fails_in_its_arithmetic_is_one_line(monkeypatch):
+    from mnist3d.config import Config, ConfigError, build_volume
+
+    monkeypatch.setattr(VoxelGrid, "_levels", lambda self: 1 / 0)
+    with pytest.raises(ConfigError, match="division by zero"):
+        build_volume(Config())
 
 
 def test_a_foreign_class_in_a_runs_config_is_not_imported_on_resume(tmp_path, capsys):

@@ -323,7 +323,7 @@ def test_no_second_derivative_through_tinycudann(stand_in):
 def test_points_outside_read_the_nearest_inside_and_never_other_memory(impl):
     levels = HashLevels(3, 2, 8, 4, 2.0)
     table = torch.randn(levels.entries, 2, requires_grad=True)
-    far = torch.tensor([[-0.5, 0.2, 3.0], [1e30, -1e30, 0.5], [float("nan"), 0.3, float("inf")]])
+    far = torch.tensor([[-0.5, 0.2, 3.0], [1e30, -1e30, 0.5], [float("nan"), 0.3, float("inf")]], requires_grad=True)
     inside = torch.tensor([[0.0, 0.2, 1.0], [1.0, 0.0, 0.5], [0.0, 0.3, 1.0]])
     encoded = hash_encode(far, table, levels, impl)
     torch.testing.assert_close(encoded, hash_encode(inside, table, levels, impl))
@@ -331,3 +331,19 @@ def test_points_outside_read_the_nearest_inside_and_never_other_memory(impl):
     assert table.grad is not None
     assert bool(table.grad.isfinite().all())
     assert table.grad.sum().item() == pytest.approx(len(far) * levels.width, rel=1e-4)
+    assert far.grad is not None
+    assert bool(far.grad.isfinite().all())
+    assert (far.grad != 0).tolist() == [[False, True, False], [False, False, True], [False, True, False]]
+
+
+class OnGpu(torch.Tensor):
+    """What `choose_implementation` sees of a table on a GPU."""
+
+    device = torch.device("cuda")  # type: ignore[assignment]
+
+
+def test_auto_on_a_gpu_keeps_a_tables_precision(monkeypatch):
+    monkeypatch.setattr(hash_encoding, "tinycudann_obstacle", lambda: None)
+    for dtype, expected in ((torch.float32, "tinycudann"), (torch.float64, "torch"), (torch.float16, "torch")):
+        table = torch.zeros(1, 2, dtype=dtype).as_subclass(OnGpu)
+        assert choose_implementation("auto", table) == expected

@@ -17,7 +17,7 @@ from mnist3d.datasets import ImageSet
 from mnist3d.occupancy import EMPTY_BELOW, occupied_cells
 from mnist3d.renderer import render_views
 from mnist3d.trainer import Trainer, TrainerOptions
-from mnist3d.volumes import Volume, load_volume, volume_bytes
+from mnist3d.volumes import Volume, hash_grid, load_volume, volume_bytes
 from mnist3d.volumes.hash_grid import ball_voxels
 
 ROOT = Path(__file__).parents[1]
@@ -312,3 +312,28 @@ def test_against_what_tinycudann_computed_on_a_gpu():
         raw = volume.raw(torch.from_numpy(golden["points"]))
     assert np.abs(raw.numpy() - golden["full_precision"]).max() < 1e-5
     assert np.abs(raw.numpy() - golden["half_precision"]).max() < 2e-3
+
+
+def test_a_bake_in_parts_without_gradients_is_the_same_and_leaves_nothing_of_inference_mode(monkeypatch):
+    ball_voxels.cache_clear()
+    volume = HashGrid(num_levels=2, log2_hashmap_size=6, max_resolution=8, bake_resolution=9)
+    with torch.inference_mode():
+        quickly = volume.dense()
+    whole = volume.dense()
+    assert whole is not None
+    whole.sum().backward()  # ball_voxels were made in inference mode, and yet serve a training
+    assert volume.table.grad is not None
+    monkeypatch.setattr(hash_grid, "POINTS_AT_ONCE", 50)
+    with torch.no_grad():
+        in_parts = volume.dense()
+    torch.testing.assert_close(quickly, whole.detach())
+    torch.testing.assert_close(in_parts, whole.detach())
+
+
+def test_ball_voxels_are_those_whose_doubled_cube_meets_the_ball():
+    index, centres = ball_voxels(7, "cpu")
+    z, y, x = torch.meshgrid(*[(2.0 * torch.arange(7) + 1) / 7 - 1] * 3, indexing="ij")
+    nearest = torch.stack([x, y, z], dim=-1)
+    met = ((nearest.abs() - 2 / 7).clamp_min(0).norm(dim=-1) < 1).flatten()
+    assert index.tolist() == met.nonzero()[:, 0].tolist()
+    torch.testing.assert_close(centres, nearest.reshape(-1, 3)[index])

@@ -29,7 +29,7 @@ ALLOWED = {
     "occupancy": ("volumes.base",),
     "renderer": ("cameras", "kernels", "occupancy", "volumes.base"),
     "scorecard": ("renderer", "poses", "volumes.base", "scorecard"),
-    "export": ("renderer", "poses", "volumes.base", "volumes.voxel_grid", "export", "version"),
+    "export": ("renderer", "poses", "volumes.base", "volumes.resampling", "export", "version"),
     "viewer": ("renderer", "poses", "volumes.base", "volumes.files", "export", "viewer"),
     "testing": ("kernels", "renderer", "poses", "volumes", "volume_contract"),
     "volume_contract": ("volumes",),

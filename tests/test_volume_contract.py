@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from mnist3d import VoxelGrid
+from mnist3d import VoxelGrid, volume_contract
 from mnist3d.testing import check_volume
 from mnist3d.volumes import VMGrid
 
@@ -187,10 +187,8 @@ class TransposedGrid(VoxelGrid):
 class _Straight:
     """The grid before its axes were swapped."""
 
-    _drawn, _attenuation_of = VoxelGrid._drawn, VoxelGrid._attenuation_of
-
     def __init__(self, grid):
-        self.grid, self.voxel_step = grid, grid.voxel_step
+        self.grid = grid
 
     def dense(self):
         return VoxelGrid.dense(self.grid)
@@ -251,3 +249,9 @@ def test_each_mutant_is_caught_for_what_it_is(mutant, message):
     with pytest.raises(AssertionError, match=message) as caught:
         check_volume(mutant())
     assert mutant.__name__ in str(caught.value)
+
+
+def test_a_volume_is_asked_where_its_weights_are():
+    like = torch.zeros((), dtype=torch.float64, device="meta")
+    for points in (volume_contract._points(like), *volume_contract._hostile_points(like).values()):
+        assert (points.device.type, points.dtype) == ("meta", torch.float64)

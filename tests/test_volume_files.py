@@ -1,6 +1,7 @@
 """What people share: a file that rebuilds the volume and cannot carry code."""
 
 import json
+import math
 
 import pytest
 import torch
@@ -119,3 +120,45 @@ def test_a_safetensors_of_somebody_else(tmp_path):
     save_file({"weight": torch.zeros(3)}, path)
     with pytest.raises(VolumeFileError, match="not a volume file"):
         load_volume(path)
+
+
+class Named(Sphere):
+    """A third-party backend whose `init` is a word, and which hands its other options on."""
+
+    def __init__(self, init: str = "random", **options):
+        super().__init__(**options)
+        self.init = init
+
+
+def test_another_classes_init_and_keywords_are_its_own(tmp_path):
+    path = tmp_path / "volume.safetensors"
+    volume = Named(init="zeros", radius=0.25)
+    assert volume.init_args == {"init": "zeros", "radius": 0.25}
+    path.write_bytes(volume_bytes(volume))
+    loaded = load_volume(path, trusted=[Named])
+    assert isinstance(loaded, Named)
+    assert loaded.init == "zeros"
+    assert loaded.init_args == volume.init_args
+    assert loaded.radius.item() == 0.25
+
+
+def test_a_resumed_run_leaves_out_the_start_file_and_no_other_classes_init():
+    from mnist3d.config import Config
+    from mnist3d.session import _without_start
+
+    named = {"class_path": f"{Named.__module__}.Named", "init_args": {"init": "zeros"}}
+    grid = {"class_path": "mnist3d.volumes.VoxelGrid", "init_args": {"init": "gone.npz", "resolution": 6}}
+    assert _without_start(Config(volume=named)).volume == named
+    assert _without_start(Config(volume=grid)).volume["init_args"] == {"init": None, "resolution": 6}
+
+
+def test_a_file_whose_arguments_overflow_is_one_error(saved):
+    class Overflows(VoxelGrid):
+        def __init__(self, **options):
+            super().__init__(**options)
+            math.exp(1e9)
+
+    name = f"{Overflows.__module__}.{Overflows.__qualname__}"
+    rewrite(saved, class_path=name)
+    with pytest.raises(VolumeFileError, match="math range error"):
+        load_volume(saved, trusted=[Overflows])

@@ -262,3 +262,12 @@ def test_a_volume_file_cannot_make_us_read_another(tmp_path):
     save_file(load_file(saved), saved, metadata={"mnist3d": json.dumps(description)})
     with pytest.raises(VolumeFileError, match="stands alone"):
         load_volume(saved)
+
+
+def test_a_start_with_fewer_voxels_keeps_black_matter_black(tmp_path):
+    array = np.zeros((2, 16, 16, 16), np.float32)
+    array[:, 4:12, 4:12, 5] = np.array([20.0, 1.0]).reshape(2, 1, 1)  # a black wall, one voxel thin
+    path = str(export_voxels(array, tmp_path / "wall.npz"))
+    attenuation, absorbance = VoxelGrid(8, init=path).to_array()
+    assert absorbance[attenuation > 1.0].min() > 0.99
+    assert attenuation[3, 3, 2] == pytest.approx(10.0, rel=1e-3)

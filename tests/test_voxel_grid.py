@@ -147,3 +147,15 @@ def test_between_voxels_the_opacity_of_a_step_is_interpolated():
     expected = torch.tensor([math.log(2.0) / 0.5, math.log(4.0) / 0.5])
     torch.testing.assert_close(attenuation[:2].detach(), expected, rtol=1e-5, atol=0)
     assert attenuation[2] > 60.0  # as opaque as double precision can tell
+
+
+@pytest.mark.parametrize("attenuation", [0.0, 1e-6, 3.0, 300.0, 1e5])
+def test_at_the_centres_forward_says_what_the_grid_holds_however_opaque(attenuation):
+    grid = VoxelGrid.from_array(torch.tensor([attenuation, 0.25]).reshape(2, 1, 1, 1).expand(2, 4, 4, 4).clone())
+    points = torch.tensor([[0.25, -0.25, 0.75], [0.0, 0.1, 0.2]], requires_grad=True)
+    found, absorbance = grid(points)
+    torch.testing.assert_close(found.detach(), torch.full((2,), attenuation), rtol=1e-5, atol=0)
+    (found + absorbance).sum().backward()
+    for gradient in (points.grad, grid.levels[0].grad):
+        assert gradient is not None
+        assert bool(gradient.isfinite().all())

@@ -8,13 +8,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from numpy.typing import ArrayLike
 from torch import Tensor
 
 from ..volumes.base import Volume
-from ..volumes.voxel_grid import MOST_OPAQUE
+from ..volumes.resampling import resampled
 from .files import ExportError
 
 FIELD_RESOLUTION = 128  # voxels along each edge for a volume that is no grid and so has none of its own
@@ -144,7 +143,7 @@ def voxel_arrays(volume: Volume, resolution: int | None = None) -> Float[np.ndar
         own = (int(grid.shape[1]), int(grid.shape[2]), int(grid.shape[3]))
         longest = resolution or max(own)
         shape = own if longest == max(own) else tuple(max(1, round(n * longest / max(own))) for n in own)
-        values = (grid if shape == own else _resample(grid, shape)).float().cpu().numpy().copy()
+        values = (grid if shape == own else resampled(grid, shape)).float().cpu().numpy().copy()
     check_values(values)
     for k, unseen in enumerate(_unseen(values.shape[1:])):
         values[0, k][unseen] = 0.0
@@ -162,18 +161,6 @@ def _unseen(shape: tuple[int, ...]):
     plane = near[1][:, None] + near[2][None, :]
     for distance in near[0]:
         yield distance + plane >= 1.0
-
-
-def _resample(grid: Float[Tensor, "2 Z Y X"], shape: tuple[int, ...]) -> Float[Tensor, "2 z y x"]:
-    """Finer: the renderer's own interpolation, of a step's opacity. Coarser: means, so that no light is lost;
-    absorbance by what it absorbs."""
-    if max(shape) > max(grid.shape[1:]):
-        step = WORLD_EXTENT / max(grid.shape[1:])
-        drawn = torch.stack([-torch.expm1(-grid[0].double() * step), grid[1].double()])
-        opacity, absorbance = F.interpolate(drawn[None], size=shape, mode="trilinear", align_corners=False)[0]
-        return torch.stack([-torch.log1p(-opacity.clamp_max(MOST_OPAQUE)) / step, absorbance]).to(grid.dtype)
-    attenuation, absorbed = F.interpolate(torch.stack([grid[0], grid[0] * grid[1]])[None], size=shape, mode="area")[0]
-    return torch.stack([attenuation, (absorbed / attenuation.clamp_min(1e-30)).clamp(0.0, 1.0)])
 
 
 def _sample(volume: Volume, shape: tuple[int, ...]) -> Float[np.ndarray, "2 Z Y X"]:

@@ -17,6 +17,7 @@ MAX_BAKE = 256
 # Attenuation counts in steps of this length, as in the default dense grid, so that both begin alike.
 REFERENCE_STEP = 2.0 / 48.0
 CHANNELS = 2
+POINTS_AT_ONCE = 2**18  # bounds the memory of a bake that needs no gradient
 # Adam's epsilon for tables: entries that few points read have gradients far below its default 1e-8 (Mueller et al.
 # 2022, section 4).
 TABLE_EPS = 1e-15
@@ -131,8 +132,13 @@ class HashGrid(Volume):
             return None
         size = self.bake_resolution
         index, centres = ball_voxels(size, str(self.table.device))
-        values = torch.stack(self(centres.to(self.table.dtype)))
-        grid = values.new_zeros(CHANNELS, size**3).index_copy(1, index, values)
+        centres = centres.to(self.table.dtype)
+        grid = centres.new_zeros(CHANNELS, size**3)
+        if torch.is_grad_enabled():
+            grid = grid.index_copy(1, index, torch.stack(self(centres)))
+        else:
+            for places, part in zip(index.split(POINTS_AT_ONCE), centres.split(POINTS_AT_ONCE), strict=True):
+                grid.index_copy_(1, places, torch.stack(self(part)))
         return grid.reshape(CHANNELS, size, size, size)
 
     def raw(self, points: Float[Tensor, "P 3"]) -> Float[Tensor, "P 2"]:
@@ -167,7 +173,9 @@ def ball_voxels(size: int, device: str) -> tuple[Int[Tensor, " P"], Float[Tensor
 def _ball_voxels(size: int, device: str) -> tuple[Int[Tensor, " P"], Float[Tensor, "P 3"]]:
     axis = (2.0 * torch.arange(size, dtype=torch.float64, device="cpu") + 1.0) / size - 1.0
     nearest = (axis.abs() - 2.0 / size).clamp_min(0.0).square()
-    index = (nearest[:, None, None] + nearest[:, None] + nearest < 1.0).flatten().nonzero()[:, 0]
+    plane = (nearest[:, None] + nearest).flatten()
+    slices = [k * size**2 + (depth + plane < 1.0).nonzero()[:, 0] for k, depth in enumerate(nearest.tolist())]
+    index = torch.cat(slices)
     centres = torch.stack([axis[index % size], axis[index // size % size], axis[index // size**2]], dim=-1)
     return index.to(device), centres.float().to(device)
 

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 from .base import Volume
 from .first_3dmnist import EMITS, MAX_RAW, ORIGINAL_FRAME, read_3dmnist
+from .resampling import ask, drawn, resampled, undrawn
 from .sizes import grid_size
 
-MOST_OPAQUE = 1.0 - 1e-15  # of a step; 1 itself would be an infinite attenuation
 STARTING_RAW = 8.0  # beyond, sigmoid and softplus pass on no gradient that a step could use
 
 
@@ -105,24 +105,7 @@ class VoxelGrid(Volume):
     def forward(self, points: Float[Tensor, "*P 3"]) -> tuple[Float[Tensor, "*P"], Float[Tensor, "*P"]]:
         """Between the voxels' centres the opacity of a voxel step is interpolated, as the renderer does; beyond them
         the outermost values go on."""
-        where = points.reshape(1, 1, 1, -1, 3)
-        if where.numel() == 0:
-            empty = points.sum(dim=-1)
-            return empty, empty
-        values = F.grid_sample(
-            self._drawn()[None], where.double(), mode="bilinear", padding_mode="border", align_corners=False
-        )
-        opacity, absorbance = values.reshape(2, *points.shape[:-1])
-        return self._attenuation_of(opacity).to(points.dtype), absorbance.to(points.dtype)
-
-    def _drawn(self) -> Float[Tensor, "2 Z Y X"]:
-        """What the renderer interpolates: the opacity of a voxel step, and absorbance; in double precision, as an
-        opacity near 1 is a long way from the attenuation of the next one."""
-        attenuation, absorbance = self.dense().double()
-        return torch.stack([-torch.expm1(-attenuation * self.voxel_step), absorbance])
-
-    def _attenuation_of(self, opacity: Float[Tensor, "*P"]) -> Float[Tensor, "*P"]:
-        return -torch.log1p(-opacity.clamp_max(MOST_OPAQUE)) / self.voxel_step
+        return ask(drawn(self.dense()), points)
 
     def grow(self, steps_done: int, share: float) -> bool:
         """Double the resolution when it is time (`grow_at`), keeping what the picture shows.
@@ -134,12 +117,10 @@ class VoxelGrid(Volume):
         if not due:
             return False
         with torch.no_grad():
-            values = self._drawn()
-            per_length = 1.0 / self.voxel_step
+            values, old_step = drawn(self.dense()), self.voxel_step
             self._grown_to(self.grow_at[len(due) :])
-            opacity, absorbance = _upsample(values, self.resolution)
-            optical_depth = -torch.log1p(-opacity) * per_length * self.voxel_step
-            raw = torch.stack([_softplus_inverse(optical_depth), torch.logit(absorbance)])
+            attenuation, absorbance = undrawn(_upsample(values, self.resolution), old_step)
+            raw = torch.stack([_softplus_inverse(attenuation * self.voxel_step), torch.logit(absorbance)])
             self.levels[-1].copy_(raw.clamp(-MAX_RAW, MAX_RAW) - self.bias)
         return True
 
@@ -193,13 +174,8 @@ class VoxelGrid(Volume):
             values = torch.from_numpy(read_voxels(path))
         except ValueError as error:
             raise ValueError(f"init={error}") from None
-        mode = "area" if max(values.shape[1:]) > max(self.resolution) else "trilinear"
-        # Absorbance by what absorbs: a thin black wall in empty space is not grey.
-        weighted = torch.stack([values[0], values[0] * values[1], values[1]])
-        attenuation, absorbed, plain = F.interpolate(weighted[None], size=self.resolution, mode=mode)[0]
-        absorbance = torch.where(attenuation > 0, absorbed / attenuation.clamp_min(1e-30), plain).clamp(0.0, 1.0)
-        optical_depth = attenuation.double() * self.voxel_step
-        raw = torch.stack([_softplus_inverse(optical_depth), torch.logit(absorbance.double())])
+        attenuation, absorbance = resampled(values.double(), self.resolution)
+        raw = torch.stack([_softplus_inverse(attenuation * self.voxel_step), torch.logit(absorbance)])
         with torch.no_grad():
             self.levels[-1].copy_(raw.clamp(-STARTING_RAW, STARTING_RAW) - self.bias)
 
@@ -253,14 +229,14 @@ class VoxelGrid(Volume):
             return self.dense().float().cpu().numpy()
 
 
-def _upsample(level: Float[Tensor, "2 z y x"], size: tuple[int, ...]) -> Float[Tensor, "2 Z Y X"]:
+def _upsample(level: Float[Tensor, "C z y x"], size: tuple[int, ...]) -> Float[Tensor, "C Z Y X"]:
     """F.interpolate(mode="trilinear"), as a matrix product an axis: three times as fast on the CPU."""
     depth, height, width = (_linear(level, axis, extent) for axis, extent in enumerate(size, start=1))
     planes = height @ level @ width.mT
     return (depth @ planes.flatten(2)).unflatten(2, planes.shape[2:])
 
 
-def _linear(level: Float[Tensor, "2 z y x"], axis: int, extent: int) -> Float[Tensor, "to from"]:
+def _linear(level: Float[Tensor, "C z y x"], axis: int, extent: int) -> Float[Tensor, "to from"]:
     """The matrix that interpolates along an axis."""
     unit = torch.eye(level.shape[axis], dtype=level.dtype, device=level.device)
     return F.interpolate(unit[None], size=extent, mode="linear", align_corners=False)[0].mT

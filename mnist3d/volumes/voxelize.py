@@ -1,10 +1,12 @@
 """Any volume -> a voxel grid."""
 
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 
 from .base import Volume
+from .resampling import ask, drawn, voxel_centres
 from .sizes import grid_size
 from .voxel_grid import VoxelGrid
 
@@ -31,19 +33,23 @@ def voxelize(volume: Volume, resolution: int | Sequence[int]) -> VoxelGrid:
     """
     size = grid_size(resolution)
     weight = next((weight for weight in volume.parameters() if weight.is_floating_point()), torch.zeros(()))
-    centres = [(2.0 * torch.arange(n, dtype=torch.float64) + 1.0) / n - 1.0 for n in size]
+    centres = [voxel_centres(n) for n in size]
     diagonal = sum((2.0 / n) ** 2 for n in size) ** 0.5
     array = torch.zeros(2, size[0] * size[1] * size[2])
     was_training = volume.training
     volume.eval()
     try:
+        # A grid is computed once, not once a part; a class with a forward of its own is asked that.
+        asked = volume
+        if isinstance(volume, VoxelGrid) and type(volume).forward is VoxelGrid.forward:
+            asked = partial(ask, drawn(volume.dense()))
         for voxels in torch.arange(array.shape[1]).split(POINTS_AT_ONCE):
             k, j, i = torch.unravel_index(voxels, size)
             points = torch.stack([centres[2][i], centres[1][j], centres[0][k]], dim=-1)
             distance = points.norm(dim=-1)
             seen = distance < 1.0 + diagonal
             points = (points / distance.clamp_min(1.0)[:, None])[seen].to(weight)
-            attenuation, absorbance = volume(points)
+            attenuation, absorbance = asked(points)
             array[0, voxels[seen]] = attenuation.float().cpu()
             array[1, voxels[seen]] = absorbance.float().cpu()
     finally:

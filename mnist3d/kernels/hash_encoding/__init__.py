@@ -76,7 +76,9 @@ def choose_implementation(wanted: str, table: Tensor) -> str:
     if wanted == "auto":
         chosen, reason = "torch", ""
         if table.device.type == "cuda":
-            missing = tinycudann_obstacle()
+            # tinycudann computes in half and single precision; a table of another would silently lose its own
+            missing = None if table.dtype == torch.float32 else f"the table is {table.dtype}"
+            missing = missing or tinycudann_obstacle()
             chosen, reason = ("torch", f": {missing}") if missing else ("tinycudann", " on the GPU")
         elif table.device.type == "cpu":
             missing = numba_missing() or numba_obstacle(table)

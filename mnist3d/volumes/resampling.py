@@ -1,0 +1,92 @@
+"""A grid of voxels at other places and in other numbers: the one definition of what lies between voxels' centres.
+
+What it is: pure functions of tensors. What it is not: it knows no volumes and no files.
+"""
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+WORLD_EXTENT = 2.0  # a grid fills [-1, 1]^3
+POINTS_AT_ONCE = 2**18  # bounds the memory of doubles
+LEAST_TRANSMITTANCE = 1e-290  # a double is less exact below, and nothing shines through
+
+
+def drawn(grid: Float[Tensor, "2 Z Y X"]) -> Float[Tensor, "3 Z Y X"]:
+    """What can be interpolated as the renderer does: of one voxel step the transmittance 1 - opacity, and its optical
+    depth; absorbance. In double precision, where the transmittance of matter is not yet zero."""
+    attenuation, absorbance = grid.double()
+    optical_depth = attenuation * (WORLD_EXTENT / max(grid.shape[1:]))
+    return torch.stack([torch.exp(-optical_depth), optical_depth, absorbance])
+
+
+def undrawn(values: Float[Tensor, "3 ..."], voxel_step: float) -> tuple[Float[Tensor, "..."], Float[Tensor, "..."]]:
+    """The inverse of `drawn`, after an interpolation: attenuation per world unit, absorbance.
+
+    Args:
+        values: transmittance, optical depth, absorbance.
+        voxel_step: that `drawn` took, world units.
+    """
+    transmittance, optical_depth, absorbance = values
+    interpolated = -torch.log(transmittance.clamp(LEAST_TRANSMITTANCE, 1.0))
+    # Where nothing shines through any more the depths themselves: finite, and exact at a voxel's centre.
+    depth = torch.where(transmittance > LEAST_TRANSMITTANCE, interpolated, optical_depth)
+    return depth / voxel_step, absorbance
+
+
+def ask(
+    values: Float[Tensor, "3 Z Y X"], points: Float[Tensor, "*P 3"]
+) -> tuple[Float[Tensor, "*P"], Float[Tensor, "*P"]]:
+    """Attenuation per world unit and absorbance at points, in the points' precision; trilinear between the voxels'
+    centres, and beyond them the outermost values go on.
+
+    Args:
+        values: `drawn` of a grid.
+        points: world points, xyz.
+
+    Gradients:
+        To both.
+    """
+    if points.numel() == 0:
+        empty = points.sum(dim=-1)
+        return empty, empty
+    where = points.reshape(1, 1, 1, -1, 3).to(values.dtype)
+    found = F.grid_sample(values[None], where, mode="bilinear", padding_mode="border", align_corners=False)
+    attenuation, absorbance = undrawn(found.reshape(3, *points.shape[:-1]), WORLD_EXTENT / max(values.shape[1:]))
+    return attenuation.to(points.dtype), absorbance.to(points.dtype)
+
+
+@torch.no_grad()
+def resampled(grid: Float[Tensor, "2 Z Y X"], shape: tuple[int, ...]) -> Float[Tensor, "2 z y x"]:
+    """A grid with another number of voxels.
+
+    Finer: as the renderer draws it. Coarser: means, so that no light is lost, and absorbance by what absorbs: a thin
+    black wall in empty space is not grey.
+
+    Args:
+        grid: attenuation per world unit, absorbance.
+        shape: of the result; the longest edge says whether that is finer.
+    """
+    if max(shape) > max(grid.shape[1:]):
+        return _finer(grid, shape)
+    weighted = torch.stack([grid[0], grid[0] * grid[1], grid[1]])
+    attenuation, absorbed, plain = F.interpolate(weighted[None], size=shape, mode="area")[0]
+    absorbance = torch.where(attenuation > 0.0, absorbed / attenuation.clamp_min(1e-30), plain)
+    return torch.stack([attenuation, absorbance.clamp(0.0, 1.0)])
+
+
+def _finer(grid: Float[Tensor, "2 Z Y X"], shape: tuple[int, ...]) -> Float[Tensor, "2 z y x"]:
+    values, found = drawn(grid), grid.new_empty(2, *shape)
+    z, y, x = (voxel_centres(n).to(values) for n in shape)
+    rows = max(1, POINTS_AT_ONCE // (shape[1] * shape[2]))
+    for heights, place in zip(z.split(rows), found.split(rows, dim=1), strict=True):
+        places = torch.meshgrid(heights, y, x, indexing="ij")
+        for channel, part in zip(place, ask(values, torch.stack(places[::-1], dim=-1)), strict=True):
+            channel.copy_(part)
+    return found
+
+
+def voxel_centres(count: int) -> Float[Tensor, " N"]:
+    """World coordinates of the voxels' centres along an axis, in double precision."""
+    return (2.0 * torch.arange(count, dtype=torch.float64) + 1.0) / count - 1.0
