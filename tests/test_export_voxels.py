@@ -3,6 +3,7 @@
 import importlib
 import importlib.util
 import json
+import os
 import resource
 import shutil
 import subprocess
@@ -316,6 +317,21 @@ def test_a_missing_library_is_one_line_with_the_remedy(phantom, tmp_path, monkey
     with pytest.raises(ExportError, match=r"pynrrd: pip install -e '\.\[export\]'"):
         export_voxels(phantom, tmp_path / "p.nrrd")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_rename_that_fails_says_what_was_replaced(phantom, tmp_path, monkeypatch):
+    names, replace = [], os.replace
+
+    def second_fails(source, target):
+        names.append(Path(target).name)
+        if len(names) == 2:
+            raise PermissionError(13, "Permission denied")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", second_fails)
+    with pytest.raises(ExportError, match=r"Permission denied\); of its files only p\.npz is new"):
+        export_voxels(phantom, tmp_path / "p.npz")
+    assert [file.name for file in tmp_path.iterdir()] == ["p.npz"]
 
 
 # mrcfile and pyevtk leave the file that failed to the garbage collector, which says so.

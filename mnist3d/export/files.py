@@ -82,12 +82,13 @@ def whole_files(path: Path) -> Iterator[Path]:
 
     A folder in it can replace an empty folder only.
 
-    Whatever goes wrong, nothing half-written stays and what was there before is unchanged.
+    Whatever goes wrong in the block, nothing half-written stays and what was there before is unchanged. Should a rename
+    fail after it, each file is either the new one or the old one, and the message says which were replaced.
 
     Raises:
         ExportError: the disk is full, or the folder cannot be written.
     """
-    folder = None
+    folder, replaced = None, []
     try:
         folder = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
         yield folder
@@ -97,9 +98,11 @@ def whole_files(path: Path) -> Iterator[Path]:
                 os.fsync(written.fileno())
         for file in made:
             os.replace(file, path.parent / file.name)
+            replaced.append(file.name)
     except OSError as error:
         reason = error.strerror or " ".join(str(error).split())[:200]
-        raise ExportError(f"output={path}: cannot be written ({reason}); nothing was left there") from None
+        left = f"of its files only {', '.join(replaced)} is new" if replaced else "nothing was left there"
+        raise ExportError(f"output={path}: cannot be written ({reason}); {left}") from None
     finally:
         if folder is not None:
             shutil.rmtree(folder, ignore_errors=True)
