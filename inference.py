@@ -7,18 +7,13 @@ import webbrowser
 from collections.abc import Sequence
 from pathlib import Path
 
-from mnist3d.command_line import (
-    OneLineParser,
-    add_sculpture_arguments,
-    in_range,
-    open_sculpture,
-    run_command_line,
-)
+from mnist3d.command_line import run_command_line
 from mnist3d.config import ConfigError
 from mnist3d.export.pictures import contact_sheet, sheet_views
 from mnist3d.gallery import Gallery, scene_of
 from mnist3d.run_directory import latest_run, png_bytes, write_atomically
 from mnist3d.session import RUNS_ROOT
+from mnist3d.tool_arguments import OneLineParser, add_sculpture_arguments, in_range, open_sculpture
 from mnist3d.viewer import Viewer, ViewerError, ViewerOptions
 
 

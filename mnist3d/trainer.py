@@ -2,6 +2,7 @@
 
 What it is: one loop that can be read aloud, with everything an exact resume needs as its state.
 What it is not: it prints nothing and writes nothing; progress, pictures, files and the viewer are hooks.
+Longer than files should be here, because the state that an exact resume needs stands beside the loop that changes it.
 """
 
 import copy

@@ -68,6 +68,7 @@ ALLOWED = {
         "watchdog",
     ),
     "command_line": ("config", "run_directory", "version", "volumes", "export", "watchdog"),
+    "tool_arguments": ("config", "version"),
     "hooks": ("trainer", "run_directory", "export", "poses", "renderer", "scorecard", "volumes"),
     "session": (
         "command_line",

@@ -35,7 +35,8 @@ from mnist3d.viewer.downloads import DOWNLOADS
 from mnist3d.viewer.messages import parse_request
 from mnist3d.viewer.painter import one_thread
 from mnist3d.viewer.scene import View, picture
-from mnist3d.viewer.server import MAX_OUTBOX, MAX_PAGES, MAX_UNREAD
+from mnist3d.viewer.server import MAX_PAGES
+from mnist3d.viewer.session import MAX_OUTBOX, MAX_UNREAD
 from mnist3d.viewer_hook import Curves, start_viewer
 from mnist3d.volumes import load_volume
 

@@ -4,17 +4,11 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from mnist3d.command_line import (
-    OneLineParser,
-    add_sculpture_arguments,
-    export_description,
-    in_range,
-    open_sculpture,
-    run_command_line,
-)
+from mnist3d.command_line import run_command_line
 from mnist3d.export import MESH_FORMATS, check_output, describe_file, export_mesh
 from mnist3d.export.mesh import MAX_SMOOTHING, SIZE_MM
 from mnist3d.export.sampling import FIELD_RESOLUTION, MAX_RESOLUTION
+from mnist3d.tool_arguments import OneLineParser, add_sculpture_arguments, export_description, in_range, open_sculpture
 
 LARGEST_LEVEL = 1e6
 

@@ -3,16 +3,11 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from mnist3d.command_line import (
-    OneLineParser,
-    add_sculpture_arguments,
-    in_range,
-    open_sculpture,
-    run_command_line,
-)
+from mnist3d.command_line import run_command_line
 from mnist3d.export import ExportError
 from mnist3d.export.page import MAX_RESOLUTION, page_html
 from mnist3d.run_directory import write_atomically
+from mnist3d.tool_arguments import OneLineParser, add_sculpture_arguments, in_range, open_sculpture
 
 
 def main(arguments: Sequence[str]) -> None:

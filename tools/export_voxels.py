@@ -3,16 +3,10 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from mnist3d.command_line import (
-    OneLineParser,
-    add_sculpture_arguments,
-    export_description,
-    in_range,
-    open_sculpture,
-    run_command_line,
-)
+from mnist3d.command_line import run_command_line
 from mnist3d.export import VOXEL_FORMATS, check_output, describe_file, export_voxels
 from mnist3d.export.sampling import FIELD_RESOLUTION, MAX_RESOLUTION
+from mnist3d.tool_arguments import OneLineParser, add_sculpture_arguments, export_description, in_range, open_sculpture
 
 
 def main(arguments: Sequence[str]) -> None:

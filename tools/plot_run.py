@@ -3,19 +3,14 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from mnist3d.command_line import (
-    OneLineParser,
-    add_sculpture_arguments,
-    export_description,
-    open_sculpture,
-    run_command_line,
-)
+from mnist3d.command_line import run_command_line
 from mnist3d.datasets import DataError, load_images
 from mnist3d.export import check_output, describe_file
 from mnist3d.export.plots import PLOT_FORMATS, plot_run
 from mnist3d.run_directory import RunDirectory, RunError
 from mnist3d.scorecard import cached_judges, view_atlas
 from mnist3d.scorecard.atlas import class_colour
+from mnist3d.tool_arguments import OneLineParser, add_sculpture_arguments, export_description, open_sculpture
 
 
 def main(arguments: Sequence[str]) -> None:

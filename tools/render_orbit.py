@@ -8,14 +8,7 @@ import torch
 from jaxtyping import Float
 from tqdm import tqdm
 
-from mnist3d.command_line import (
-    OneLineParser,
-    add_sculpture_arguments,
-    export_description,
-    in_range,
-    open_sculpture,
-    run_command_line,
-)
+from mnist3d.command_line import run_command_line
 from mnist3d.config import Run
 from mnist3d.datasets import load_images
 from mnist3d.export import ExportError, describe_file
@@ -24,6 +17,7 @@ from mnist3d.export.paths import CAMERA_PATHS, camera_path
 from mnist3d.export.video import FOLDER, KEEPS_TRANSPARENCY, ORBIT_FORMATS, SUFFIXES, check_orbit, write_orbit
 from mnist3d.renderer import render_views
 from mnist3d.scorecard import load_judges
+from mnist3d.tool_arguments import OneLineParser, add_sculpture_arguments, export_description, in_range, open_sculpture
 
 
 def readings(run: Run, rotations: Float[torch.Tensor, "B 3 3"]) -> list[str]:

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from mnist3d.command_line import OneLineParser, add_sculpture_arguments, in_range, open_sculpture, run_command_line
+from mnist3d.command_line import run_command_line
 from mnist3d.datasets import load_images
 from mnist3d.run_directory import RunDirectory
 from mnist3d.scorecard import (
@@ -16,6 +16,7 @@ from mnist3d.scorecard import (
     turntable_strip,
     view_atlas,
 )
+from mnist3d.tool_arguments import OneLineParser, add_sculpture_arguments, in_range, open_sculpture
 
 ROWS = {
     "legible": ("legible views", "{:.3f}"),

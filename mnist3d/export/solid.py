@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from ..poses import turntable
 from ..renderer import AbsorptionRenderer, render_views
 from ..volumes.base import Volume
+from ..volumes.resampling import ask, drawn
 
 Matter = Literal["bright", "all"]
 LEVELS = 20  # tried, evenly spaced in opacity up to the largest
@@ -34,7 +35,7 @@ class _Grid(Volume):
         return self.values
 
     def forward(self, points: Tensor) -> tuple[Tensor, Tensor]:
-        raise NotImplementedError("a dense volume is rendered by its grid")
+        return ask(drawn(self.values), points)
 
 
 def matter_field(values: Float[np.ndarray, "2 Z Y X"], matter: Matter) -> Float[np.ndarray, "Z Y X"]:

@@ -5,10 +5,8 @@ trainer nor run directories. Nothing that a client sends can raise beyond its ow
 """
 
 import asyncio
-import errno
 import logging
 import secrets
-import socket
 import sys
 import threading
 import time
@@ -20,80 +18,21 @@ from typing import Any
 
 from .access import may_connect
 from .allowance import Allowance, run_clock
+from .connection import ViewerError, listen, response
 from .downloads import MEDIA_TYPES, Order, available, make
 from .live import Live
 from .messages import Request, pack, parse_request
 from .options import ViewerOptions
 from .painter import Painter, one_thread
 from .scene import Scene, Shelf, View
+from .session import Session
 
 MAX_PAGES = 16
 MAX_MESSAGE = 4096  # bytes that a page may send at once
-MAX_UNREAD = 3  # messages that a page was sent and has not yet said to have received
-MAX_OUTBOX = 32  # messages that wait for a page
 SECONDS_PER_MESSAGE = 0.008  # a page that talks faster than this waits
 FIGURES_SECONDS = 0.5
 FILE_SECONDS = 120.0  # that a file waits to be fetched
-PORTS_TRIED = 50
 TRAINING_PACE = 3.0  # a download during training rests this many times as long as it works
-HEADERS = {
-    "X-Content-Type-Options": "nosniff",
-    "X-Frame-Options": "DENY",
-    "Referrer-Policy": "no-referrer",
-    "Cross-Origin-Opener-Policy": "same-origin",
-    "Cross-Origin-Resource-Policy": "same-origin",
-    "Cache-Control": "no-store",
-}
-
-
-class ViewerError(RuntimeError):
-    """The page cannot be served; the message is one line that says why."""
-
-
-class Session:
-    """One page that is open.
-
-    Args:
-        scene: what it looks at first.
-        loop: of the server.
-    """
-
-    def __init__(self, scene: Scene, loop: asyncio.AbstractEventLoop) -> None:
-        self.scene = scene
-        self.view: View | None = None
-        self.drawn: tuple[View, int] | None = None
-        self.drawn_at = 0.0
-        self.read: tuple[View, int] | None = None
-        self.read_at = 0.0
-        self.atlas_version = -1
-        self.figures: dict[str, Any] | None = None
-        self.making_file = False
-        self.ticket: str | None = None
-        self._loop = loop
-        self._unread = 0
-        self.outbox: asyncio.Queue[bytes] = asyncio.Queue()
-
-    def has_room(self) -> bool:
-        """Whether the page has taken in what it was sent; keeps the outbox of one that never reads small."""
-        return self._unread < MAX_UNREAD and self.outbox.qsize() < MAX_UNREAD
-
-    def send(self, message: bytes) -> None:
-        """Hand over a message; any thread, never waits."""
-        if self.outbox.qsize() >= MAX_OUTBOX:  # asks and asks, and never reads the answers
-            return
-        self._unread += 1
-        try:
-            self._loop.call_soon_threadsafe(self.outbox.put_nowait, message)
-        except RuntimeError:  # the server has closed
-            return
-
-    def received(self, count: int) -> None:
-        """The page has taken in so many more."""
-        self._unread = max(0, self._unread - count)
-
-    def look_at(self, scene: Scene) -> None:
-        """Another scene from now on."""
-        self.scene, self.drawn, self.read, self.atlas_version, self.figures = scene, None, None, -1, None
 
 
 class Viewer:
@@ -155,7 +94,7 @@ class Viewer:
             import websockets.asyncio.server  # noqa: F401 - that it is there, before a thread needs it
         except ImportError as error:
             raise ViewerError(f"it needs the package websockets ({error}): pip install websockets") from None
-        self._socket = _listen(self.options.host, self.options.port)
+        self._socket = listen(self.options.host, self.options.port)
         self.port = self._socket.getsockname()[1]
         self._thread.start()
         self._started.wait(10.0)
@@ -223,20 +162,20 @@ class Viewer:
         host = request.headers.get("Host", "")
         refused = may_connect(host, request.headers.get("Origin"), self.options.host)
         if refused:
-            return _response(403, refused)
+            return response(403, refused)
         path = PurePosixPath(request.path.partition("?")[0]).parts
         if path == ("/",):
             # Nothing from elsewhere is ever loaded, and the socket goes back where the page came from.
             policy = f"default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src blob: data:; \
 connect-src 'self' ws://{host} wss://{host}; base-uri 'none'; form-action 'none'"
-            return _response(200, self._html, "text/html; charset=utf-8", {"Content-Security-Policy": policy})
+            return response(200, self._html, "text/html; charset=utf-8", {"Content-Security-Policy": policy})
         if path == ("/", "socket"):
-            return _response(503, "too many pages are open") if len(self._sessions) >= MAX_PAGES else None
+            return response(503, "too many pages are open") if len(self._sessions) >= MAX_PAGES else None
         if len(path) == 4 and path[1] == "file" and path[2] in self._files:
             name, content, _ = self._files[path[2]]
             media = MEDIA_TYPES.get(PurePosixPath(name).suffix, "application/octet-stream")
-            return _response(200, content, media, {"Content-Disposition": f'attachment; filename="{name}"'})
-        return _response(404, "there is nothing here")
+            return response(200, content, media, {"Content-Disposition": f'attachment; filename="{name}"'})
+        return response(404, "there is nothing here")
 
     async def _page(self, socket_: Any) -> None:
         """A page's life."""
@@ -390,38 +329,3 @@ connect-src 'self' ws://{host} wss://{host}; base-uri 'none'; form-action 'none'
             session.send(pack(message))
 
         self._in_files_thread(work)
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    """A listening socket on the port or the next free one."""
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(
-            host, None, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-    except (socket.gaierror, UnicodeError) as error:
-        raise ViewerError(f"viewer.host={host}: no such address ({error}); give one of this machine's") from None
-    last = min(port + PORTS_TRIED, 65536)
-    for candidate in [*range(port, last), 0] if port else [0]:
-        found = socket.socket(family, kind, protocol)
-        try:
-            if sys.platform != "win32":  # there it would let two programs share a port
-                found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            found.bind((address[0], candidate, *address[2:]))
-            found.listen(64)
-            return found
-        except OSError as error:
-            found.close()
-            if error.errno not in (errno.EADDRINUSE, errno.EACCES):
-                raise ViewerError(f"viewer.host={host}: cannot listen there ({error.strerror})") from None
-    raise ViewerError(f"viewer.port={port}: neither it nor the next {PORTS_TRIED} are free; 0 takes any")
-
-
-def _response(status: int, body: bytes | str, media: str = "text/plain; charset=utf-8", more: Any = None) -> Any:
-    from http import HTTPStatus
-
-    from websockets.datastructures import Headers
-    from websockets.http11 import Response
-
-    content = body.encode() if isinstance(body, str) else body
-    headers = {**HEADERS, "Content-Type": media, "Content-Length": str(len(content)), "Connection": "close"}
-    return Response(status, HTTPStatus(status).phrase, Headers({**headers, **(more or {})}), content)
