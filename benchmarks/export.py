@@ -82,7 +82,7 @@ def main(arguments: Sequence[str]) -> None:
         print(json.dumps(one(options.only, options.resolution)))
         return
     results = []
-    for suffix in (*VOXEL_FORMATS, ".stl", ".glb"):
+    for suffix in (*VOXEL_FORMATS, *MESH_FORMATS):
         command = [sys.executable, __file__, "--only", suffix, "--resolution", str(options.resolution)]
         done = subprocess.run(command, capture_output=True, text=True)
         results.append(json.loads(done.stdout) if done.returncode == 0 else {"format": suffix, "error": done.stderr})

@@ -1,21 +1,22 @@
 """Surfaces for printers, game engines and viewers: ply, stl, obj, glb, 3mf.
 
-What it is: marching cubes at a level, made fit for use, and written by suffix. What it is not: the choice of the level
-(`solid`), or the check whether it can be printed (`printability`).
+What it is: a surface at a level, made fit for use, and written by suffix. What it is not: the choice of the level
+(`solid`), the contouring (`surface`), or the check whether it can be printed (`printability`).
 """
 
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from numpy.typing import ArrayLike
 
 from ..volumes.base import Volume
 from .files import ExportError, check_output, require, whole_files, write_description
-from .printability import MeshReport, inspect_mesh
+from .printability import MeshReport, inspect_surface
 from .sampling import as_voxels, upright
 from .solid import Matter, best_level, matter_field
+from .surface import FACES_AT_ONCE, Surface, contour, smoothed
 
 MESH_FORMATS: dict[str, str] = {
     ".ply": "Blender, MeshLab, CloudCompare",
@@ -27,6 +28,7 @@ MESH_FORMATS: dict[str, str] = {
 Y_UP = (".obj", ".glb")  # glTF demands it, most readers of OBJ expect it; the others are read with z up
 SIZE_MM = 60.0
 MAX_SMOOTHING = 100
+STL_TRIANGLE = np.dtype([("normal", "<f4", 3), ("corners", "<f4", (3, 3)), ("attribute", "<u2")])
 
 
 def export_mesh(
@@ -68,33 +70,16 @@ def export_mesh(
         raise ExportError(f"size_mm={size_mm}: allowed are 0.1 to 10000")
     if not 0 <= smoothing <= MAX_SMOOTHING:
         raise ExportError(f"smoothing={smoothing}: allowed are 0 to {MAX_SMOOTHING} passes")
-    trimesh = require("trimesh", f"{suffix} meshes")
+    require("trimesh", f"{suffix} meshes")
     if suffix == ".3mf":
         require("lxml", ".3mf meshes")
     values = as_voxels(volume, resolution).values
     match = None
     if level is None:
         level, match = best_level(values, matter)
-    opacity, threshold = _contoured_field(values, matter, level)
-    vertices, faces, brightness = _surface(values, opacity, threshold)
-    if len(faces) == 0 or not np.ptp(vertices, axis=0).any():
-        raise ExportError(f"level={level:.4g}: no surface is left there, it is too near the highest value; lower it")
-    mesh = trimesh.Trimesh(vertices, faces, process=False)
-    grey = np.rint(255.0 * brightness).astype(np.uint8)
-    mesh.visual.vertex_colors = np.stack([grey, grey, grey, np.full_like(grey, 255)], axis=1)
-    if largest_only:
-        mesh = max(mesh.split(only_watertight=False), key=lambda piece: len(piece.faces), default=mesh)
-    if smoothing:
-        trimesh.smoothing.filter_taubin(mesh, iterations=smoothing)
-    mm_per_unit = size_mm / float(mesh.extents.max())
-    report = inspect_mesh(mesh, opacity, threshold, level=level, match=match, mm_per_unit=mm_per_unit)
-    mesh.apply_scale(mm_per_unit)
-    if suffix in Y_UP:
-        mesh.apply_transform([[1, 0, 0, 0], [0, 0, 1, 0], [0, -1, 0, 0], [0, 0, 0, 1]])
-    if suffix == ".glb":
-        mesh.apply_scale(1e-3)
-    else:
-        mesh.units = "mm"
+    surface, report = _inspected(values, matter, level, match, smoothing, largest_only, size_mm)
+    del values  # of a field, a fine grid that is not needed any more
+    mesh = _in_unit_and_axes(surface, size_mm, suffix)
     described = {
         **(description or {}),
         "format": suffix,
@@ -104,9 +89,47 @@ def export_mesh(
         "report": report.as_dict(),
     }
     with whole_files(path) as folder:
-        mesh.export(folder / path.name, file_type=suffix[1:])
+        WRITERS.get(suffix, _written_by_trimesh)(mesh, folder / path.name)
         write_description(folder, path.name, described)
     return report
+
+
+def _inspected(
+    values: Float[np.ndarray, "2 Z Y X"],
+    matter: Matter,
+    level: float,
+    match: float | None,
+    smoothing: int,
+    largest_only: bool,
+    size_mm: float,
+) -> tuple[Surface, MeshReport]:
+    """The surface and what there is to say of it; the field that it is contoured from ends with this call."""
+    opacity, threshold = _contoured_field(values, matter, level)
+    surface = contour(opacity, threshold, upright(values[1]))
+    if len(surface.faces) == 0 or not surface.extents.any():
+        raise ExportError(f"level={level:.4g}: no surface is left there, it is too near the highest value; lower it")
+    if largest_only:
+        pieces = surface.pieces()
+        surface = surface.part(pieces == np.bincount(pieces).argmax())
+    if smoothing:
+        surface = smoothed(surface, smoothing)
+    mm_per_unit = size_mm / float(surface.extents.max())
+    return surface, inspect_surface(surface, opacity, threshold, level=level, match=match, mm_per_unit=mm_per_unit)
+
+
+def _in_unit_and_axes(surface: Surface, size_mm: float, suffix: str) -> Any:
+    """As trimesh, which writes all formats: in mm, or in metres for glb; z or y up; vertices coloured."""
+    trimesh = require("trimesh", f"{suffix} meshes")
+    scale = size_mm / float(surface.extents.max()) * (1e-3 if suffix == ".glb" else 1.0)
+    vertices = scale * surface.vertices.astype(np.float64)
+    if suffix in Y_UP:
+        vertices = np.stack([vertices[:, 0], vertices[:, 2], -vertices[:, 1]], axis=1)
+    mesh = trimesh.Trimesh(vertices, surface.faces, process=False)
+    grey = np.rint(255.0 * surface.brightness).astype(np.uint8)
+    mesh.visual.vertex_colors = np.stack([grey, grey, grey, np.full_like(grey, 255)], axis=1)
+    if suffix != ".glb":
+        mesh.units = "mm"
+    return mesh
 
 
 def _contoured_field(
@@ -134,20 +157,31 @@ def _contoured_field(
     return opacity, min(threshold, float(np.nextafter(opacity.max(), np.float32(0.0))))
 
 
-def _surface(
-    values: Float[np.ndarray, "2 Z Y X"], opacity: Float[np.ndarray, "up away right"], threshold: float
-) -> tuple[Float[np.ndarray, "V 3"], Int[np.ndarray, "F 3"], Float[np.ndarray, " V"]]:
-    """Marching cubes: vertices (x right, y away, z up) in world units, triangles with outward normals, brightness."""
-    from scipy.ndimage import map_coordinates
+def _written_by_trimesh(mesh: Any, path: Path) -> None:
+    mesh.export(path, file_type=path.suffix[1:])
 
-    measure = require("skimage.measure", "meshes", "scikit-image")
-    corners, faces, _, _ = measure.marching_cubes(opacity, threshold, allow_degenerate=False)
-    shape = np.array(opacity.shape) - 2
-    zyx = (2.0 * (corners - 1.0) + 1.0) / shape - 1.0
-    # Weighted by opacity: what lies outside the surface is seen by nobody, whatever its absorbance.
-    lit = np.pad(1.0 - upright(values[1]), 1)
-    lit *= opacity
-    weight = np.maximum(map_coordinates(opacity, corners.T, order=1), np.finfo(np.float32).tiny)
-    brightness = map_coordinates(lit, corners.T, order=1) / weight
-    # scikit-image's triangles face inward in its own index order; xyz is its mirror image, where they face outward.
-    return zyx[:, ::-1].astype(np.float64), faces, np.clip(brightness, 0.0, 1.0)
+
+def _stl(mesh: Any, path: Path) -> None:
+    """Part by part: trimesh's own writer holds several times the volume in corners and normals."""
+    with path.open("wb") as file:
+        file.write(bytes(80) + len(mesh.faces).to_bytes(4, "little"))  # of the header readers expect nothing
+        for begin in range(0, len(mesh.faces), FACES_AT_ONCE):
+            corners = mesh.vertices.view(np.ndarray)[mesh.faces[begin : begin + FACES_AT_ONCE]]
+            part = np.zeros(len(corners), STL_TRIANGLE)
+            normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+            part["normal"] = normals / np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-30)
+            part["corners"] = corners
+            file.write(part.tobytes())
+
+
+def _obj(mesh: Any, path: Path) -> None:
+    """Line by line; trimesh makes one text of everything. Colours follow the position, as MeshLab reads them."""
+    with path.open("wb") as file:
+        for begin in range(0, len(mesh.vertices), FACES_AT_ONCE):
+            some = slice(begin, begin + FACES_AT_ONCE)
+            colours = mesh.visual.vertex_colors[some, :3] / 255.0
+            np.savetxt(file, np.hstack([mesh.vertices[some], colours]), fmt="v %.7g %.7g %.7g %.4g %.4g %.4g")
+        np.savetxt(file, mesh.faces + 1, fmt="f %d %d %d")
+
+
+WRITERS = {".stl": _stl, ".obj": _obj}

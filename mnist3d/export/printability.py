@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from .surface import Surface
+
 MEASURED_FACES = 20_000
 MARCH = 0.25  # of a voxel
 THIN_SHARE = 0.01  # of the surface may be thinner than the figure: edges run out to nothing
@@ -67,8 +69,8 @@ class MeshReport:
         ]
 
 
-def inspect_mesh(
-    mesh: Any,
+def inspect_surface(
+    surface: Surface,
     opacity: Float[np.ndarray, "up away right"],
     threshold: float,
     *,
@@ -76,41 +78,37 @@ def inspect_mesh(
     match: float | None,
     mm_per_unit: float,
 ) -> MeshReport:
-    """The figures of a mesh in world units.
+    """The figures of a surface.
 
     Args:
-        mesh: a trimesh, upright, in world units.
+        surface: in world units.
         opacity: the field that it was contoured from, upright, padded by one voxel.
         threshold: where.
         level: the same in attenuation.
         match: see `MeshReport`.
         mm_per_unit: what a world unit will be.
     """
-    from trimesh.graph import connected_component_labels
-
-    labels = connected_component_labels(mesh.face_adjacency, node_count=len(mesh.faces))
-    counts = np.bincount(labels)
-    x, y, z = (float(edge) * mm_per_unit for edge in mesh.extents)
+    counts = np.bincount(surface.pieces())
+    x, y, z = (float(edge) * mm_per_unit for edge in surface.extents)
     return MeshReport(
         level=level,
         match=match,
-        watertight=bool(mesh.is_watertight and mesh.is_winding_consistent),
+        watertight=surface.is_closed,
         pieces=len(counts),
         largest_share=float(counts.max() / counts.sum()),
-        thinnest_wall_mm=_thinnest_wall(mesh, opacity, threshold) * mm_per_unit,
-        volume_mm3=float(mesh.volume) * mm_per_unit**3,
+        thinnest_wall_mm=_thinnest_wall(surface, opacity, threshold) * mm_per_unit,
+        volume_mm3=surface.enclosed_volume * mm_per_unit**3,
         bounding_box_mm=(x, y, z),
-        vertices=len(mesh.vertices),
-        faces=len(mesh.faces),
+        vertices=len(surface.vertices),
+        faces=len(surface.faces),
     )
 
 
-def _thinnest_wall(mesh: Any, opacity: Float[np.ndarray, "up away right"], threshold: float) -> float:
+def _thinnest_wall(surface: Surface, opacity: Float[np.ndarray, "up away right"], threshold: float) -> float:
     """Marches inward from the faces until the field falls below the threshold again; world units."""
     from scipy.ndimage import map_coordinates
 
-    every = max(1, len(mesh.faces) // MEASURED_FACES)
-    begin, inward = mesh.triangles_center[::every], -mesh.face_normals[::every]
+    begin, outward = surface.triangles(slice(None, None, max(1, len(surface.faces) // MEASURED_FACES)))
     size = np.array(opacity.shape[::-1]) - 2  # along x, y, z, without the padding
     step = MARCH * 2.0 / size.max()
     thickness = np.full(len(begin), np.inf)
@@ -118,7 +116,7 @@ def _thinnest_wall(mesh: Any, opacity: Float[np.ndarray, "up away right"], thres
         left = np.flatnonzero(np.isinf(thickness))
         if len(left) == 0:
             break
-        place = begin[left] + k * step * inward[left]
+        place = begin[left] - k * step * outward[left]
         index = ((place + 1.0) * size - 1.0) / 2.0 + 1.0
         inside = map_coordinates(opacity, index[:, ::-1].T, order=1, mode="constant") >= threshold
         thickness[left[~inside]] = (k - 0.5) * step
