@@ -5,6 +5,7 @@ batches. The default needs no network: 5,000 real MNIST digits lie in the packag
 """
 
 import gzip
+import re
 import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -155,6 +156,7 @@ def read_picture(path: Path) -> "Image":
     return grey
 
 
+TEST_SET = re.compile(r"(^|[-_.])(t10k|test)([-_.]|$)")  # in the name of an idx file
 Loaded = tuple[np.ndarray, "np.ndarray | None", list[str], bool]
 
 
@@ -255,26 +257,44 @@ def _load_idx(options: DataOptions, image_size: int, part: Part) -> Loaded:
     if not folder.is_dir():
         raise DataError(f"data.path={folder}: no such folder; it must hold idx files")
     found = sorted(file for file in folder.iterdir() if "idx3" in file.name)
-    test = [file for file in found if file.name.startswith(("t10k", "test"))]
+    test = [file for file in found if TEST_SET.search(file.name)]
     train = [file for file in found if file not in test]
     if not train:
         names = "train-images-idx3-ubyte or train-images-idx3-ubyte.gz"
         raise DataError(f"data.path={folder}: no training pictures in idx form; a file such as {names} must lie there")
-    has_split = bool(test)
-    path = test[0] if has_split and part == "held_out" else train[0]
+    for files in (train, test):  # such as the six splits of EMNIST side by side
+        if len({file.name.removesuffix(".gz") for file in files}) > 1:
+            shown = ", ".join(file.name for file in files[:3])
+            raise DataError(f"data.path={folder}: {len(files)} sets in idx form ({shown}); leave one in the folder")
+    images, labels = _idx_set(train[0])
+    # A test set may lack a class: the classes are those of the training set.
+    kinds = None if labels is None else np.unique(labels)
+    if test and part == "held_out":
+        path = test[0]
+        images, labels = _idx_set(path)
+        if kinds is not None and labels is not None and not np.isin(labels, kinds).all():
+            raise DataError(f"data.path={path}: it has classes that {train[0].name} lacks")
+    if kinds is None or labels is None:
+        return images, None, [], bool(test)
+    return images, np.searchsorted(kinds, labels), [str(kind) for kind in kinds], bool(test)
+
+
+def _idx_set(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
+    """Pictures of a file, and their labels where a file of that name with `labels` and `idx1` lies beside it."""
     images = read_idx(path)
     if images.ndim != 3:
         raise DataError(f"data.path={path}: {images.ndim} axes; pictures have three (number, rows, columns)")
-    label_name = path.name.replace("images", "labels").replace("idx3", "idx1")
-    candidates = [folder / label_name, folder / label_name.removesuffix(".gz"), folder / f"{label_name}.gz"]
+    if path.name.startswith("emnist-"):
+        images = images.swapaxes(1, 2)  # EMNIST stores columns first (Cohen et al. 2017)
+    name = path.name.replace("images", "labels").replace("idx3", "idx1")
+    candidates = [path.with_name(name), path.with_name(name.removesuffix(".gz")), path.with_name(f"{name}.gz")]
     label_file = next((file for file in candidates if file != path and file.is_file()), None)
     if label_file is None:
-        return images, None, [], has_split
+        return images, None
     labels = read_idx(label_file).astype(np.int64)
     if labels.shape != (len(images),):
         raise DataError(f"data.path={label_file}: {labels.shape} labels for {len(images)} pictures")
-    kinds, labels = np.unique(labels, return_inverse=True)
-    return images, labels.astype(np.int64), [str(kind) for kind in kinds], has_split
+    return images, labels
 
 
 def _load_folder(options: DataOptions, image_size: int, part: Part) -> Loaded:

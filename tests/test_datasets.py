@@ -190,6 +190,54 @@ def test_torchvision_sources_read_what_was_downloaded(tmp_path, monkeypatch, nam
     assert len(load_images(options, 28, "held_out").images) == 2
 
 
+def emnist_files(folder, split="letters"):
+    """Four letters in training, two in the test set, without a "b" there; a picture is stored columns first."""
+    folder.mkdir(parents=True, exist_ok=True)
+    pictures = np.zeros((4, 28, 28), np.uint8)
+    pictures[:, 3, 20] = 255  # row 3, column 20 of what people see
+    for part, labels in (("train", [1, 2, 26, 1]), ("test", [26, 1])):
+        stored = pictures[: len(labels)].swapaxes(1, 2)
+        (folder / f"emnist-{split}-{part}-images-idx3-ubyte").write_bytes(idx_bytes(stored))
+        (folder / f"emnist-{split}-{part}-labels-idx1-ubyte").write_bytes(idx_bytes(np.array(labels)))
+
+
+def test_emnist_letters_are_upright_and_named(tmp_path):
+    emnist_files(tmp_path / "EMNIST" / "raw")
+    options = DataOptions(name="emnist", path=str(tmp_path))
+    training, held_out = load_images(options, 28), load_images(options, 28, "held_out")
+    assert training.class_names == list("abcdefghijklmnopqrstuvwxyz")
+    assert training.labels is not None
+    assert held_out.labels is not None
+    assert training.labels.tolist() == [0, 1, 25, 0]
+    assert held_out.labels.tolist() == [25, 0]
+    assert training.images[0, 0, 3, 20] == 1
+    assert training.images.sum() == 4
+
+
+def test_emnist_as_idx_files_is_upright_too_and_its_test_set_is_held_out(tmp_path):
+    emnist_files(tmp_path)
+    options = DataOptions(name="idx", path=str(tmp_path))
+    training, held_out = load_images(options, 28), load_images(options, 28, "held_out")
+    assert training.images[:, 0, 3, 20].tolist() == [1, 1, 1, 1]
+    assert training.class_names == held_out.class_names == ["1", "2", "26"]
+    assert held_out.labels is not None
+    assert held_out.labels.tolist() == [2, 0]
+
+
+def test_several_sets_in_one_folder_are_no_guess(tmp_path):
+    emnist_files(tmp_path, "letters")
+    emnist_files(tmp_path, "balanced")
+    with pytest.raises(DataError, match=r"2 sets in idx form \(emnist-balanced-train.*leave one"):
+        load_images(DataOptions(name="idx", path=str(tmp_path)), 28)
+
+
+def test_a_test_set_with_other_classes_is_refused(tmp_path):
+    emnist_files(tmp_path)
+    (tmp_path / "emnist-letters-test-labels-idx1-ubyte").write_bytes(idx_bytes(np.array([7, 1])))
+    with pytest.raises(DataError, match=r"classes that emnist-letters-train-images-idx3-ubyte lacks"):
+        load_images(DataOptions(name="idx", path=str(tmp_path)), 28, "held_out")
+
+
 @pytest.mark.parametrize(("key", "value"), [("held_out", 1.0), ("held_out", -0.1), ("limit", 1)])
 def test_bad_options_name_the_key(key, value):
     with pytest.raises(DataError, match=rf"data\.{key}=.*allowed"):

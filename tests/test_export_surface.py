@@ -61,5 +61,5 @@ def test_a_vertex_takes_its_voxels_light_in_the_share_of_their_opacity():
     between = found.vertices[
         :, 0
     ].argmax()  # half-way between the two: .5 * .8 * 1 + .5 * .4 * .5 over .5 * .8 + .5 * .4
-    assert found.brightness[between] == pytest.approx(0.5 / 0.6, rel=1e-5)
+    assert found.brightness[between] == pytest.approx((0.8 * 1.0 + 0.4 * 0.5) / (0.8 + 0.4), rel=1e-5)
     assert np.delete(found.brightness, between) == pytest.approx(np.ones(len(found.brightness) - 1))

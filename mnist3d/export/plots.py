@@ -76,7 +76,8 @@ def plot_run(
         for key, label in curves:
             points = [(record["step"], record[key]) for record in records if _drawable(record.get(key))]
             if any(value != 0.0 for _, value in points):
-                axes.plot(*zip(*points, strict=True), label=label, linewidth=1.0)
+                marker = "o" if len(points) == 1 else None  # a line of one point is invisible
+                axes.plot(*zip(*points, strict=True), label=label, linewidth=1.0, marker=marker, markersize=3)
         if logarithmic and axes.lines:
             axes.set_yscale("log")
         _finish(axes, name)
