@@ -142,7 +142,7 @@ class RunDirectory:
             raise RunError(f"{self.path / STATS_FILE}: cannot be written ({error.strerror})") from None
 
     def read_stats(self) -> list[dict[str, Any]]:
-        """The lines of `stats.jsonl`; a last line that was cut off by a crash is left out."""
+        """The lines of `stats.jsonl`; what is no JSON, such as a last line that was cut off by a crash, is left out."""
         path = self.path / STATS_FILE
         if not path.is_file():
             return []
@@ -150,7 +150,7 @@ class RunDirectory:
         for line in path.read_text(encoding="utf-8").splitlines():
             try:
                 records.append(json.loads(line))
-            except json.JSONDecodeError:
+            except (ValueError, RecursionError):
                 continue
         return records
 
