@@ -109,7 +109,7 @@ def scene_of(run: Run, name: str) -> Scene:
 
 def _records(path: Path) -> list[dict[str, Any]]:
     try:
-        return [record for record in RunDirectory(path).read_stats() if isinstance(record, dict)]
+        return RunDirectory(path).read_stats()
     except (OSError, ValueError):
         return []
 
