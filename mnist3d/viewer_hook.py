@@ -263,5 +263,7 @@ def start_viewer(
     print(f"watch it: {url}", file=sys.stderr, flush=True)
     if options.host not in ("127.0.0.1", "localhost", "::1"):
         print("everybody who reaches that port can watch, pause and stop this run", file=sys.stderr, flush=True)
-    why = "" if scores is not None else "No scores during this run: its judges are trained by tools/score_views.py"
+    why = "No scores during this run: its judges are trained by tools/score_views.py"
+    if scores is not None:
+        why = f"The first score comes at step {scores.every * (trainer.steps_done // scores.every + 1)}, or at the end"
     return [LiveView(live, viewer, scores, why, records)]
