@@ -168,7 +168,7 @@ def test_every_file_is_taken_home_by_a_click(chromium, viewer, tmp_path):
         voxels, _ = nrrd.read(str(tmp_path / "volume.nrrd"))
         assert voxels.shape == (12, 12, 12)
         assert 0.9 * float(there[0].max()) < voxels.max() <= float(there[0].max())  # what the ball holds of it
-    assert (tmp_path / "volume.vdb").read_bytes().startswith(b" BDV")  # read in test_voxel_exports.py
+    assert (tmp_path / "volume.vdb").read_bytes().startswith(b" BDV")  # read in test_export_voxels.py
     offline = opened_file(chromium, tmp_path / "sculpture.html")
     assert offline.title() == "blob"
     assert page.errors + offline.errors == []
