@@ -49,6 +49,7 @@ class ConfigError(ValueError):
     """A key, value or file of the user's that is not allowed; the message is one line."""
 
 
+MAX_CONFIG_VALUES = 100_000
 USER_ERRORS = (ConfigError, DataError, RunError, VolumeFileError)
 
 
@@ -189,13 +190,26 @@ def read_config(run: RunDirectory) -> Config:
         RunError: it is missing or damaged.
     """
     try:
+        if run.config_path.exists() and not run.config_path.is_file():  # a pipe would be waited for
+            raise ValueError("no plain file")
         values = yaml.safe_load(run.config_path.read_text(encoding="utf-8"))
+        _check_small(values)
         return Config.from_mapping(values if isinstance(values, dict) else {"file": values})
     except FileNotFoundError:
         raise RunError(f"{run.path}: no run lies there, {run.config_path.name} is missing") from None
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        reason = " ".join(str(error).split())
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())[:300]
         raise RunError(f"{run.config_path}: damaged, or of another version ({reason})") from None
+
+
+def _check_small(values: Any) -> None:
+    """A few lines of YAML aliases can stand for more values than a message about them could hold."""
+    left, count = [values], 0
+    while left:
+        value, count = left.pop(), count + 1
+        if count > MAX_CONFIG_VALUES:
+            raise ValueError(f"more than {MAX_CONFIG_VALUES} values")
+        left.extend(value.values() if isinstance(value, dict) else value if isinstance(value, list) else ())
 
 
 @dataclass

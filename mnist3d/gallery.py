@@ -15,10 +15,11 @@ from .datasets import DataError, DataOptions, load_images
 from .run_directory import VOLUME_FILE, RunDirectory
 from .scorecard import Judges, cached_judges
 from .viewer import Frozen, Scene, Snapshot
-from .viewer_hook import read_curves
+from .viewer_hook import histogram_of, read_curves
 from .volumes import Volume, VolumeFileError, read_description
 
 KEPT = 3  # scenes in memory
+LARGEST_JUDGED = 128  # pixels; all pictures of a data set at more than that need gigabytes
 DOWNLOADED = ("mnist", "fashion_mnist", "kmnist", "emnist")
 
 
@@ -74,17 +75,18 @@ def scene_of(run: Run, name: str) -> Scene:
     """A finished run for the page, with its figures and, where they are cached, its judges."""
     records = _records(run.path)
     curves, scores, last = read_curves(records)
-    histogram = (last or {}).get("histogram") or {}
-    note = f"Classes among the legible views, step {last.get('step')}" if last is not None else ""
+    note = f"Classes among the legible views, step {last.get('step')}"[:100] if last is not None else ""
     try:
         step = read_description(run.path / VOLUME_FILE).get("step")
     except VolumeFileError:  # a volume file of another name, on its own
         step = None
-    seconds = [record["seconds"] for record in records if isinstance(record.get("seconds"), int | float)]
+    seconds = [
+        found for record in records if isinstance(found := record.get("seconds"), int | float) and 0 <= found < 1e9
+    ]
     judges = _judges(run.config.data, run.renderer.options.image_size)
     figures: dict[str, Any] = {
         "state": "finished",
-        "step": step,
+        "step": step if isinstance(step, int) and abs(step) < 2**53 else None,
         "share": 1.0,
         "rate": None,
         "seconds": seconds[-1] if seconds else None,
@@ -92,7 +94,7 @@ def scene_of(run: Run, name: str) -> Scene:
         "curves": curves.as_columns(),
         "scores": scores.as_columns(),
         "why_no_scores": "" if scores.points else "This run was not scored; tools/score_views.py does.",
-        "histogram": {str(key): value for key, value in histogram.items() if isinstance(value, int | float)},
+        "histogram": histogram_of(last),
         "histogram_note": note,
     }
     return Scene(
@@ -107,15 +109,15 @@ def scene_of(run: Run, name: str) -> Scene:
 
 def _records(path: Path) -> list[dict[str, Any]]:
     try:
-        return [record for record in RunDirectory(path).read_stats() if isinstance(record, dict)]
-    except (OSError, UnicodeDecodeError):
+        return RunDirectory(path).read_stats()
+    except (OSError, ValueError):
         return []
 
 
 def _judges(data: DataOptions, image_size: int) -> Judges | None:
     """Judges from the cache; a run directory is not trusted, so none for pictures in a folder that it names."""
     here = data.name == "mnist_5k" or (data.name in DOWNLOADED and Path("data").is_dir())
-    if data.path is not None or not here:
+    if data.path is not None or not here or image_size > LARGEST_JUDGED:
         return None
     try:
         held_out = load_images(data, image_size, "held_out")

@@ -142,16 +142,18 @@ class RunDirectory:
             raise RunError(f"{self.path / STATS_FILE}: cannot be written ({error.strerror})") from None
 
     def read_stats(self) -> list[dict[str, Any]]:
-        """The lines of `stats.jsonl`; a last line that was cut off by a crash is left out."""
+        """The lines of `stats.jsonl`; what is no JSON object, such as a last line that a crash cut off, is left out."""
         path = self.path / STATS_FILE
         if not path.is_file():
             return []
         records = []
         for line in path.read_text(encoding="utf-8").splitlines():
             try:
-                records.append(json.loads(line))
-            except json.JSONDecodeError:
+                record = json.loads(line)
+            except (ValueError, RecursionError):
                 continue
+            if isinstance(record, dict):
+                records.append(record)
         return records
 
     def cut_stats(self, last_step: int) -> None:

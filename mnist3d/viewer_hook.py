@@ -23,6 +23,7 @@ COPY_SHARE = 0.005  # of the time that copying may take
 FIGURES_SECONDS = 0.5
 CURVE_POINTS = 300  # kept of each curve; then every second one goes
 PAUSE_POLL = 0.1
+LARGEST = 1e30  # what a page can still plot
 
 
 class Curves:
@@ -38,12 +39,13 @@ class Curves:
 
     def add(self, values: dict[str, Any]) -> None:
         """One more point; its step decides whether it is kept."""
-        if int(values["step"] or 0) % self.every:
+        if values["step"] is None or int(values["step"]) % self.every:
             return
         self.points.append(values)
         if len(self.points) > self.limit:
             self.every *= 2
-            self.points = [point for point in self.points if int(point["step"] or 0) % self.every == 0]
+            kept = [point for point in self.points if int(point["step"]) % self.every == 0]
+            self.points = kept if len(kept) < len(self.points) else kept[::2]  # steps that repeat, in a damaged file
 
     def as_columns(self) -> dict[str, list[Any]]:
         """{"step": [...], name: [...]}; a name that never differed from 0 is left out."""
@@ -64,6 +66,13 @@ def losses_of(record: dict[str, Any]) -> dict[str, Any]:
     return {name: _plain(record.get(key)) for name, key in keys.items()}
 
 
+def histogram_of(record: dict[str, Any] | None) -> dict[str, float]:
+    """The shares of the classes in a line of `stats.jsonl`; empty where it has none."""
+    found = (record or {}).get("histogram")
+    shares = {str(name): _plain(share) for name, share in found.items()} if isinstance(found, dict) else {}
+    return {name: share for name, share in shares.items() if share is not None}
+
+
 def scores_of(record: dict[str, Any]) -> dict[str, Any]:
     """The scorecard's curves of one line of `stats.jsonl`."""
     return {"step": _plain(record.get("step")), **{key: _plain(record.get(key)) for key in ("legible", "clean")}}
@@ -82,7 +91,7 @@ def read_curves(records: list[dict[str, Any]]) -> tuple[Curves, Curves, dict[str
 
 
 def _plain(value: Any) -> int | float | None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or value != value or abs(value) == float("inf"):
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < LARGEST:  # nan is not, either
         return None
     return value if isinstance(value, int) else float(f"{value:.4g}")
 
@@ -127,6 +136,7 @@ class LiveView:
         """The last picture and figures, then the end of the page."""
         try:
             if self.live.watched and not self.failed:
+                self.viewer.allowance.unlimited = True  # nothing trains any more
                 self._copy(trainer)
                 self._tell(trainer, "finished")
                 self.viewer.wake()
@@ -209,8 +219,8 @@ class LiveView:
         )
 
     def _histogram(self, trainer: Trainer, report: StepReport | None) -> tuple[dict[str, Any], str]:
-        if self.last_score is not None and self.last_score.get("histogram"):
-            return self.last_score["histogram"], f"Classes among the legible views, step {self.last_score['step']}"
+        if self.last_score is not None and (shares := histogram_of(self.last_score)):
+            return shares, f"Classes among the legible views, step {_plain(self.last_score.get('step'))}"
         if report is not None and report.class_shares:
             shares = [_plain(share) or 0.0 for share in report.class_shares]
             return dict(zip(trainer.class_names, shares, strict=False)), "Classes that the critic sees in this step"
@@ -253,5 +263,7 @@ def start_viewer(
     print(f"watch it: {url}", file=sys.stderr, flush=True)
     if options.host not in ("127.0.0.1", "localhost", "::1"):
         print("everybody who reaches that port can watch, pause and stop this run", file=sys.stderr, flush=True)
-    why = "" if scores is not None else "No scores during this run: its judges are trained by tools/score_views.py"
+    why = "No scores during this run: its judges are trained by tools/score_views.py"
+    if scores is not None:
+        why = f"The first score comes at step {scores.every * (trainer.steps_done // scores.every + 1)}, or at the end"
     return [LiveView(live, viewer, scores, why, records)]

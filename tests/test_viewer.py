@@ -1,5 +1,6 @@
 """The viewer without a browser: the pictures, the wire, hostile clients, and a training that never notices."""
 
+import contextlib
 import io
 import json
 import math
@@ -28,12 +29,12 @@ from mnist3d.renderer import RendererOptions
 from mnist3d.run_directory import RunError
 from mnist3d.session import sculpt
 from mnist3d.trainer import Trainer, TrainerOptions
-from mnist3d.viewer import Frozen, Live, Scene, Snapshot, Viewer, ViewerError, ViewerOptions
+from mnist3d.viewer import Frozen, Live, Scene, Snapshot, Viewer, ViewerError, ViewerOptions, gate, workshop
 from mnist3d.viewer.access import may_connect
 from mnist3d.viewer.allowance import BURST_SECONDS, Allowance
 from mnist3d.viewer.downloads import DOWNLOADS
 from mnist3d.viewer.messages import parse_request
-from mnist3d.viewer.painter import one_thread
+from mnist3d.viewer.painter import Painter, one_thread
 from mnist3d.viewer.scene import View, picture
 from mnist3d.viewer.server import MAX_PAGES
 from mnist3d.viewer.session import MAX_OUTBOX, MAX_UNREAD
@@ -164,6 +165,7 @@ def test_a_cut_through_infinite_attenuation_is_no_nan():
         '{"view": {"azimuth": "x"}}',
         '{"view": {"azimuth": NaN}}',
         '{"view": {"size": 1e999}}',
+        '{"view": {"azimuth": "' + "9" * 400 + '"}}',
         '{"view": {"cut_normal": [0, 0, 0]}}',
         '{"view": {"cut_normal": {"a": 1}}}',
         '{"received": -5}',
@@ -181,6 +183,13 @@ def test_values_out_of_range_are_brought_into_it():
     view = parse_request('{"view": {"size": 1e9, "exposure": -4, "scale": 1e9, "cut": -9, "elevation": 99}}').view
     assert view is not None
     assert (view.size, view.exposure, view.scale, view.cut) == (1024, 0.1, 20.0, -1.0)
+
+
+def test_a_whole_number_that_no_float_holds_is_brought_into_range_too():
+    huge = 10**400
+    view = parse_request(f'{{"view": {{"azimuth": {huge}, "number": {huge}}}}}').view
+    assert view is not None
+    assert (view.azimuth, view.number) == (1e6, 2**52)
 
 
 def test_allowance_comes_in_steadily_is_saved_and_spent():
@@ -223,6 +232,14 @@ def test_curves_stay_few_and_cover_the_whole_run():
     assert columns["step"][0] <= 64
     assert columns["step"][-1] >= 1900
     assert len(set(np.diff(columns["step"]))) == 1
+
+
+def test_curves_of_a_damaged_file_stay_few_too():
+    curves = Curves(limit=50)
+    for _ in range(5000):
+        curves.add({"step": 0, "loss": 1.0})
+        curves.add({"step": None, "loss": 1.0})
+    assert len(curves.points) <= 51
 
 
 # ---- the wire ---------------------------------------------------------------------------------------------------
@@ -315,7 +332,7 @@ def test_downloads_are_made_and_fetched_once_asked_for(viewer, tmp_path):
         client.tell(do="download", name="../../etc/passwd")
         client.tell(do="open", name="../../etc")
         assert "no such run" in client.next("problem")[0]["text"]
-        assert len(viewer._files) == 1
+        assert len(viewer._workshop.files) == 1
     shown = np.asarray(Image.open(io.BytesIO(contents["view.png"])))
     assert np.array_equal(shown, (expected(blob(), 0.3, 0.0, 64)[0, 0] * 255).round().numpy().astype(np.uint8))
     for name in ("orbit.mp4", "volume.safetensors"):
@@ -331,16 +348,19 @@ def test_downloads_are_made_and_fetched_once_asked_for(viewer, tmp_path):
 
 # ---- hostile clients --------------------------------------------------------------------------------------------
 def test_fifty_pages_garbage_and_one_that_never_reads(viewer):
-    from websockets.exceptions import ConnectionClosed, InvalidStatus
+    from websockets.exceptions import ConnectionClosed
 
-    clients, refused = [], 0
+    clients, refused = [], []
     for _ in range(50):
+        client = Client(viewer)
         try:
-            clients.append(Client(viewer))
-        except InvalidStatus:
-            refused += 1
+            client.next("scenes")
+            clients.append(client)
+        except ConnectionClosed as closed:
+            refused.append(str(closed.rcvd))
     assert len(clients) == MAX_PAGES
-    assert refused == 50 - MAX_PAGES
+    assert len(refused) == 50 - MAX_PAGES
+    assert all("1013" in reason and "too many pages are open" in reason for reason in refused)
     for client, garbage in zip(clients, [b"\x00" * 100, "{", "[" * 3000, "x" * 100_000, '{"do": 5}'], strict=False):
         client.socket.send(garbage)
         with pytest.raises(ConnectionClosed):
@@ -376,11 +396,110 @@ def test_what_waits_for_a_page_that_never_reads_is_bounded(viewer):
         assert good.next("frame")[1].shape == (20, 20)
 
 
-def test_a_volume_that_cannot_be_drawn_is_said_and_is_not_the_end(viewer, monkeypatch):
+def test_connections_are_few_and_whoever_asks_nothing_is_dropped(viewer, monkeypatch):
+    """Each one is a file descriptor of the process that must be able to save its volume."""
+    monkeypatch.setattr(gate, "REQUEST_SECONDS", 0.5)
+    monkeypatch.setattr(gate, "MAX_CONNECTIONS", 8)
+    with Client(viewer) as good:
+        strangers = []
+        for _ in range(12):
+            strangers.append(socket.create_connection(("127.0.0.1", viewer.port), timeout=10))
+            strangers[-1].sendall(b"GET /sock")
+        assert len(viewer._gate.open) <= gate.MAX_CONNECTIONS
+        for raw in strangers:
+            with contextlib.suppress(ConnectionError):
+                assert raw.recv(1) == b""
+            raw.close()
+        good.tell(view={"size": 20, "number": 1})
+        assert good.next("frame")[1].shape == (20, 20)
+        assert get(viewer, "/")[0] == 200
+
+
+def test_pings_without_end_and_messages_in_pieces_end_a_page(viewer):
+    from websockets.exceptions import ConnectionClosed
+
+    def pieces(client):
+        client.socket.send(iter(["{", "}"]))
+        client.next("nothing")
+
+    def pings(client):
+        for _ in range(2 * gate.MAX_PINGS):
+            client.socket.ping()
+        client.next("nothing")
+
+    for send in (pieces, pings):
+        with Client(viewer) as client, pytest.raises(ConnectionClosed):
+            send(client)
+
+
+def test_a_file_over_a_slow_line_arrives_whole_and_its_memory_is_bounded(viewer, monkeypatch):
+    monkeypatch.setattr(gate, "REQUEST_SECONDS", 0.3)
+    monkeypatch.setattr(gate, "MAX_CARRIED", 30_000_000)
+    viewer._workshop.files["x"] = ("volume.vdb", bytes(20_000_000), time.monotonic())
+    with socket.create_connection(("127.0.0.1", viewer.port), timeout=10) as raw:
+        raw.sendall(f"GET /file/x/volume.vdb HTTP/1.1\r\nHost: 127.0.0.1:{viewer.port}\r\n\r\n".encode())
+        time.sleep(1.0)
+        assert get(viewer, "/file/x/volume.vdb")[0] == 503
+        assert sum(map(len, iter(lambda: raw.recv(65536), b""))) > 20_000_000
+    assert get(viewer, "/file/x/volume.vdb")[0] == 200
+
+
+def test_each_scene_has_its_own_map_drawn_once(viewer, monkeypatch):
+    drawn, real = [], Painter._atlas_rows
+
+    def count(painter, scene_, begun):
+        drawn.append(scene_.name)
+        return real(painter, scene_, begun)
+
+    monkeypatch.setattr(Painter, "_atlas_rows", count)
+    with Client(viewer) as first, Client(viewer) as second:
+        second.next("scenes")
+        viewer._sessions[1].look_at(scene(name="other"))
+        for client in (first, second):
+            client.tell(view={"size": 16, "number": 1})
+        for client in (first, second):
+            client.next("atlas")
+        for number in range(2, 8):
+            for client in (first, second):
+                client.tell(view={"size": 16, "number": number})
+            time.sleep(0.2)
+        assert sorted(drawn) == ["blob", "other"]
+
+
+def test_the_end_does_not_wait_for_an_orbit(monkeypatch):
+    made = Viewer(ANY_PORT, live=Live(blob(), RendererOptions(16, 15)))
+    made.start()
+    monkeypatch.setattr(workshop, "TRAINING_PACE", 1e3)
+    with Client(made) as client:
+        client.tell(do="download", name="orbit.mp4", view={"number": 1})
+        client.next("frame")
+        time.sleep(0.5)
+        began = time.monotonic()
+        made.close()
+        made._workshop._thread.shutdown(wait=True)  # as the interpreter does at its end
+    assert time.monotonic() - began < 5.0
+
+
+def test_a_server_that_breaks_leaves_no_run_paused(monkeypatch):
+    live, said = Live(blob(), RendererOptions(16, 15)), []
+    made = Viewer(ANY_PORT, live=live, say=said.append)
+    made.start()
+    live.paused = True
+    loop = made._loop
+    assert loop is not None
+    loop.call_soon_threadsafe(loop.stop)
+    made._thread.join(10.0)
+    assert not live.paused
+    assert len(said) == 1
+    made.close()
+
+
+@pytest.mark.parametrize("error", [RuntimeError, TypeError, KeyError])
+def test_a_volume_that_cannot_be_drawn_is_said_and_is_not_the_end(error, viewer, monkeypatch):
     broken = scene(name="broken")
 
     def refuse(*_):
-        raise RuntimeError("out of luck")
+        raise error("out of luck")
 
     monkeypatch.setattr(broken.snapshot.volume, "dense", refuse)
     with Client(viewer) as client:
@@ -619,6 +738,54 @@ def test_the_menu_switches_and_a_damaged_run_is_one_line(runs, tmp_path):
         made.close()
     with pytest.raises((ValueError, RunError)):
         gallery.open("one")
+
+
+@pytest.mark.parametrize(
+    "stats",
+    [
+        '{"step": 1, "legible": 0.5, "histogram": {"0": NaN, "1": 0.5}, "seconds": NaN}',
+        '{"step": 1, "legible": 0.5, "histogram": [1, 2]}',
+        '{"step": {"a": 1}, "legible": "x", "seconds": true}',
+        f'{{"step": {"9" * 5000}, "discriminator_loss": 1}}',
+        f'{{"step": {"9" * 400}, "discriminator_loss": {"9" * 400}}}',
+        "[" * 100_000,
+        "7",
+    ],
+    ids=range(7),
+)
+def test_a_run_with_damaged_figures_is_shown_all_the_same(stats, runs, tmp_path):
+    root = tmp_path / "runs"
+    shutil.copytree(runs, root)
+    (root / "one" / "stats.jsonl").write_text(stats + "\n")
+    made = Viewer(ANY_PORT, shelf=Gallery(root), first=scene())
+    made.start()
+    try:
+        with Client(made) as client:
+            client.tell(do="open", name="one", view={"number": 1})
+            while client.next("scenes")[0]["current"] != "one":
+                pass
+            assert client.next("figures")[0]["state"] == "finished"
+            client.tell(do="download", name="view.png")
+            client.next("file")
+    finally:
+        made.close()
+
+
+def test_a_run_made_to_harm_is_refused_in_one_line(runs, tmp_path):
+    """A pipe that would be waited for, lines of YAML that stand for billions of values, lists in lists."""
+    root = tmp_path / "runs"
+    shutil.copytree(runs, root)
+    config = root / "one" / "config.yaml"
+    aliases = [f"a{k}: &a{k} [{', '.join([f'*a{k - 1}'] * 10)}]" for k in range(1, 9)]
+    for content in ("\n".join(["a0: &a0 [x, x]", *aliases, "data: {name: *a8}"]), "[" * 20_000):
+        config.write_text(content)
+        with pytest.raises(RunError, match=r"one/config.yaml: damaged"):
+            Gallery(root).open("one")
+    if hasattr(os, "mkfifo"):
+        config.unlink()
+        os.mkfifo(config)
+        with pytest.raises(RunError, match="no plain file"):
+            Gallery(root).open("one")
 
 
 def test_no_thread_is_left_behind():

@@ -6,8 +6,10 @@ import re
 import subprocess
 import sys
 import time
+import zipfile
 from pathlib import Path
 
+import imageio_ffmpeg
 import numpy as np
 import pytest
 import torch
@@ -16,6 +18,8 @@ from PIL import Image
 from mnist3d import AbsorptionRenderer, VoxelGrid, euler_matrix, load_run
 from mnist3d.renderer import RendererOptions
 from mnist3d.viewer import Frozen, Scene, Snapshot, Viewer, ViewerOptions
+from mnist3d.viewer.downloads import DOWNLOADS
+from mnist3d.volumes import load_volume
 
 ROOT = Path(__file__).parent.parent
 TINY = ["--trainer.views", "4", "--volume.resolution", "12", "--data.limit", "40", "--trainer.max_steps", "100000"]
@@ -55,6 +59,15 @@ def opened(browser, url, **more):
     page.goto(url)
     page.locator("#view[data-number]").wait_for(timeout=30_000)
     settled(page)
+    return page
+
+
+def opened_file(browser, path):
+    page = browser.new_page()
+    page.errors = []
+    page.on("pageerror", lambda error: page.errors.append(str(error)))
+    page.goto(path.as_uri())
+    page.locator("#view[data-azimuth]").wait_for(timeout=30_000)
     return page
 
 
@@ -127,6 +140,90 @@ def test_dragging_arrows_and_the_map_turn_it_as_the_renderer_does(chromium, view
     time.sleep(1.0)
     assert abs(pose(page)[0] - before[0]) > 0.05
     assert page.errors == []
+    page.close()
+
+
+def test_every_file_is_taken_home_by_a_click(chromium, viewer, tmp_path):
+    page = opened(chromium, viewer.url, accept_downloads=True)
+    page.locator("#size").fill("1")  # 64: an orbit of 120 pictures costs little
+    page.locator("#front").click()
+    settled(page)
+    names = page.locator("#files button").evaluate_all("all => all.map(b => b.dataset.file)")
+    assert {*names, "volume.nrrd.zip"} == {*DOWNLOADS}  # NRRD needs a library that not everybody has
+    for name in names:
+        with page.expect_download() as waiting:
+            page.locator(f"[data-file='{name}']:enabled").click()
+        assert waiting.value.suggested_filename == name
+        waiting.value.save_as(tmp_path / name)
+    assert np.array_equal(np.asarray(Image.open(tmp_path / "view.png")) / 255.0, shown(page))
+    assert imageio_ffmpeg.count_frames_and_secs(str(tmp_path / "orbit.mp4")) == (120, pytest.approx(5.0, abs=0.1))
+    taken, there = load_volume(tmp_path / "volume.safetensors").dense(), viewer.first.snapshot.volume.dense()
+    assert taken is not None
+    assert torch.equal(taken, there)
+    if "volume.nrrd.zip" in names:
+        import nrrd
+
+        with zipfile.ZipFile(tmp_path / "volume.nrrd.zip") as archive:
+            archive.extractall(tmp_path)
+        voxels, _ = nrrd.read(str(tmp_path / "volume.nrrd"))
+        assert voxels.shape == (12, 12, 12)
+        assert 0.9 * float(there[0].max()) < voxels.max() <= float(there[0].max())  # what the ball holds of it
+    assert (tmp_path / "volume.vdb").read_bytes().startswith(b" BDV")  # read in test_export_voxels.py
+    offline = opened_file(chromium, tmp_path / "sculpture.html")
+    assert offline.title() == "blob"
+    assert page.errors + offline.errors == []
+    offline.close()
+    page.close()
+
+
+def test_names_from_outside_stay_text_and_a_run_that_is_gone_is_said(chromium, tmp_path):
+    evil, gone = "<img src=x onerror='window.harmed = 1'>", "gone"
+    scenes = {
+        name: Scene(name, RendererOptions(16), Snapshot(Frozen(VoxelGrid.from_array(grid())), 0, 1), figures=figures)
+        for name, figures in ((evil, {"state": "finished", "histogram": {evil: 0.7, "2": 0.3}}), ("good", None))
+    }
+
+    class Shelf:
+        def names(self):
+            return [*scenes, gone]
+
+        def open(self, name):
+            if name == gone:
+                raise ValueError("gone: there is no such run any more")
+            return scenes[name]
+
+    made = Viewer(ViewerOptions(port=0), shelf=Shelf(), first=scenes[evil])
+    url = made.start()
+    page = opened(chromium, url)
+    page.locator("#bars div").first.wait_for()
+    assert page.locator("#scenes option").first.inner_text() == evil
+    page.locator("#scenes").select_option(gone)
+    page.locator("#problem.shown", has_text="no such run").wait_for()
+    assert page.locator("#scenes").input_value() == evil  # what is shown, not what was asked for
+    page.locator("#scenes").select_option("good")
+    page.locator("#view[data-scene=good]").wait_for()
+    assert not page.locator("#problem").is_visible()
+    with page.expect_download() as waiting:
+        page.locator("#scenes").select_option(evil)
+        page.locator("#view[data-scene^='<img']").wait_for()
+        page.locator("[data-file='sculpture.html']:enabled").click()
+    waiting.value.save_as(tmp_path / "page.html")
+    offline = opened_file(chromium, tmp_path / "page.html")
+    assert offline.title() == evil
+    for one in (page, offline):
+        assert one.evaluate("window.harmed") is None
+        assert one.errors == []
+
+    made.close()  # the page says so, and goes on when there is somebody again
+    page.locator("#state.lost").wait_for()
+    assert "cannot be reached" in page.locator("#problem").inner_text()
+    again = Viewer(ViewerOptions(port=made.port), first=scenes["good"])
+    again.start()
+    page.locator("#view[data-scene=good]").wait_for()
+    settled(page)
+    assert not page.locator("#problem").is_visible()
+    again.close()
+    offline.close()
     page.close()
 
 

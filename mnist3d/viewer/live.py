@@ -5,6 +5,7 @@ What it is not: it knows no trainer.
 """
 
 import copy
+import threading
 from typing import Any
 
 import torch
@@ -42,14 +43,16 @@ class Live:
             self.scene.why_no_reader = "no judges yet: tools/score_views.py on a finished run trains them"
         self._offered: tuple[int, int, dict[str, Tensor]] | None = None
         self._version = 0
+        self._handing = threading.Lock()  # the last offer of a run must not get lost
         self.paused = False
         self.stop_asked = False
         self.watched = False
 
     def offer(self, weights: dict[str, Tensor], step: int) -> None:
         """Newer weights, which nobody changes any more; takes no time. For the training thread."""
-        self._version += 1
-        self._offered = (self._version, step, weights)
+        with self._handing:
+            self._version += 1
+            self._offered = (self._version, step, weights)
 
     def tell(self, figures: dict[str, Any]) -> None:
         """Newer figures; takes no time. For the training thread."""
@@ -58,7 +61,8 @@ class Live:
     @torch.no_grad()
     def refresh(self) -> None:
         """Make what was offered the scene's snapshot. For the render thread."""
-        offered, self._offered = self._offered, None
+        with self._handing:
+            offered, self._offered = self._offered, None
         if offered is not None:
             version, step, weights = offered
             volume = copy.deepcopy(self._pattern)

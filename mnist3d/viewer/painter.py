@@ -4,6 +4,7 @@ What it is: a loop that looks for the page whose picture is oldest, draws it, an
 views, within the allowance of processor time. What it is not: it knows no network; it hands bytes to a page.
 """
 
+import dataclasses
 import math
 import threading
 import time
@@ -15,14 +16,15 @@ import torch
 
 from ..export.pictures import to_uint8
 from ..poses import map_rotations
-from ..renderer import AbsorptionRenderer, RendererOptions, render_views
+from ..renderer import AbsorptionRenderer, render_views
 from .allowance import BURST_SECONDS, Allowance
 from .live import Live
 from .messages import pack
-from .scene import Scene, Snapshot, View, grey, picture
+from .scene import Atlas, Scene, Snapshot, View, grey, picture
 
 ATLAS_ROWS, ATLAS_COLUMNS = 12, 24  # 15 degrees
 ATLAS_CELL = 28  # pixels
+LARGEST_UNREAD = 4 * ATLAS_CELL  # of a view on the map that nobody reads; a row of large ones is gigabytes
 SECONDS_BETWEEN_FRAMES = 0.2  # of a training that goes on by itself
 SECONDS_BETWEEN_READINGS = 1.0
 SECONDS_BETWEEN_ATLASES = 20.0
@@ -42,7 +44,7 @@ class Page(Protocol):
     drawn_at: float
     read: tuple[View, int] | None  # the same of the last reading
     read_at: float
-    atlas_version: int
+    atlas: Atlas | None  # the map that it was sent last
 
     def has_room(self) -> bool:
         """Whether the page has taken in what it was sent."""
@@ -86,8 +88,6 @@ class Painter:
         self._pages, self._allowance, self._live, self._on_failure = pages, allowance, live, on_failure
         self._wake = threading.Event()
         self._closing = False
-        self._atlas: tuple[str, int, bytes] | None = None  # scene, version, message
-        self._atlas_at = -math.inf
         self._atlas_work: Iterator[None] | None = None
         self._pixel_seconds = 0.0
         self._thread = threading.Thread(target=self._run, name="mnist3d-painter", daemon=True)
@@ -125,7 +125,7 @@ class Painter:
         pages = self._pages()
         if self._live is not None and pages and self._allowance.saved() > 0.0:
             self._live.refresh()
-        now, wait, worked = time.monotonic(), IDLE_SECONDS, False
+        now, wait = time.monotonic(), IDLE_SECONDS
         for page in sorted(pages, key=lambda page: page.drawn_at):
             view, snapshot = page.view, page.scene.snapshot
             if view is None or not page.has_room() or page.drawn == (view, snapshot.version):
@@ -134,16 +134,13 @@ class Painter:
             due = 0.0 if turned else page.drawn_at + SECONDS_BETWEEN_FRAMES - now
             if due <= 0.0 and self._allowance.saved() > 0.0:
                 self._draw(page, view, snapshot)
-                worked = True
-            else:
-                wait = min(wait, max(due, POLL_SECONDS))
-        if worked:
-            return 0.0
+                return 0.0  # one at a time, so that each is paid before the next
+            wait = min(wait, max(due, POLL_SECONDS))
         # The rest only from what is well saved up, so that a hand on the mouse never waits for it.
         try:
             if self._allowance.saved() >= 0.5 * BURST_SECONDS and self._read_or_map(pages):
                 return 0.0
-        except (RuntimeError, ValueError, MemoryError):  # not tried again before there is another snapshot or view
+        except Exception:  # anybody's volume; not tried again before there is another snapshot or view
             self._atlas_work = None
         return wait
 
@@ -154,7 +151,7 @@ class Painter:
         began = time.thread_time()
         try:
             message = _frame(page.scene, snapshot, view, size)
-        except (RuntimeError, ValueError, MemoryError) as error:
+        except Exception as error:  # anybody's volume, and the other pages go on
             message = pack({"kind": "problem", "text": f"cannot be drawn: {' '.join(str(error).split())[:200]}"})
         cost = (time.thread_time() - began) / size**2
         self._pixel_seconds = cost if self._pixel_seconds == 0.0 else 0.8 * self._pixel_seconds + 0.2 * cost
@@ -188,28 +185,27 @@ class Painter:
             if next(self._atlas_work, None) is None:
                 self._atlas_work = None
             return True
-        ready = self._atlas
-        if ready is not None and ready[0] == page.scene.name and page.atlas_version < ready[1]:
-            page.atlas_version = ready[1]
-            page.send(ready[2])
+        ready = page.scene.atlas
+        if ready is not None and ready.message and page.atlas is not ready:
+            page.atlas = ready
+            page.send(ready.message)
             return True
-        known = ready is not None and ready[0] == page.scene.name and ready[1] >= snapshot.version
-        if known and ready is not None:
+        if ready is not None and (ready.snapshot is snapshot or now - ready.began < SECONDS_BETWEEN_ATLASES):
             return False
-        waits = ready is not None and ready[0] == page.scene.name and now - self._atlas_at < SECONDS_BETWEEN_ATLASES
-        if not waits:
-            self._atlas_at = now
-            self._atlas_work = self._atlas_rows(page.scene, snapshot)
-            return True
-        return False
+        # Noted first: what fails once is not tried again with the same snapshot.
+        page.scene.atlas = begun = Atlas(snapshot, now)
+        self._atlas_work = self._atlas_rows(page.scene, begun)
+        return True
 
-    def _atlas_rows(self, scene: Scene, snapshot: Snapshot) -> Iterator[Any]:
+    def _atlas_rows(self, scene: Scene, begun: Atlas) -> Iterator[Any]:
         """A row of the map at a time, so that others get their turn in between."""
         options, labels, confidences = scene.renderer, [], []
+        size = options.image_size if scene.reader is not None else min(options.image_size, LARGEST_UNREAD)
+        renderer = AbsorptionRenderer(size, options.samples_per_ray, options.quadrature)
         rotations = map_rotations(ATLAS_ROWS, ATLAS_COLUMNS).split(ATLAS_COLUMNS)
         cells = []
         for part in rotations:
-            native = render_views(snapshot.volume, _native(options), part)
+            native = render_views(begun.snapshot.volume, renderer, part)
             if scene.reader is not None and scene.reader.class_names:
                 verdict = scene.reader.read(native)
                 labels += verdict.label.tolist()
@@ -225,11 +221,7 @@ class Painter:
             "confidences": confidences,
             "names": [] if scene.reader is None else scene.reader.class_names,
         }
-        self._atlas = (scene.name, snapshot.version, pack(header, np.concatenate(cells, axis=0)))
-
-
-def _native(options: RendererOptions) -> AbsorptionRenderer:
-    return AbsorptionRenderer(options.image_size, options.samples_per_ray, options.quadrature)
+        scene.atlas = dataclasses.replace(begun, message=pack(header, np.concatenate(cells, axis=0)))
 
 
 def _frame(scene: Scene, snapshot: Snapshot, view: View, size: int) -> bytes:

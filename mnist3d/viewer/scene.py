@@ -83,8 +83,8 @@ class Altered(Volume):
     def forward(self, points: Tensor) -> tuple[Tensor, Tensor]:
         """The volume's answer, altered."""
         attenuation, absorbance = self.volume(points)
-        kept = ((points @ self.normal.to(points)) >= self.depth).to(attenuation)
-        return attenuation * self.scale * kept, absorbance
+        kept = (points @ self.normal.to(points)) >= self.depth
+        return torch.where(kept, attenuation * self.scale, 0.0), absorbance  # infinity times nothing is nothing
 
     def dense(self) -> Tensor | None:
         """The volume's grid, altered."""
@@ -164,9 +164,9 @@ class View:
 
 
 def _number(value: Any, low: int | float, high: int | float) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, int | float) or value != value or abs(value) == math.inf:
         raise ValueError("numbers must be finite")
-    return float(min(max(value, low), high))
+    return float(min(max(value, low), high))  # only now: a float does not hold every int
 
 
 @dataclass(frozen=True)
@@ -208,7 +208,22 @@ def grey(pictures: Float[Tensor, "1 1 H W"]) -> UInt8[ndarray, "H W"]:
     return to_uint8(pictures[0, 0])
 
 
-@dataclass
+@dataclass(frozen=True)
+class Atlas:
+    """The map of all views of a snapshot.
+
+    Args:
+        snapshot: of what.
+        began: when it was begun, seconds of the monotonic clock.
+        message: for the pages; empty while it is drawn, and when it cannot be.
+    """
+
+    snapshot: Snapshot
+    began: float
+    message: bytes = b""
+
+
+@dataclass(eq=False)
 class Scene:
     """Something that a page can look at.
 
@@ -219,6 +234,7 @@ class Scene:
         reader: says what a view shows, or None.
         figures: step, curves, scores, histogram, for the page; replaced, never changed.
         why_no_reader: shown where the reading would stand.
+        atlas: the map of its views as it was last drawn.
     """
 
     name: str
@@ -227,6 +243,7 @@ class Scene:
     reader: Reader | None = None
     figures: dict[str, Any] | None = None
     why_no_reader: str = ""
+    atlas: Atlas | None = None
 
 
 @runtime_checkable

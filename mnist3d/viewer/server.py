@@ -6,12 +6,10 @@ trainer nor run directories. Nothing that a client sends can raise beyond its ow
 
 import asyncio
 import logging
-import secrets
 import sys
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from importlib import resources
 from pathlib import PurePosixPath
 from typing import Any
@@ -19,20 +17,22 @@ from typing import Any
 from .access import may_connect
 from .allowance import Allowance, run_clock
 from .connection import ViewerError, listen, response
-from .downloads import MEDIA_TYPES, Order, available, make
+from .downloads import MEDIA_TYPES, available
+from .gate import Gate
 from .live import Live
 from .messages import Request, pack, parse_request
 from .options import ViewerOptions
-from .painter import Painter, one_thread
-from .scene import Scene, Shelf, View
+from .painter import Painter
+from .scene import Scene, Shelf
 from .session import Session
+from .workshop import Workshop
 
 MAX_PAGES = 16
 MAX_MESSAGE = 4096  # bytes that a page may send at once
-SECONDS_PER_MESSAGE = 0.008  # a page that talks faster than this waits
+SECONDS_PER_MESSAGE = 0.008  # of all pages together: whoever talks faster waits
 FIGURES_SECONDS = 0.5
-FILE_SECONDS = 120.0  # that a file waits to be fetched
-TRAINING_PACE = 3.0  # a download during training rests this many times as long as it works
+NAMES_SECONDS = 1.0  # that a list of the runs is good for
+FETCH_SECONDS = 1800.0  # that a file may take over a slow line
 
 
 class Viewer:
@@ -66,9 +66,11 @@ class Viewer:
         self.allowance = Allowance(self.options.share, run_clock())
         self.allowance.unlimited = live is None
         self._sessions: list[Session] = []
-        self._files: dict[str, tuple[str, bytes, float]] = {}
+        self._names: tuple[float, list[str]] = (-NAMES_SECONDS, [])
+        self._next_message = 0.0
+        self._gate = Gate()
+        self._workshop = Workshop(self.allowance, self._sessions.__contains__)
         self._painter = Painter(lambda: list(self._sessions), self.allowance, live, self._say)
-        self._files_thread = ThreadPoolExecutor(1, "mnist3d-files", initializer=one_thread)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stop: asyncio.Event | None = None
         self._started = threading.Event()
@@ -116,7 +118,7 @@ class Viewer:
     def close(self) -> None:
         """Stop drawing and listening; pages that are open say so."""
         self._painter.close()
-        self._files_thread.shutdown(wait=False, cancel_futures=True)
+        self._workshop.close()
         if self._loop is not None and self._stop is not None and self._thread.is_alive():
             self._loop.call_soon_threadsafe(self._stop.set)
             self._thread.join(timeout=10.0)
@@ -131,6 +133,8 @@ class Viewer:
         finally:
             self._started.set()
             self._sessions.clear()
+            if self.live is not None:  # nobody could press "Resume" any more
+                self.live.paused = self.live.watched = False
 
     async def _main(self) -> None:
         from websockets.asyncio.server import serve
@@ -147,7 +151,9 @@ class Viewer:
             max_size=MAX_MESSAGE,
             max_queue=8,
             write_limit=2**16,
-            open_timeout=10,
+            open_timeout=FETCH_SECONDS,  # covers plain answers, files too; the gate drops who does not ask
+            create_connection=self._gate.connections(),
+            backlog=16,  # accepted at once, before the gate can count them
             ping_interval=20,
             ping_timeout=20,
             close_timeout=2,
@@ -170,9 +176,11 @@ class Viewer:
 connect-src 'self' ws://{host} wss://{host}; base-uri 'none'; form-action 'none'"
             return response(200, self._html, "text/html; charset=utf-8", {"Content-Security-Policy": policy})
         if path == ("/", "socket"):
-            return response(503, "too many pages are open") if len(self._sessions) >= MAX_PAGES else None
-        if len(path) == 4 and path[1] == "file" and path[2] in self._files:
-            name, content, _ = self._files[path[2]]
+            return None
+        if len(path) == 4 and path[1] == "file" and path[2] in self._workshop.files:
+            name, content, _ = self._workshop.files[path[2]]
+            if not self._gate.may_carry(connection, len(content)):
+                return response(503, "too many files are on their way; try again later")
             media = MEDIA_TYPES.get(PurePosixPath(name).suffix, "application/octet-stream")
             return response(200, content, media, {"Content-Disposition": f'attachment; filename="{name}"'})
         return response(404, "there is nothing here")
@@ -182,7 +190,7 @@ connect-src 'self' ws://{host} wss://{host}; base-uri 'none'; form-action 'none'
         from websockets.exceptions import ConnectionClosed
 
         assert self._loop is not None
-        if len(self._sessions) >= MAX_PAGES:  # counted again: many may have been let in at once
+        if len(self._sessions) >= MAX_PAGES:  # not refused as HTTP: a script could not learn the reason
             await socket_.close(1013, "too many pages are open")
             return
         session = Session(self.first, self._loop)
@@ -190,12 +198,13 @@ connect-src 'self' ws://{host} wss://{host}; base-uri 'none'; form-action 'none'
         if self.live is not None:
             self.live.watched = True
         tasks = [asyncio.create_task(self._post(session, socket_)), asyncio.create_task(self._inform(session))]
-        self._list_scenes(session)
         try:
+            session.send(pack(self._scenes(session)))
             while True:
                 began = time.monotonic()
                 self._obey(session, parse_request(await socket_.recv()))
-                await asyncio.sleep(max(0.0, began + SECONDS_PER_MESSAGE - time.monotonic()))
+                self._next_message = max(self._next_message, began) + SECONDS_PER_MESSAGE
+                await asyncio.sleep(max(0.0, self._next_message - time.monotonic()))
         except ValueError as error:
             await socket_.close(1008, str(error)[:100])
         except ConnectionClosed:
@@ -204,7 +213,7 @@ connect-src 'self' ws://{host} wss://{host}; base-uri 'none'; form-action 'none'
             for task in tasks:
                 task.cancel()
             self._sessions.remove(session)
-            self._files.pop(session.ticket or "", None)
+            self._workshop.forget(session)
             if self.live is not None:
                 self.live.watched = bool(self._sessions)
 
@@ -223,10 +232,11 @@ connect-src 'self' ws://{host} wss://{host}; base-uri 'none'; form-action 'none'
             figures = session.scene.figures
             if figures is not None and figures is not session.figures and session.has_room():
                 session.figures = figures
-                session.send(pack({"kind": "figures", "files": available(), **figures}))
-            for ticket, (_, _, made) in list(self._files.items()):
-                if time.monotonic() - made > FILE_SECONDS:
-                    del self._files[ticket]
+                try:
+                    session.send(pack({"kind": "figures", "files": available(), **figures}))
+                except (TypeError, ValueError):  # what a damaged run noted is no JSON
+                    session.send(pack({"kind": "problem", "text": "the figures of this run cannot be shown"}))
+            self._workshop.drop_old()
             await asyncio.sleep(FIGURES_SECONDS)
 
     def _obey(self, session: Session, request: Request) -> None:
@@ -234,62 +244,45 @@ connect-src 'self' ws://{host} wss://{host}; base-uri 'none'; form-action 'none'
         if request.view is not None:
             session.view = request.view
         if request.command == "download":
-            self._order(session, request.argument)
+            self._workshop.order(session, request.argument)
         elif request.command == "open":
             self._open(session, request.argument)
         elif request.command == "scenes":
-            self._list_scenes(session)
+            session.send(pack(self._scenes(session)))
         elif request.command is not None and self.live is not None:
             self.live.paused = request.command == "pause" and not self.live.stop_asked
             self.live.stop_asked = self.live.stop_asked or request.command == "stop"
         self._painter.wake()
 
-    def _list_scenes(self, session: Session) -> None:
-        names = [] if self.shelf is None else list(self.shelf.names())
+    def _scenes(self, session: Session) -> dict[str, Any]:
+        """What can be looked at, and what this page looks at."""
+        if self.shelf is not None and time.monotonic() - self._names[0] >= NAMES_SECONDS:
+            self._names = time.monotonic(), list(self.shelf.names())
+        names = list(self._names[1])
         if self.live is not None:
-            names.insert(0, self.live.scene.name)
+            names = [self.live.scene.name, *(name for name in names if name != self.live.scene.name)]
         if session.scene.name not in names:
             names.insert(0, session.scene.name)
-        session.send(
-            pack(
-                {
-                    "kind": "scenes",
-                    "names": names,
-                    "current": session.scene.name,
-                    "live": self.live is not None and session.scene is self.live.scene,
-                    "size": session.scene.renderer.image_size,
-                    "reads": session.scene.reader is not None,
-                    "why_no_reader": session.scene.why_no_reader,
-                    "files": available(),
-                }
-            )
-        )
-
-    def _in_files_thread(self, work: Callable[[], None]) -> None:
-        try:
-            self._files_thread.submit(work)
-        except RuntimeError:  # closing
-            return
+        return {
+            "kind": "scenes",
+            "names": names,
+            "current": session.scene.name,
+            "live": self.live is not None and session.scene is self.live.scene,
+            "size": session.scene.renderer.image_size,
+            "reads": session.scene.reader is not None,
+            "why_no_reader": session.scene.why_no_reader,
+            "files": available(),
+        }
 
     def _open(self, session: Session, name: str) -> None:
         """Look at another scene; only names that are listed can be opened."""
 
-        def work() -> None:
-            problem = None
-            try:
-                session.look_at(self._scene(name))
-            except (ValueError, RuntimeError, OSError, MemoryError) as error:
-                problem = pack({"kind": "problem", "text": " ".join(str(error).split())[:300]})
-            session.making_file = False  # before the page hears of it and asks for the next thing
-            if problem is None:
-                self._list_scenes(session)
-            else:
-                session.send(problem)
+        def work() -> dict[str, Any]:
+            session.look_at(self._scene(name))
             self._painter.wake()
+            return self._scenes(session)
 
-        if not session.making_file:
-            session.making_file = True
-            self._in_files_thread(work)
+        self._workshop.run(session, work)
 
     def _scene(self, name: str) -> Scene:
         if self.live is not None and name == self.live.scene.name:
@@ -299,33 +292,3 @@ connect-src 'self' ws://{host} wss://{host}; base-uri 'none'; form-action 'none'
         if name == self.first.name:
             return self.first
         raise ValueError("there is no such run")
-
-    def _order(self, session: Session, name: str) -> None:
-        """Make a file, one at a time for each page, and tell the page where to fetch it."""
-        if session.making_file or name not in available():
-            return
-        session.making_file = True
-        view, scene, began = session.view or View(), session.scene, time.thread_time
-        last = [0.0]
-
-        def pace() -> None:
-            worked = began() - last[0]
-            if not self.allowance.unlimited:
-                time.sleep(min(1.0, TRAINING_PACE * max(worked, 0.0)))
-            last[0] = began()
-
-        def work() -> None:
-            last[0] = began()
-            try:
-                content = make(name, Order(scene, scene.snapshot, view, pace))
-                self._files.pop(session.ticket or "", None)  # one waiting file a page bounds the memory
-                session.ticket = secrets.token_urlsafe(16)
-                if session in self._sessions:
-                    self._files[session.ticket] = (name, content, time.monotonic())
-                message = {"kind": "file", "name": name, "path": f"file/{session.ticket}/{name}"}
-            except (KeyError, ValueError, RuntimeError, OSError, MemoryError, ImportError) as error:
-                message = {"kind": "problem", "text": f"{name} cannot be made: {' '.join(str(error).split())[:300]}"}
-            session.making_file = False  # before the page hears of it and asks for the next thing
-            session.send(pack(message))
-
-        self._in_files_thread(work)
