@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Generator, Tensor
 
 from .datasets import DataError, DataOptions, ImageSet, read_picture, shrunk_into_square
@@ -50,6 +50,8 @@ class TargetOptions:
         weight: Weight of the mean absolute difference between views near the targets and their pictures, > 0.
         jitter: Largest random distance, in azimuth and in elevation, of a view from its target, degrees, 0 to 45.
         views_per_step: Views near the targets that are rendered in each step, evenly over the targets, at least 1.
+        focus: Power by which the pull leans on the targets whose views are furthest from their pictures, >= 0; 0 pulls
+            at all alike.
     """
 
     # of mappings; any more exact a type and the command line's parser would turn the text "08" into a number
@@ -58,6 +60,7 @@ class TargetOptions:
     weight: float = 10.0
     jitter: float = 10.0
     views_per_step: int = 40
+    focus: float = 2.0
 
     def __post_init__(self) -> None:
         if not 0.0 < self.weight < math.inf:
@@ -66,6 +69,8 @@ class TargetOptions:
             raise ValueError(f"targets.jitter={self.jitter}: allowed are degrees from 0 to 45")
         if self.views_per_step < 1:
             raise ValueError(f"targets.views_per_step={self.views_per_step}: allowed are numbers from 1")
+        if not 0.0 <= self.focus < math.inf:
+            raise ValueError(f"targets.focus={self.focus}: allowed are numbers >= 0")
         self.listed()
 
     def listed(self) -> list["Target"]:
@@ -176,15 +181,15 @@ class Targets:
         """The targets' own directions, upright, on the CPU."""
         return upright_matrix(self.azimuth, self.elevation)
 
-    def draw(self, generator: Generator) -> tuple[Float[Tensor, "B 3 3"], Float[Tensor, "B 1 H W"]]:
-        """Rotations near the targets, every target as often as the others, and what each should show.
+    def draw(self, generator: Generator) -> tuple[Float[Tensor, "B 3 3"], Float[Tensor, "B 1 H W"], Int[Tensor, " B"]]:
+        """Rotations near the targets, every target as often as the others, what each should show, and its target.
 
         Args:
             generator: a CPU generator, advanced by the call.
 
         Returns:
             Rotations on the CPU, each within `jitter` of its target in azimuth and in elevation; pictures on the
-            device of the targets' pictures.
+            device of the targets' pictures, and so each one's number in the list.
         """
         count = self.options.views_per_step
         first = torch.randint(len(self.azimuth), (1,), generator=generator)
@@ -193,7 +198,8 @@ class Targets:
         rotations = upright_matrix(self.azimuth[target] + offset[0], self.elevation[target] + offset[1])
         device = self.pictures.device
         centres = self.rotations[target].to(device)
-        return rotations, seen_as_plate(self.pictures[target.to(device)], rotations.to(device), centres)
+        target = target.to(device)
+        return rotations, seen_as_plate(self.pictures[target], rotations.to(device), centres), target
 
     def near(self, rotations: Float[Tensor, "B 3 3"]) -> Bool[Tensor, " B"]:
         """Which views look from so near a target that the targets alone decide there."""

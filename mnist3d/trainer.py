@@ -18,6 +18,7 @@ from torch import Tensor
 
 from .datasets import ImageSet
 from .discriminator import Discriminator, DiscriminatorOptions, random_shift
+from .group_weights import GroupWeights
 from .losses import ADVERSARIAL_LOSSES, LossOptions, class_diversity_loss, gradient_penalty
 from .nearest_pull import NearestPull
 from .plates import tilted
@@ -115,6 +116,8 @@ class Trainer:
             focus=self.losses.nearest_focus,
             tilt=self.options.max_tilt,
         ).to(self.device)
+        asked = (1, 0.0) if targets is None else (len(targets.azimuth), targets.options.focus)
+        self.target_weights = GroupWeights(*asked).to(self.device)
         self.steps_done = 0
         self.seconds_done = 0.0
         self.last_penalty = 0.0
@@ -233,9 +236,11 @@ class Trainer:
         return rotations[free_first[: self.options.views]]
 
     def _target_loss(self, targets: Targets) -> tuple[Float[Tensor, ""], float]:
-        rotations, pictures = targets.draw(self.generator)
+        rotations, pictures, target = targets.draw(self.generator)
         views = self.renderer(self.volume, rotations.to(self.device), generator=self.generator)
-        return (views - pictures).abs().mean(), views.detach().mean().item()
+        difference = (views - pictures).abs().mean(dim=(1, 2, 3))
+        weight = self.target_weights(target, difference.detach(), pictures)
+        return (weight * difference).mean(), views.detach().mean().item()
 
     def _draw_reals(self) -> tuple[Float[Tensor, "B 1 H W"], Int[Tensor, " B"] | None]:
         index = torch.randint(len(self.images), (self.options.views,), generator=self.generator).to(self.device)
@@ -314,6 +319,7 @@ class Trainer:
             "averaged": self.averaged.state_dict(),
             "discriminator": self.discriminator.state_dict(),
             "nearest_pull": self.nearest_pull.state_dict(),
+            "target_weights": self.target_weights.state_dict(),
             "volume_optimiser": self.volume_optimiser.state_dict(),
             "discriminator_optimiser": self.discriminator_optimiser.state_dict(),
             "generator": self.generator.get_state(),
@@ -331,7 +337,7 @@ class Trainer:
         Raises:
             KeyError, RuntimeError, ValueError: the state is of another version or of other options.
         """
-        for name in ("volume", "averaged", "discriminator", "nearest_pull"):
+        for name in ("volume", "averaged", "discriminator", "nearest_pull", "target_weights"):
             getattr(self, name).load_state_dict(state[name])
         self.volume_optimiser = self._volume_adam()  # the state may be of another resolution
         for name in ("volume_optimiser", "discriminator_optimiser"):

@@ -18,7 +18,8 @@ ALLOWED = {
     "discriminator": (),
     "exemplars": (),
     "plates": ("poses",),
-    "nearest_pull": ("exemplars", "plates"),
+    "group_weights": (),
+    "nearest_pull": ("exemplars", "group_weights", "plates"),
     "step_report": (),
     "trainer_options": (),
     "glyphs": ("datasets",),
@@ -36,6 +37,7 @@ ALLOWED = {
     "trainer": (
         "datasets",
         "discriminator",
+        "group_weights",
         "losses",
         "nearest_pull",
         "plates",

@@ -35,7 +35,7 @@ def test_the_class_that_is_behind_weighs_more() -> None:
         pull(views, torch.eye(2))
     loss = pull(views, torch.eye(2))
     # class 0 is off by half of its brightness, class 1 not at all: the means are (.5, 0), the weights (2, 0)^2
-    torch.testing.assert_close(pull.gaps, torch.tensor([0.5, 0.0]), atol=1e-4, rtol=0)
+    torch.testing.assert_close(pull.weights.gaps, torch.tensor([0.5, 0.0]), atol=1e-4, rtol=0)
     assert loss.item() == pytest.approx((4.0 * 0.25 + 0.0) / 2, rel=1e-3)
     loss.backward()
     assert views.grad is not None
@@ -47,15 +47,15 @@ def test_classes_that_are_not_seen_keep_their_figure() -> None:
     images, labels = pictures()
     pull = NearestPull(images, labels, 3, focus=1.0)
     pull(images[:1], torch.tensor([[9.0, 0.0, 0.0]]))
-    assert pull.gaps[0] == pytest.approx(0.98)
-    assert pull.gaps[1:].tolist() == [1.0, 1.0]
+    assert pull.weights.gaps[0] == pytest.approx(0.98)
+    assert pull.weights.gaps[1:].tolist() == [1.0, 1.0]
 
 
 def test_its_state_is_the_running_means() -> None:
     images, labels = pictures()
     pull, other = (NearestPull(images, labels, 2, focus=1.0) for _ in range(2))
     pull(images * 0.5, torch.eye(2))
-    assert list(pull.state_dict()) == ["gaps"]
+    assert list(pull.state_dict()) == ["weights.gaps"]
     other.load_state_dict(pull.state_dict())
     assert pull(images * 0.3, torch.eye(2)).item() == other(images * 0.3, torch.eye(2)).item()
 

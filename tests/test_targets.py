@@ -141,7 +141,7 @@ def test_views_stay_within_the_jitter_and_reach_for_it():
     options = TargetOptions(jitter=7.0, views_per_step=600)
     targets = Targets(azimuth, elevation, torch.zeros(3, 1, 8, 8), options)
     generator = torch.Generator().manual_seed(0)
-    rotations, pictures = targets.draw(generator)
+    rotations, pictures, drawn = targets.draw(generator)
     assert rotations.shape == (600, 3, 3)
     assert pictures.shape == (600, 1, 8, 8)
     axis = rotations[:, 2]  # (-cos a sin b, sin a, cos a cos b)
@@ -149,6 +149,7 @@ def test_views_stay_within_the_jitter_and_reach_for_it():
     centres = torch.stack([azimuth, elevation], dim=1).rad2deg()
     offsets = (found[:, None] - centres).abs()
     nearest = offsets.amax(dim=2).argmin(dim=1)
+    assert torch.equal(nearest, drawn)
     assert torch.bincount(nearest).tolist() == [200, 200, 200]
     within = offsets[torch.arange(600), nearest]
     assert float(within.max()) <= 7.0 + 1e-3
@@ -178,7 +179,7 @@ def test_the_picture_of_a_view_is_the_plate_seen_from_there():
     aside.options.jitter = math.degrees(math.pi / 3)
     generator = torch.Generator().manual_seed(0)
     for _ in range(20):
-        rotations, picture = aside.draw(generator)
+        rotations, picture, _ = aside.draw(generator)
         shrink = (rotations[0, :2, :2]).det().abs()
         assert float(picture.sum()) == pytest.approx(float(shrink * square.sum()), rel=0.06)
 

@@ -1,0 +1,62 @@
+"""Weights that lean on the groups of pictures that are behind: classes, or targets.
+
+What it is: a running figure a group and the weights that follow. What it is not: no loss, and no opinion on what a
+group is.
+"""
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+# Of the running mean, for each picture of the group: some 50 pictures.
+MEMORY = 0.98
+TINY = 1e-6  # groups that are all there must not be 0 / 0
+
+
+class GroupWeights(nn.Module):
+    """What a picture weighs, by how far its group is from what it should look like.
+
+    Groups differ in how well they can be drawn: a 1 is soon there, an 8 or a 2 needs more than the volume gives it, and
+    all share its voxels. A picture weighs
+
+        (r_k / mean_j r_j)^focus,   r_k = running mean over group k of  mean |view - x| / mean x
+
+    which moves the balance to the groups that are behind, as group DRO does (Sagawa et al. 2020).
+
+    Args:
+        groups: K, at least 1.
+        focus: the power, >= 0; 0 weighs all alike.
+
+    Its state (`state_dict`) is the running means.
+    """
+
+    gaps: Float[Tensor, " K"]
+
+    def __init__(self, groups: int, focus: float) -> None:
+        super().__init__()
+        self.focus = focus
+        self.register_buffer("gaps", torch.ones(groups))
+
+    @torch.no_grad()
+    def forward(
+        self, group: Int[Tensor, " B"], difference: Float[Tensor, " B"], wanted: Float[Tensor, "B 1 H W"]
+    ) -> Float[Tensor, " B"]:
+        """The pictures' weights, after their differences have moved the running means.
+
+        Args:
+            group: of each picture, 0 to K - 1.
+            difference: mean |view - wanted| of each.
+            wanted: what each should look like, brightness in [0, 1].
+
+        Gradients:
+            None: weights are constants.
+        """
+        if self.focus == 0.0:
+            return torch.ones_like(difference)
+        relative = difference / wanted.mean(dim=(1, 2, 3)).clamp_min(1e-3)
+        count = torch.bincount(group, minlength=len(self.gaps)).to(relative.dtype)
+        total = torch.zeros_like(self.gaps).index_add_(0, group, relative)
+        mean = torch.where(count > 0, total / count.clamp_min(1.0), self.gaps)
+        self.gaps.lerp_(mean, 1.0 - MEMORY**count)
+        behind = self.gaps.clamp_min(TINY)
+        return ((behind / behind.mean()) ** self.focus)[group]
