@@ -30,8 +30,10 @@ class LossOptions:
         penalty: Weight (gamma) of the gradient penalties R1 and R2 on the discriminator, >= 0.
         penalty_every: Steps between penalties, each then weighted by this number, at least 1.
         diversity: Weight of the class diversity term on the volume, >= 0; needs labels.
-        nearest: Weight, at the end of the run, of the mean absolute difference between a view and the nearest
+        nearest: Weight, at the end of the run, of the mean difference between a view and the nearest
             real picture of the class that the discriminator reads in it, >= 0; 0 leaves a pure GAN.
+        nearest_quantile: Of that difference, in (0, 1): at .5 it is the absolute one; above, missing light counts more
+            than stray light, so that strokes keep their width.
         nearest_from: Share of the run at which that pull begins to grow from 0, linearly, [0, 1).
         nearest_focus: Power by which that pull leans on the classes whose views are furthest from real pictures, >= 0;
             0 pulls at all alike.
@@ -43,7 +45,8 @@ class LossOptions:
     penalty: float = 1.0
     penalty_every: int = 4
     diversity: float = 0.3
-    nearest: float = 20.0
+    nearest: float = 24.0
+    nearest_quantile: float = 0.58
     nearest_from: float = 0.3
     nearest_focus: float = 4.0
 
@@ -57,6 +60,8 @@ class LossOptions:
                 raise ValueError(f"losses.{name}={getattr(self, name)}: allowed are numbers >= 0")
         if self.penalty_every < 1:
             raise ValueError(f"losses.penalty_every={self.penalty_every}: allowed are steps from 1")
+        if not 0.0 < self.nearest_quantile < 1.0:
+            raise ValueError(f"losses.nearest_quantile={self.nearest_quantile}: allowed are shares between 0 and 1")
         if not 0.0 <= self.nearest_from < 1.0:
             raise ValueError(f"losses.nearest_from={self.nearest_from}: allowed are shares from 0 to below 1")
 

@@ -23,7 +23,7 @@ class StepReport:
         penalty: R1 + R2 of the last step that computed it.
         volume_loss: adversarial part.
         diversity_loss: class diversity term before its weight; 0 without labels.
-        nearest_loss: mean absolute difference to the nearest real pictures before its weight; 0 while that is 0.
+        nearest_loss: mean difference (pinball) to the nearest real pictures before its weight; 0 while that is 0.
         class_shares: how often the class head sees each class in this step's views; empty without labels.
         mean_brightness: of the views.
         target_loss: mean absolute difference to the targets' pictures before its weight; 0 without targets.

@@ -4,6 +4,7 @@ import importlib.util
 
 import numpy as np
 import pytest
+from numpy.typing import ArrayLike
 
 from mnist3d.export.surface import Surface, contour
 from tests.conftest import need
@@ -13,7 +14,7 @@ CORNERS = np.array([[0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1]], np.float32)
 FACES = np.array([[0, 2, 1], [0, 1, 3], [0, 3, 2], [1, 2, 3]], np.int32)
 
 
-def surface(faces=FACES, vertices=CORNERS):
+def surface(faces: ArrayLike = FACES, vertices=CORNERS):
     return Surface(vertices, np.asarray(faces, np.int32), np.ones(len(vertices), np.float32))
 
 

@@ -43,6 +43,16 @@ def test_the_class_that_is_behind_weighs_more() -> None:
     assert views.grad[0, 0, 0, 0].item() == pytest.approx(-4.0 / (64 * 2), rel=1e-3)
 
 
+def test_a_larger_quantile_counts_missing_light_more_and_stray_light_less() -> None:
+    images = torch.full((1, 1, 8, 8), 0.5)
+    losses = {}
+    for quantile in (0.5, 0.75):
+        pull = NearestPull(images, None, 0, quantile=quantile)
+        losses[quantile] = [pull(torch.full((1, 1, 8, 8), level), torch.zeros(1, 0)).item() for level in (0.3, 0.7)]
+    assert losses[0.5] == pytest.approx([0.2, 0.2])  # the absolute difference
+    assert losses[0.75] == pytest.approx([0.3, 0.1])
+
+
 def test_classes_that_are_not_seen_keep_their_figure() -> None:
     images, labels = pictures()
     pull = NearestPull(images, labels, 3, focus=1.0)
