@@ -132,9 +132,8 @@ def counterexamples(data: ImageSet, count: int, generator: Generator) -> Tensor:
             [made[:, :, cut:], made[:, :, :cut], made[..., cut:], made[..., :cut]][side].zero_()
             made = made[labels[one] != 1]
         elif kind == 4:  # turned by a right angle
-            made = a[~torch.isin(labels[one], torch.tensor(NEVER_A_TURNED_DIGIT))].rot90(
-                1 if chance() < 0.5 else 3, (2, 3)
-            )
+            kept = ~torch.isin(labels[one], torch.tensor(MAYBE_A_DIGIT_TURNED))
+            made = a[kept].rot90(1 if chance() < 0.5 else 3, (2, 3))
         elif kind == 5:  # mirrored
             made = a[torch.isin(labels[one], torch.tensor(NO_DIGIT_MIRRORED))].flip(3)
         elif kind == 6:  # blobs
