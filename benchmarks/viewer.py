@@ -76,7 +76,10 @@ class Page(threading.Thread):
                     view = {"size": LATENCY_SIZE, "number": number, "azimuth": ORBIT_STEP * number, "moving": True}
                     message["view"] = view
                 self.ready.set()
-                wire.send(json.dumps(message))
+                try:
+                    wire.send(json.dumps(message))
+                except ConnectionClosed:
+                    break
         self.ready.set()
 
 
