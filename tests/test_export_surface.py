@@ -27,6 +27,13 @@ def test_a_tetrahedron_is_closed_has_a_sixth_and_looks_outward():
     assert ((centres - CORNERS.mean(axis=0)) * normals).sum(axis=1).min() > 0
 
 
+def test_more_vertices_than_the_square_root_of_an_int32_are_no_problem():
+    """Edges are numbered vertex times number of vertices plus vertex."""
+    far = np.concatenate([np.zeros((99_996, 3), np.float32), CORNERS])
+    assert surface(FACES + 99_996, far).is_closed
+    assert not surface(FACES[:3] + 99_996, far).is_closed
+
+
 @pytest.mark.parametrize(
     ("faces", "what"),
     [

@@ -16,7 +16,7 @@ from .files import ExportError, check_output, require, whole_files, write_descri
 from .printability import MeshReport, inspect_surface
 from .sampling import as_voxels, upright
 from .solid import Matter, best_level, matter_field
-from .surface import FACES_AT_ONCE, Surface, contour, smoothed
+from .surface import FACES_AT_ONCE, Surface, contour, smoothed, unit_normals
 
 MESH_FORMATS: dict[str, str] = {
     ".ply": "Blender, MeshLab, CloudCompare",
@@ -168,9 +168,7 @@ def _stl(mesh: Any, path: Path) -> None:
         for begin in range(0, len(mesh.faces), FACES_AT_ONCE):
             corners = mesh.vertices.view(np.ndarray)[mesh.faces[begin : begin + FACES_AT_ONCE]]
             part = np.zeros(len(corners), STL_TRIANGLE)
-            normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
-            part["normal"] = normals / np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-30)
-            part["corners"] = corners
+            part["normal"], part["corners"] = unit_normals(corners), corners
             file.write(part.tobytes())
 
 

@@ -36,8 +36,9 @@ class Surface:
     @property
     def is_closed(self) -> bool:
         """Whether every edge belongs to just two triangles, which run along it in opposite directions."""
-        count = np.int64(len(self.vertices))
-        along = [self.faces[:, k] * count + self.faces[:, (k + 1) % 3] for k in range(3)]
+        count = len(self.vertices)
+        # int64 by name: before NumPy 2 an int32 array times a number stays int32, and overflows
+        along = [self.faces[:, k].astype(np.int64) * count + self.faces[:, (k + 1) % 3] for k in range(3)]
         forward = np.concatenate(along)
         del along
         forward.sort()
@@ -74,9 +75,13 @@ class Surface:
     def triangles(self, chosen: slice) -> tuple[Float[np.ndarray, "F 3"], Float[np.ndarray, "F 3"]]:
         """Centres and outward unit normals of some triangles; of a degenerate one the normal is 0."""
         corners = self.vertices[self.faces[chosen]].astype(np.float64)
-        normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
-        lengths = np.linalg.norm(normals, axis=1, keepdims=True)
-        return corners.mean(axis=1), normals / np.maximum(lengths, np.finfo(np.float64).tiny)
+        return corners.mean(axis=1), unit_normals(corners)
+
+
+def unit_normals(corners: Float[np.ndarray, "F 3 3"]) -> Float[np.ndarray, "F 3"]:
+    """Of triangles, by the right hand; 0 for a degenerate one."""
+    normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    return normals / np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), np.finfo(np.float64).tiny)
 
 
 def contour(
