@@ -2,8 +2,8 @@
 
     python benchmarks/viewer.py --output benchmarks/results/viewer-0.1.0.json
 
-Slow-down: the same steps of the default run without viewer, with the viewer and no page, and with one page open that
-is looked at, in turn, many times over; the median of the paired ratios. Latency: from a page's request to the picture,
+Slow-down: some steps of the default run without viewer, with one page open that is looked at, without, with the viewer
+and no page, and so on; the median of the ratios to the neighbours without viewer. Latency: from a page's request to the picture,
 over a socket on this machine, training paused, and with a training that goes on. A machine that does other things as
 well shows in the spread, and in "control", which compares no viewer with no viewer. "processor" compares the whole
 process's processor time, the client's included, which other programs disturb less: with one thread on a core of its own
@@ -14,6 +14,7 @@ blind to what they do to caches and locks.
 import argparse
 import json
 import os
+import random
 import statistics
 import struct
 import sys
@@ -32,6 +33,7 @@ from mnist3d.viewer import Frozen, Scene, Snapshot, Viewer, ViewerOptions
 from mnist3d.viewer_hook import start_viewer
 
 LATENCY_SIZE = 128  # pixels
+RESAMPLES = 4000
 ORBIT_STEP = 0.05  # radians between two pictures of a hand that turns
 
 
@@ -83,7 +85,10 @@ class Page(threading.Thread):
         self.ready.set()
 
 
-def timed(trainer: Trainer, hooks: list[Any], steps: int) -> tuple[float, float]:
+Seconds = tuple[float, float]  # wall, processor
+
+
+def timed(trainer: Trainer, hooks: list[Any], steps: int) -> Seconds:
     """Wall seconds, and the whole process's processor seconds, for so many steps, hooks included."""
     began, used = time.perf_counter(), time.process_time()
     for _ in range(steps):
@@ -93,37 +98,45 @@ def timed(trainer: Trainer, hooks: list[Any], steps: int) -> tuple[float, float]
     return time.perf_counter() - began, time.process_time() - used
 
 
-def slow_down(steps: int, pairs: int, arguments: list[str]) -> dict[str, Any]:
-    """Ratios to no viewer at all, minus one, in per cent; the order changes from pair to pair."""
+def slow_down(steps: int, rounds: int, arguments: list[str]) -> dict[str, Any]:
+    """Each measurement's ratio to the mean of the two without viewer around it, minus one, in per cent.
+
+    A round is none, page, none, no page; a machine that becomes slower or faster does so for both sides of a ratio.
+    "control" is a measurement without viewer against its neighbours without viewer.
+    """
     trainer = build_trainer(parse_command_line([*arguments, "--trainer.max_steps", "1000000"]).config)
     timed(trainer, [], 10)
     (hook,) = start_viewer(ViewerOptions(port=0), trainer, "benchmark", None, None)
     hooks: list[Hook] = [hook]
-    kinds = ("no_page", "page", "control")
-    ratios: dict[str, list[float]] = {f"{kind}_{of}": [] for kind in kinds for of in ("wall", "processor")}
-    for pair in range(pairs):
-        seconds = {}
-        for kind in [("none", "no_page", "page", "control"), ("control", "page", "no_page", "none")][pair % 2]:
-            page = None
-            if kind == "page":
-                page = Page(hook.viewer.port, turning=False)
-                page.start()
-                page.ready.wait(10.0)
-                hook.viewer.allowance.pay(
-                    hook.viewer.allowance.saved()
-                )  # what is saved up is spent once, not all along
-            seconds[kind] = timed(trainer, hooks if kind in ("no_page", "page") else [], steps)
-            if page is not None:
-                page.done.set()
-                page.join(10.0)
-        for kind in kinds:
-            for of, own, none in zip(("wall", "processor"), seconds[kind], seconds["none"], strict=True):
-                ratios[f"{kind}_{of}"].append(100.0 * (own / none - 1.0))
-        print(
-            f"pair {pair + 1}: " + ", ".join(f"{kind} {found[-1]:+.1f} %" for kind, found in ratios.items()), flush=True
-        )
+    ratios: dict[str, list[float]] = {
+        f"{kind}_{of}": [] for kind in ("no_page", "page", "control") for of in ("wall", "processor")
+    }
+    measured: list[tuple[str, Seconds]] = []
+    for kind in [*("none", "page", "none", "no_page") * rounds, "none"]:
+        page = None
+        if kind == "page":
+            page = Page(hook.viewer.port, turning=False)
+            page.start()
+            page.ready.wait(10.0)
+            hook.viewer.allowance.pay(hook.viewer.allowance.saved())  # what is saved up is spent once, not all along
+        measured.append((kind, timed(trainer, [] if kind == "none" else hooks, steps)))
+        if page is not None:
+            page.done.set()
+            page.join(10.0)
+        if kind == "none" and len(measured) > 2:
+            (between, own), (_, now), (_, before) = measured[-2], measured[-1], measured[-3]
+            compare(ratios, between, own, before, now)
+            if len(measured) > 4:
+                compare(ratios, "control", before, measured[-5][1], now)
+            print(", ".join(f"{name} {found[-1]:+.1f} %" for name, found in ratios.items() if found), flush=True)
     hook.viewer.close()
     return {kind: spread(found, "per cent slower") for kind, found in ratios.items()}
+
+
+def compare(ratios: dict[str, list[float]], kind: str, own: Seconds, before: Seconds, after: Seconds) -> None:
+    """Add one measurement's two ratios to those around it."""
+    for of, middle, *around in zip(("wall", "processor"), own, before, after, strict=True):
+        ratios[f"{kind}_{of}"].append(100.0 * (middle / statistics.mean(around) - 1.0))
 
 
 def latency(pictures: int, arguments: list[str]) -> dict[str, Any]:
@@ -179,24 +192,32 @@ def attributed(steps: int, arguments: list[str]) -> dict[str, Any]:
 
 
 def spread(values: list[float], unit: str) -> dict[str, Any]:
-    """Median and quartiles."""
+    """Median, quartiles, and an interval that holds the median 19 times in 20 (bootstrap, percentiles)."""
     low, _, high = statistics.quantiles(values, n=4)
-    median = statistics.median(values)
-    return {"median": round(median, 2), "quartiles": [round(low, 2), round(high, 2)], "n": len(values), "unit": unit}
+    draw = random.Random(0)
+    medians = sorted(statistics.median(draw.choices(values, k=len(values))) for _ in range(RESAMPLES))
+    interval = medians[RESAMPLES // 40], medians[-RESAMPLES // 40]
+    return {
+        "median": round(statistics.median(values), 2),
+        "interval": [round(value, 2) for value in interval],
+        "quartiles": [round(low, 2), round(high, 2)],
+        "n": len(values),
+        "unit": unit,
+    }
 
 
 def main() -> None:
     """Measure, print, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=30, help="in each measurement (default %(default)s)")
-    parser.add_argument("--pairs", type=int, default=10, help="measurements of each kind (default %(default)s)")
+    parser.add_argument("--steps", type=int, default=20, help="in each measurement (default %(default)s)")
+    parser.add_argument("--pairs", type=int, default=60, help="measurements of each kind (default %(default)s)")
     parser.add_argument("--pictures", type=int, default=150, help="of each latency (default %(default)s)")
     parser.add_argument("--output", type=Path, help="JSON file")
     options, rest = parser.parse_known_args()
     began_load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
     record = {
         "latency": latency(options.pictures, rest),
-        "attributed": attributed(4 * options.steps, rest) if hasattr(time, "pthread_getcpuclockid") else None,
+        "attributed": attributed(6 * options.steps, rest) if hasattr(time, "pthread_getcpuclockid") else None,
         "slow_down": slow_down(options.steps, options.pairs, rest),
         "threads": torch.get_num_threads(),
         "load_before": began_load,
