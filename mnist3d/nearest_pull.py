@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from .exemplars import Exemplars
 from .group_weights import GroupWeights
 from .plates import tilted
+from .registration import registered
 
 # Tilted copies of each real picture, where the exemplars stay this few: every step looks through all of a class.
 COPIES, MOST_EXEMPLARS = 2, 20_000
@@ -26,6 +27,9 @@ class NearestPull(nn.Module):
     a pixel apart. Views then lose a quarter of their light; a somewhat larger quantile keeps it (the pinball loss of
     quantile regression, Koenker & Bassett 1978).
 
+    Before that, x is moved, turned and stretched a little to meet the view (`registered`): what is asked of a view is to
+    become some digit, not to reach a certain place in the picture, and the neighbouring views ask less of each other.
+
     A view weighs what its class does in `GroupWeights`: more, the further the class is behind.
 
     Args:
@@ -34,6 +38,7 @@ class NearestPull(nn.Module):
         num_classes: K, 0 without labels.
         focus: of `GroupWeights`, >= 0; 0 weighs all classes alike.
         quantile: q, in (0, 1); above .5 missing light counts more than light where there should be none.
+        registration: of `registered`, >= 0; 0 leaves the real pictures as they are.
         tilt: degrees, 0 to 60: exemplars are also seen from random directions near their normals (`plates.tilted`).
             The same ones always, so that a resumed run finds them again.
 
@@ -48,10 +53,11 @@ class NearestPull(nn.Module):
         *,
         focus: float = 0.0,
         quantile: float = 0.5,
+        registration: float = 0.0,
         tilt: float = 0.0,
     ) -> None:
         super().__init__()
-        self.quantile = quantile
+        self.quantile, self.registration = quantile, registration
         room = min(MOST_EXEMPLARS // len(images), MOST_PIXELS // images.numel())
         copies = max(0, min(COPIES, room - 1)) if tilt > 0 else 0
         generator = torch.Generator().manual_seed(0)
@@ -71,7 +77,7 @@ class NearestPull(nn.Module):
             To the views; the exemplars and the weights are constants.
         """
         kind = logits.argmax(dim=1) if logits.shape[1] else None
-        targets = self.exemplars.nearest(views.detach(), kind)
+        targets = registered(self.exemplars.nearest(views.detach(), kind), views.detach(), self.registration)
         missing = targets - views
         difference = missing.detach().abs().mean(dim=(1, 2, 3))
         pull = 2.0 * torch.maximum(self.quantile * missing, (self.quantile - 1.0) * missing).mean(dim=(1, 2, 3))

@@ -115,6 +115,7 @@ class Trainer:
             0 if self.labels is None else len(self.class_names),
             focus=self.losses.nearest_focus,
             quantile=self.losses.nearest_quantile,
+            registration=self.losses.nearest_registration,
             tilt=self.options.max_tilt,
         ).to(self.device)
         asked = (1, 0.0) if targets is None else (len(targets.azimuth), targets.options.focus)

@@ -53,6 +53,14 @@ def test_a_larger_quantile_counts_missing_light_more_and_stray_light_less() -> N
     assert losses[0.75] == pytest.approx([0.3, 0.1])
 
 
+def test_registered_pictures_ask_less_of_a_view_that_is_a_digit_elsewhere() -> None:
+    y, x = torch.meshgrid(torch.linspace(-1, 1, 28), torch.linspace(-1, 1, 28), indexing="ij")
+    bar = torch.exp(-((x / 0.2) ** 2) - (y / 0.5) ** 4)[None, None]
+    moved = bar.roll(1, dims=3)
+    losses = [NearestPull(bar, None, 0, registration=far)(moved, torch.zeros(1, 0)).item() for far in (0.0, 0.2)]
+    assert losses[1] < 0.2 * losses[0]
+
+
 def test_classes_that_are_not_seen_keep_their_figure() -> None:
     images, labels = pictures()
     pull = NearestPull(images, labels, 3, focus=1.0)
