@@ -3,12 +3,12 @@
     python benchmarks/viewer.py --output benchmarks/results/viewer-0.1.0.json
 
 Slow-down: some steps of the default run without viewer, with one page open that is looked at, without, with the viewer
-and no page, and so on; the median of the ratios to the neighbours without viewer. Latency: from a page's request to the picture,
-over a socket on this machine, training paused, and with a training that goes on. A machine that does other things as
-well shows in the spread, and in "control", which compares no viewer with no viewer. "processor" compares the whole
-process's processor time, the client's included, which other programs disturb less: with one thread on a core of its own
-the two are the same. "attributed" counts the processor time of the viewer's threads and of its hook instead: exact, but
-blind to what they do to caches and locks.
+and no page, and so on; the median of the ratios to the neighbours without viewer. Latency: from a page's request to
+the picture, over a socket on this machine, training paused, and with a training that goes on. A machine that does
+other things as well shows in the spread, and in "control", which compares no viewer with no viewer. "processor"
+compares the whole process's processor time, the client's included, which other programs disturb less: with one thread
+on a core of its own the two are the same. "attributed" counts the processor time of the viewer's threads and of its
+hook instead: exact, but blind to what they do to caches and locks.
 """
 
 import argparse

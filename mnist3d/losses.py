@@ -66,7 +66,7 @@ class LossOptions:
         if not 0.0 < self.nearest_quantile < 1.0:
             raise ValueError(f"losses.nearest_quantile={self.nearest_quantile}: allowed are shares between 0 and 1")
         if not 0.0 <= self.nearest_registration <= 0.5:
-            raise ValueError(f"losses.nearest_registration={self.nearest_registration}: allowed are numbers from 0 to .5")
+            raise ValueError(f"losses.nearest_registration={self.nearest_registration}: allowed are 0 to .5")
         if not 0.0 <= self.nearest_from < 1.0:
             raise ValueError(f"losses.nearest_from={self.nearest_from}: allowed are shares from 0 to below 1")
 

@@ -27,8 +27,8 @@ class NearestPull(nn.Module):
     a pixel apart. Views then lose a quarter of their light; a somewhat larger quantile keeps it (the pinball loss of
     quantile regression, Koenker & Bassett 1978).
 
-    Before that, x is moved, turned and stretched a little to meet the view (`registered`): what is asked of a view is to
-    become some digit, not to reach a certain place in the picture, and the neighbouring views ask less of each other.
+    Before that, x is moved, turned and stretched a little to meet the view (`registered`): what is asked of a view is
+    to become some digit, not to lie in a certain place, and neighbouring views ask less of each other.
 
     A view weighs what its class does in `GroupWeights`: more, the further the class is behind.
 

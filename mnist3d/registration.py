@@ -22,7 +22,8 @@ def registered(
 ) -> Float[Tensor, "B 1 H W"]:
     """Each picture under the small affine map that brings it nearest to its view.
 
-        picture'(p) = picture(p + A p + b),   A, b = argmin  |blur(view) - blur(picture')|^2 / .02 + |A / s|^2 + |2 b / s|^2
+        picture'(p) = picture(p + A p + b)
+        A, b = argmin  |blur(view) - blur(picture')|^2 / .02 + |A / s|^2 + |2 b / s|^2
 
     A picture that no such map brings nearer is returned as it is.
 
