@@ -46,21 +46,22 @@ def registered(
     y = (torch.arange(height, device=pictures.device, dtype=pictures.dtype) + 0.5) * 2 / height - 1
     x = (torch.arange(width, device=pictures.device, dtype=pictures.dtype) + 0.5) * 2 / width - 1
     y, x = torch.meshgrid(y, x, indexing="ij")
+    places = torch.stack([x, y, torch.ones_like(x)]).flatten(1)  # 3 x pixels
     prior = spread * pictures.new_tensor([1.0, 1.0, 0.5, 1.0, 1.0, 0.5])
     identity = pictures.new_tensor([1.0, 0.0, 0.0, 0.0, 1.0, 0.0])
     stiffness = UNEXPLAINED / prior.square()
-    goal, moved, entries = blur(views), pictures, torch.zeros(count, 6).to(pictures)
+    goal, unmoved, entries = blur(views), blur(pictures), torch.zeros(count, 6).to(pictures)
+    moved, seen = pictures, unmoved
     for _ in range(ROUNDS):
-        seen = blur(moved)
+        across = F.pad(seen[..., 2:] - seen[..., :-2], (1, 1)).flatten(1) * (width / 4)
+        down = F.pad(seen[:, :, 2:] - seen[:, :, :-2], (0, 0, 1, 1)).flatten(1) * (height / 4)
+        slopes = torch.cat([across[:, None] * places, down[:, None] * places], dim=1)  # d picture' / d entries
         residual = (goal - seen).flatten(1)
-        across = F.pad(seen[..., 2:] - seen[..., :-2], (1, 1))[:, 0] * (width / 4)
-        down = F.pad(seen[:, :, 2:] - seen[:, :, :-2], (0, 0, 1, 1))[:, 0] * (height / 4)
-        slopes = torch.stack([across * x, across * y, across, down * x, down * y, down], dim=-1).flatten(1, 2)
-        system = slopes.mT @ slopes + torch.diag(stiffness)
-        wanted = (slopes.mT @ residual[..., None])[..., 0] - stiffness * entries
+        system = slopes @ slopes.mT + torch.diag(stiffness)
+        wanted = (slopes @ residual[..., None])[..., 0] - stiffness * entries
         entries = (entries + torch.linalg.solve(system, wanted)).clamp(-FURTHEST * prior, FURTHEST * prior)
-        theta = (identity + entries).view(count, 2, 3)
-        grid = F.affine_grid(theta, list(pictures.shape), align_corners=False)
+        grid = ((identity + entries).view(count, 2, 3) @ places).mT.reshape(count, height, width, 2)
         moved = F.grid_sample(pictures, grid, align_corners=False)
-    nearer = (blur(moved) - goal).square().sum(dim=(1, 2, 3)) < (blur(pictures) - goal).square().sum(dim=(1, 2, 3))
+        seen = blur(moved)
+    nearer = (seen - goal).square().sum(dim=(1, 2, 3)) < (unmoved - goal).square().sum(dim=(1, 2, 3))
     return torch.where(nearer[:, None, None, None], moved, pictures)
