@@ -2,13 +2,14 @@
 
     python benchmarks/viewer.py --output benchmarks/results/viewer-0.1.0.json
 
-Slow-down: some steps of the default run without viewer, with one page open that is looked at, without, with the viewer
-and no page, and so on; the median of the ratios to the neighbours without viewer. Latency: from a page's request to
-the picture, over a socket on this machine, training paused, and with a training that goes on. A machine that does
-other things as well shows in the spread, and in "control", which compares no viewer with no viewer. "processor"
-compares the whole process's processor time, the client's included, which other programs disturb less: with one thread
-on a core of its own the two are the same. "attributed" counts the processor time of the viewer's threads and of its
-hook instead: exact, but blind to what they do to caches and locks.
+Slow-down: blocks of steps of the default run's first part (before the pull to real pictures), between blocks without
+viewer: one with a page open that is looked at, one with the viewer and no page, and for control one without viewer; the
+median of the ratios to the two neighbours' geometric mean. Noise that only ever slows down draws all three medians a
+little below 0; "beyond control" is free of that. Latency: from a page's request to the picture, over a socket on this
+machine, training paused, and with a training that goes on. "processor" compares the whole process's processor time,
+the client's included, which other programs disturb less: with one thread on a core of its own the two are the same.
+"attributed" counts the processor time of the viewer's threads and of its hook instead: exact, but blind to what they do
+to caches and locks.
 """
 
 import argparse
@@ -85,7 +86,9 @@ class Page(threading.Thread):
         self.ready.set()
 
 
-Seconds = tuple[float, float]  # wall, processor
+MEASURES = ("wall", "processor")
+KINDS = ("page", "no_page", "control")
+Seconds = tuple[float, float]  # as MEASURES
 
 
 def timed(trainer: Trainer, hooks: list[Any], steps: int) -> Seconds:
@@ -99,44 +102,41 @@ def timed(trainer: Trainer, hooks: list[Any], steps: int) -> Seconds:
 
 
 def slow_down(steps: int, rounds: int, arguments: list[str]) -> dict[str, Any]:
-    """Each measurement's ratio to the mean of the two without viewer around it, minus one, in per cent.
+    """Per cent by which each kind is slower than its neighbours without viewer.
 
-    A round is none, page, none, no page; a machine that becomes slower or faster does so for both sides of a ratio.
-    "control" is a measurement without viewer against its neighbours without viewer.
+    A round is none, page, none, no page, none, control: a machine that becomes slower or faster does so for both sides
+    of a ratio, and no two ratios of a kind share a measurement.
     """
     trainer = build_trainer(parse_command_line([*arguments, "--trainer.max_steps", "1000000"]).config)
     timed(trainer, [], 10)
     (hook,) = start_viewer(ViewerOptions(port=0), trainer, "benchmark", None, None)
     hooks: list[Hook] = [hook]
-    ratios: dict[str, list[float]] = {
-        f"{kind}_{of}": [] for kind in ("no_page", "page", "control") for of in ("wall", "processor")
-    }
-    measured: list[tuple[str, Seconds]] = []
-    for kind in [*("none", "page", "none", "no_page") * rounds, "none"]:
+    ratios: dict[str, list[float]] = {f"{kind}_{of}": [] for kind in KINDS for of in MEASURES}
+    before = timed(trainer, [], steps)
+    for kind in KINDS * rounds:
         page = None
         if kind == "page":
             page = Page(hook.viewer.port, turning=False)
             page.start()
             page.ready.wait(10.0)
             hook.viewer.allowance.pay(hook.viewer.allowance.saved())  # what is saved up is spent once, not all along
-        measured.append((kind, timed(trainer, [] if kind == "none" else hooks, steps)))
+        own = timed(trainer, [] if kind == "control" else hooks, steps)
         if page is not None:
             page.done.set()
             page.join(10.0)
-        if kind == "none" and len(measured) > 2:
-            (between, own), (_, now), (_, before) = measured[-2], measured[-1], measured[-3]
-            compare(ratios, between, own, before, now)
-            if len(measured) > 4:
-                compare(ratios, "control", before, measured[-5][1], now)
-            print(", ".join(f"{name} {found[-1]:+.1f} %" for name, found in ratios.items() if found), flush=True)
+        after = timed(trainer, [], steps)
+        for of, middle, *around in zip(MEASURES, own, before, after, strict=True):
+            ratios[f"{kind}_{of}"].append(100.0 * (middle / statistics.geometric_mean(around) - 1.0))
+        print(f"{kind}: {ratios[f'{kind}_wall'][-1]:+.1f} %", flush=True)
+        before = after
     hook.viewer.close()
-    return {kind: spread(found, "per cent slower") for kind, found in ratios.items()}
-
-
-def compare(ratios: dict[str, list[float]], kind: str, own: Seconds, before: Seconds, after: Seconds) -> None:
-    """Add one measurement's two ratios to those around it."""
-    for of, middle, *around in zip(("wall", "processor"), own, before, after, strict=True):
-        ratios[f"{kind}_{of}"].append(100.0 * (middle / statistics.mean(around) - 1.0))
+    found: dict[str, Any] = {kind: spread(values, "per cent slower") for kind, values in ratios.items()}
+    found["beyond control"] = {
+        f"{kind}_{of}": round(found[f"{kind}_{of}"]["median"] - found[f"control_{of}"]["median"], 2)
+        for kind in KINDS[:2]
+        for of in MEASURES
+    }
+    return found
 
 
 def latency(pictures: int, arguments: list[str]) -> dict[str, Any]:
@@ -196,7 +196,7 @@ def spread(values: list[float], unit: str) -> dict[str, Any]:
     low, _, high = statistics.quantiles(values, n=4)
     draw = random.Random(0)
     medians = sorted(statistics.median(draw.choices(values, k=len(values))) for _ in range(RESAMPLES))
-    interval = medians[RESAMPLES // 40], medians[-RESAMPLES // 40]
+    interval = medians[RESAMPLES // 40], medians[-RESAMPLES // 40 - 1]
     return {
         "median": round(statistics.median(values), 2),
         "interval": [round(value, 2) for value in interval],
@@ -210,15 +210,17 @@ def main() -> None:
     """Measure, print, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=20, help="in each measurement (default %(default)s)")
-    parser.add_argument("--pairs", type=int, default=60, help="measurements of each kind (default %(default)s)")
+    parser.add_argument("--rounds", type=int, default=40, help="of six measurements (default %(default)s)")
     parser.add_argument("--pictures", type=int, default=150, help="of each latency (default %(default)s)")
     parser.add_argument("--output", type=Path, help="JSON file")
     options, rest = parser.parse_known_args()
+    if options.rounds < 2 or options.pictures < 5:
+        parser.error("at least 2 rounds and 5 pictures are needed for a median and its quartiles")
     began_load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
     record = {
         "latency": latency(options.pictures, rest),
         "attributed": attributed(6 * options.steps, rest) if hasattr(time, "pthread_getcpuclockid") else None,
-        "slow_down": slow_down(options.steps, options.pairs, rest),
+        "slow_down": slow_down(options.steps, options.rounds, rest),
         "threads": torch.get_num_threads(),
         "load_before": began_load,
         "load_after": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,

@@ -34,8 +34,8 @@ class LossOptions:
             real picture of the class that the discriminator reads in it, >= 0; 0 leaves a pure GAN.
         nearest_quantile: Of that difference, in (0, 1): at .5 it is the absolute one; above, missing light counts more
             than stray light, so that strokes keep their width.
-        nearest_registration: How far the nearest real picture is first moved to meet the view: standard deviation of
-            the entries of a small affine map, 0 to .5; 0 leaves it where it is.
+        nearest_registration: How far the nearest real picture is first moved to meet the view, 0 to below .25: the
+            largest shift in half-widths of a picture, and half the largest entry of a linear map; 0 leaves it.
         nearest_from: Share of the run at which that pull begins to grow from 0, linearly, [0, 1).
         nearest_focus: Power by which that pull leans on the classes whose views are furthest from real pictures, >= 0;
             0 pulls at all alike.
@@ -65,8 +65,8 @@ class LossOptions:
             raise ValueError(f"losses.penalty_every={self.penalty_every}: allowed are steps from 1")
         if not 0.0 < self.nearest_quantile < 1.0:
             raise ValueError(f"losses.nearest_quantile={self.nearest_quantile}: allowed are shares between 0 and 1")
-        if not 0.0 <= self.nearest_registration <= 0.5:
-            raise ValueError(f"losses.nearest_registration={self.nearest_registration}: allowed are 0 to .5")
+        if not 0.0 <= self.nearest_registration < 0.25:
+            raise ValueError(f"losses.nearest_registration={self.nearest_registration}: allowed are 0 to below .25")
         if not 0.0 <= self.nearest_from < 1.0:
             raise ValueError(f"losses.nearest_from={self.nearest_from}: allowed are shares from 0 to below 1")
 

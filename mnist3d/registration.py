@@ -13,25 +13,25 @@ from .exemplars import blur
 ROUNDS = 2
 # Variance of a blurred pixel that no affine map explains: with it a picture without edges stays where it is.
 UNEXPLAINED = 0.02
-FURTHEST = 2.0  # standard deviations of the prior
 
 
 @torch.no_grad()
 def registered(
-    pictures: Float[Tensor, "B 1 H W"], views: Float[Tensor, "B 1 H W"], spread: float
+    pictures: Float[Tensor, "B 1 H W"], views: Float[Tensor, "B 1 H W"], reach: float
 ) -> Float[Tensor, "B 1 H W"]:
-    """Each picture under the small affine map that brings it nearest to its view.
+    """Each picture under a small affine map that brings it nearer to its view.
 
-        picture'(p) = picture(p + A p + b)
-        A, b = argmin  |blur(view) - blur(picture')|^2 / .02 + |A / s|^2 + |2 b / s|^2
+        picture'(p) = picture(p + A p + b),   each entry of A within +-2 reach, of b within +-reach
+        A, b towards the least  |blur(view) - blur(picture')|^2 / .02 + |A / reach|^2 + |2 b / reach|^2
 
-    A picture that no such map brings nearer is returned as it is.
+    by two Gauss-Newton steps, each cut off at those limits; a picture that the map found does not bring nearer is
+    returned as it is. Made for pictures of about 28 pixels: the blur is of 3 x 3, so in larger ones it sees less far.
 
     Args:
         pictures: what is moved; beyond its edges it is 0.
         views: what each should meet.
-        spread: s, standard deviation of the entries of A and, halved, of the shift b (the picture is 2 wide); none
-            moves further than twice that. 0 leaves the pictures as they are.
+        reach: half the largest entry of A, and the largest of the shift b (the picture is 2 wide), 0 to below .25,
+            where every map is invertible; 0 leaves the pictures as they are.
 
     Gradients:
         None.
@@ -40,14 +40,14 @@ def registered(
         Lucas & Kanade, "An iterative image registration technique" (1981), with a Gaussian prior; of digits, the
         tangent distance of Simard, LeCun & Denker (1993).
     """
-    if spread == 0.0 or not len(pictures):
+    if reach == 0.0 or not len(pictures):
         return pictures
     count, _, height, width = pictures.shape
     y = (torch.arange(height, device=pictures.device, dtype=pictures.dtype) + 0.5) * 2 / height - 1
     x = (torch.arange(width, device=pictures.device, dtype=pictures.dtype) + 0.5) * 2 / width - 1
     y, x = torch.meshgrid(y, x, indexing="ij")
     places = torch.stack([x, y, torch.ones_like(x)]).flatten(1)  # 3 x pixels
-    prior = spread * pictures.new_tensor([1.0, 1.0, 0.5, 1.0, 1.0, 0.5])
+    prior = reach * pictures.new_tensor([1.0, 1.0, 0.5, 1.0, 1.0, 0.5])
     identity = pictures.new_tensor([1.0, 0.0, 0.0, 0.0, 1.0, 0.0])
     stiffness = UNEXPLAINED / prior.square()
     goal, unmoved, entries = blur(views), blur(pictures), torch.zeros(count, 6).to(pictures)
@@ -59,7 +59,7 @@ def registered(
         residual = (goal - seen).flatten(1)
         system = slopes @ slopes.mT + torch.diag(stiffness)
         wanted = (slopes @ residual[..., None])[..., 0] - stiffness * entries
-        entries = (entries + torch.linalg.solve(system, wanted)).clamp(-FURTHEST * prior, FURTHEST * prior)
+        entries = (entries + torch.linalg.solve(system, wanted)).clamp(-2.0 * prior, 2.0 * prior)
         grid = ((identity + entries).view(count, 2, 3) @ places).mT.reshape(count, height, width, 2)
         moved = F.grid_sample(pictures, grid, align_corners=False)
         seen = blur(moved)

@@ -43,16 +43,41 @@ def test_a_small_map_is_found_again(entries: list[float]) -> None:
     image = picture()
     view = mapped(image, entries)
     met = registered(image, view, 0.2)
-    assert distance(met, view).item() < 0.1 * distance(image, view).item()
+    # measured .0005 to .0014; one step alone leaves .007 to .05
+    assert distance(met, view).item() < 0.005 * distance(image, view).item()
 
 
-def test_it_is_never_further_than_it_was_and_each_picture_is_for_itself() -> None:
-    generator = torch.Generator().manual_seed(0)
-    views = torch.rand(16, 1, 28, 28, generator=generator)
-    pictures = torch.cat([picture(), picture().flip(3)]).repeat(8, 1, 1, 1)
+def test_a_map_that_makes_it_worse_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    image = picture()
+    view = mapped(image, [0, 0, 0.1, 0, 0, 0])
+    solve = torch.linalg.solve
+    monkeypatch.setattr(torch.linalg, "solve", lambda system, wanted: -solve(system, wanted))
+    assert torch.equal(registered(image, view, 0.2), image)
+
+
+def test_each_picture_is_for_itself_also_beside_one_that_is_not_finite() -> None:
+    pictures = picture().repeat(3, 1, 1, 1)
+    views = torch.cat([mapped(picture(), [0, 0, shift, 0, 0, 0]) for shift in (0.1, -0.1, 0.05)])
+    alone = registered(pictures[2:], views[2:], 0.2)
+    views[1, 0, 3, 3] = torch.nan
     met = registered(pictures, views, 0.2)
-    assert (distance(met, views) <= distance(pictures, views)).all()
-    torch.testing.assert_close(met[3:4], registered(pictures[3:4], views[3:4], 0.2))
+    torch.testing.assert_close(met[2:], alone)
+    assert torch.equal(met[1], pictures[1])
+
+
+@pytest.mark.parametrize("shape", [(8, 8), (28, 40), (64, 64)])
+def test_other_shapes(shape: tuple[int, int]) -> None:
+    image = F.interpolate(picture(), size=shape, mode="area")
+    view = mapped(image, [0, 0, 0.1, 0, 0, 0])
+    # the blur is of 3 x 3 pixels whatever the size, so not all of it is found
+    assert distance(registered(image, view, 0.2), view).item() < 0.3 * distance(image, view).item()
+
+
+def test_a_dim_view_does_not_move_the_picture_away() -> None:
+    image = picture()
+    met = registered(image, 0.7 * image, 0.2)
+    light = (met.sum() / image.sum()).item()
+    assert 0.7 < light <= 1.0  # a smaller picture explains some of the missing light, but not all of it
 
 
 def test_what_cannot_move_stays() -> None:
@@ -65,12 +90,18 @@ def test_what_cannot_move_stays() -> None:
 
 def test_it_does_not_go_far() -> None:
     image = picture()
-    far = mapped(image, [0, 0, 0.8, 0, 0, 0])  # 11 pixels
-    met = registered(image, far, 0.1)
+    view = mapped(image, [0, 0, 0.2, 0, 0, 0])  # 2.8 pixels
     column = torch.linspace(-1, 1, 28)
-    centre = [((p.sum(dim=(1, 2)) * column).sum() / p.sum()).item() for p in (image, met)]
-    # the shift's prior has half the spread, and nothing moves further than twice that; the rest are 10 % of stretch
-    assert abs(centre[0] - centre[1]) < 0.1 + 0.2 * 1.0
+
+    def moved(reach: float) -> float:
+        centre = [
+            ((p.sum(dim=(1, 2)) * column).sum() / p.sum()).item() for p in (image, registered(image, view, reach))
+        ]
+        return abs(centre[0] - centre[1])
+
+    assert moved(0.2) > 0.15
+    # the shift is cut off at .05, and stretching by a tenth moves the centre of this narrow picture less than that
+    assert moved(0.05) < 0.1
 
 
 def test_no_gradient_and_the_views_stay_as_they_are() -> None:
