@@ -281,15 +281,24 @@ def test_inference_writes_the_views_and_prints_their_path(finished_run, tmp_path
 
 
 def test_inference_serves_a_page_until_it_is_told_to_end(finished_run):
-    command = [sys.executable, "inference.py", str(finished_run), "--port", "0"]
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    line = process.stdout.readline()
-    url = next(word for word in line.split() if word.startswith("http"))
-    with urllib.request.urlopen(url, timeout=20) as answer:
-        assert answer.read().startswith(b"<!doctype html>")
-    process.send_signal(signal.SIGINT)
-    _, error = process.communicate(timeout=60)
+    # A shell's background job inherits a Ctrl-C that is ignored, and so would the program: these tests may run in one.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        command = [sys.executable, "inference.py", str(finished_run), "--port", "0"]
+        process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    with process:
+        try:
+            assert process.stdout is not None
+            line = process.stdout.readline()
+            url = next(word for word in line.split() if word.startswith("http"))
+            with urllib.request.urlopen(url, timeout=20) as answer:
+                assert answer.read().startswith(b"<!doctype html>")
+            process.send_signal(signal.SIGINT)
+            _, error = process.communicate(timeout=60)
+        finally:
+            process.kill()
     assert process.returncode == 0
     assert error == ""
 
