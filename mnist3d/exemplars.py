@@ -39,33 +39,31 @@ class Exemplars:
 
     @torch.no_grad()
     def nearest(
-        self, views: Float[Tensor, "B 1 H W"], classes: Int[Tensor, " B"] | None = None, few: int = 1
-    ) -> Float[Tensor, "B few 1 H W"]:
-        """For each view the real pictures of its class with the smallest squared distances, blurred, nearest first.
+        self, views: Float[Tensor, "B 1 H W"], classes: Int[Tensor, " B"] | None = None
+    ) -> Float[Tensor, "B 1 H W"]:
+        """For each view the real picture of its class with the smallest squared distance, both blurred.
 
         Args:
             views: brightness in [0, 1].
             classes: where to look for each view; None: everywhere. A class without pictures: everywhere.
-            few: how many for each view, at least 1; where a class has fewer, its nearest stands in for the rest.
 
         Gradients:
             None: a target is a constant.
         """
         query = blur(views).flatten(1)
-        chosen = torch.zeros(len(views), few, dtype=torch.long, device=views.device)
+        chosen = torch.zeros(len(views), dtype=torch.long, device=views.device)
         for k in [None] if classes is None else classes.unique().tolist():
             begin, end = (0, len(self.order)) if k is None or k >= len(self.ranges) else self.ranges[k]
             if begin == end:
                 begin, end = 0, len(self.order)
             members = torch.arange(len(views), device=views.device) if k is None else (classes == k).nonzero()[:, 0]
-            best = torch.full((len(members), few), torch.inf, device=views.device)
-            found = torch.zeros_like(best, dtype=torch.long)
+            best = torch.full((len(members),), torch.inf, device=views.device)
             for low in range(begin, end, CANDIDATES_AT_ONCE):
                 high = min(low + CANDIDATES_AT_ONCE, end)
                 # |q - r|^2 without |q|^2, which is the same for all candidates
                 distance = self.norms[low:high] - 2.0 * query[members] @ self.blurred[low:high].mT
-                index = self.order[low:high].expand_as(distance)
-                best, kept = torch.cat([best, distance], dim=1).topk(few, dim=1, largest=False)
-                found = torch.cat([found, index], dim=1).gather(1, kept)
-            chosen[members] = torch.where(best.isinf(), found[:, :1], found)
+                value, index = distance.min(dim=1)
+                nearer = value < best
+                chosen[members[nearer]] = self.order[low + index[nearer]]
+                best = torch.minimum(best, value)
         return self.images[chosen]

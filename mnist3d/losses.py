@@ -4,7 +4,6 @@ What it is: tensors in, a scalar out. What it is not: no networks, no schedules,
 A pairing of real and rendered scores is a pair of functions in the table `ADVERSARIAL_LOSSES`.
 """
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -35,16 +34,9 @@ class LossOptions:
             real picture of the class that the discriminator reads in it, >= 0; 0 leaves a pure GAN.
         nearest_quantile: Of that difference, in (0, 1): at .5 it is the absolute one; above, missing light counts more
             than stray light, so that strokes keep their width.
-        nearest_candidates: How many of the nearest real pictures are moved to meet the view, 1 to 64; it is pulled to
-            the one that then is nearest.
         nearest_registration: How far the nearest real picture is first moved to meet the view, 0 to below .25: the
             largest shift in half-widths of a picture, and half the largest entry of a linear map; 0 leaves it.
         nearest_from: Share of the run at which that pull begins to grow from 0, linearly, [0, 1).
-        nearest_settled: Share of the run at which the difference has turned, linearly since nearest_from, from a
-            squared into an absolute one, [0, 1]; nearest_from or less: absolute from the start.
-        nearest_neighbourhood: Angle, radians, within which views vote on the class that one of them is pulled to, 0 to
-            pi; 0 lets each view be what the discriminator reads in it.
-        nearest_balance: Power by which that vote makes classes dearer that are seen often, >= 0.
         nearest_focus: Power by which that pull leans on the classes whose views are furthest from real pictures, >= 0;
             0 pulls at all alike.
     """
@@ -57,12 +49,8 @@ class LossOptions:
     diversity: float = 0.3
     nearest: float = 24.0
     nearest_quantile: float = 0.58
-    nearest_candidates: int = 4
     nearest_registration: float = 0.2
     nearest_from: float = 0.3
-    nearest_settled: float = 0.8
-    nearest_neighbourhood: float = 0.3
-    nearest_balance: float = 0.5
     nearest_focus: float = 6.0
 
     def __post_init__(self) -> None:
@@ -70,8 +58,7 @@ class LossOptions:
             raise ValueError(
                 f"losses.adversarial={self.adversarial!r}: allowed are {', '.join(get_args(AdversarialName))}"
             )
-        unbounded = ("adversarial_weight", "classification", "penalty", "diversity", "nearest", "nearest_focus")
-        for name in (*unbounded, "nearest_balance"):
+        for name in ("adversarial_weight", "classification", "penalty", "diversity", "nearest", "nearest_focus"):
             if not 0.0 <= getattr(self, name) < float("inf"):
                 raise ValueError(f"losses.{name}={getattr(self, name)}: allowed are numbers >= 0")
         if self.penalty_every < 1:
@@ -80,26 +67,12 @@ class LossOptions:
             raise ValueError(f"losses.nearest_quantile={self.nearest_quantile}: allowed are shares between 0 and 1")
         if not 0.0 <= self.nearest_registration < 0.25:
             raise ValueError(f"losses.nearest_registration={self.nearest_registration}: allowed are 0 to below .25")
-        if not 1 <= self.nearest_candidates <= 64:
-            raise ValueError(f"losses.nearest_candidates={self.nearest_candidates}: allowed are numbers from 1 to 64")
-        if not 0.0 <= self.nearest_neighbourhood <= math.pi:
-            raise ValueError(
-                f"losses.nearest_neighbourhood={self.nearest_neighbourhood}: allowed are radians from 0 to pi"
-            )
-        if not 0.0 <= self.nearest_settled <= 1.0:
-            raise ValueError(f"losses.nearest_settled={self.nearest_settled}: allowed are shares from 0 to 1")
         if not 0.0 <= self.nearest_from < 1.0:
             raise ValueError(f"losses.nearest_from={self.nearest_from}: allowed are shares from 0 to below 1")
 
     def nearest_weight(self, share: float) -> float:
         """Weight of the pull towards the nearest real pictures when a share of the run is done."""
         return self.nearest * max(0.0, share - self.nearest_from) / (1.0 - self.nearest_from)
-
-    def nearest_squared(self, share: float) -> float:
-        """How far that pull is still of squared differences, [0, 1], when a share of the run is done."""
-        if not self.nearest_from < share < self.nearest_settled:
-            return 0.0
-        return (self.nearest_settled - share) / (self.nearest_settled - self.nearest_from)
 
 
 def relativistic_discriminator_loss(real: Scores, rendered: Scores) -> Scalar:

@@ -7,8 +7,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from .class_vote import ClassVote
-from .exemplars import Exemplars, blur
+from .exemplars import Exemplars
 from .group_weights import GroupWeights
 from .plates import tilted
 from .registration import registered
@@ -22,17 +21,14 @@ TILTED_AT_ONCE = 1024
 class NearestPull(nn.Module):
     """Difference between views and the real pictures nearest to them, classes weighted.
 
-        loss = mean weight_k * 2 w |m| ((1 - s) + 2 s |m|),    m = x - view,   w = q where m > 0, else 1 - q
+        loss = mean weight_k * 2 max(q (x - view), (q - 1) (x - view))      x the nearest real picture, q the quantile
 
-    with x the nearest real picture. At s = 0 and q = .5 that is the absolute difference, whose best answer to several x
-    is their median: dark, where strokes lie a pixel apart. Views then lose a quarter of their light; a somewhat larger
-    quantile q keeps it (the pinball loss of quantile regression, Koenker & Bassett 1978). At s = 1 it is the same of
-    squares (the expectiles of Newey & Powell 1987): it leaves several x open, as grey, where an absolute difference
-    decides; good while it is not settled which digit shows where, and ghosts at the end.
+    With q = .5 that is the absolute difference, whose best answer to several x is their median: dark, where strokes lie
+    a pixel apart. Views then lose a quarter of their light; a somewhat larger quantile keeps it (the pinball loss of
+    quantile regression, Koenker & Bassett 1978).
 
-    x is of the class that the views around vote for (`ClassVote`), and of its nearest pictures the one that is nearest
-    after it was moved, turned and stretched a little to meet the view (`registered`): what is asked of a view is to
-    become some digit, not to lie in a certain place, and neighbouring views ask less of each other.
+    Before that, x is moved, turned and stretched a little to meet the view (`registered`): what is asked of a view is
+    to become some digit, not to lie in a certain place, and neighbouring views ask less of each other.
 
     A view weighs what its class does in `GroupWeights`: more, the further the class is behind.
 
@@ -43,13 +39,10 @@ class NearestPull(nn.Module):
         focus: of `GroupWeights`, >= 0; 0 weighs all classes alike.
         quantile: q, in (0, 1); above .5 missing light counts more than light where there should be none.
         registration: of `registered`, >= 0; 0 leaves the real pictures as they are.
-        candidates: real pictures that are registered, at least 1; the one that then is nearest is x.
-        neighbourhood: of `ClassVote`, radians, >= 0; 0 lets each view decide alone.
-        balance: of `ClassVote`, >= 0.
         tilt: degrees, 0 to 60: exemplars are also seen from random directions near their normals (`plates.tilted`).
             The same ones always, so that a resumed run finds them again.
 
-    Its state (`state_dict`) is the running means of the classes and the memory of the vote.
+    Its state (`state_dict`) is the running means of the classes.
     """
 
     def __init__(
@@ -61,13 +54,10 @@ class NearestPull(nn.Module):
         focus: float = 0.0,
         quantile: float = 0.5,
         registration: float = 0.0,
-        candidates: int = 1,
-        neighbourhood: float = 0.0,
-        balance: float = 0.0,
         tilt: float = 0.0,
     ) -> None:
         super().__init__()
-        self.quantile, self.registration, self.candidates = quantile, registration, candidates
+        self.quantile, self.registration = quantile, registration
         room = min(MOST_EXEMPLARS // len(images), MOST_PIXELS // images.numel())
         copies = max(0, min(COPIES, room - 1)) if tilt > 0 else 0
         generator = torch.Generator().manual_seed(0)
@@ -75,41 +65,22 @@ class NearestPull(nn.Module):
         every = [images, *(tilted(part, tilt, generator) for part in parts)]
         self.exemplars = Exemplars(torch.cat(every), None if labels is None else labels.repeat(1 + copies))
         self.weights = GroupWeights(max(num_classes, 1), focus).to(images)
-        self.vote = ClassVote(max(num_classes, 1), neighbourhood if num_classes else 0.0, balance).to(images)
 
-    def forward(
-        self,
-        views: Float[Tensor, "B 1 H W"],
-        logits: Float[Tensor, "B K"],
-        rotations: Float[Tensor, "B 3 3"],
-        squared: float = 0.0,
-    ) -> Float[Tensor, ""]:
-        """The loss, at least 0; moves the running means and the memory.
+    def forward(self, views: Float[Tensor, "B 1 H W"], logits: Float[Tensor, "B K"]) -> Float[Tensor, ""]:
+        """The loss, at least 0; moves the running means.
 
         Args:
             views: brightness in [0, 1].
-            logits: of the class head, K = 0 without one.
-            rotations: from where each view was seen.
-            squared: s, [0, 1].
+            logits: of the class head, K = 0 without one; the largest says which class a view is pulled to.
 
         Gradients:
-            To the views; the exemplars, the classes and the weights are constants.
+            To the views; the exemplars and the weights are constants.
         """
-        kind = self.vote(rotations, logits) if logits.shape[1] else None
-        targets = self._targets(views.detach(), kind)
+        kind = logits.argmax(dim=1) if logits.shape[1] else None
+        targets = registered(self.exemplars.nearest(views.detach(), kind), views.detach(), self.registration)
         missing = targets - views
-        size = missing.abs()
-        sided = torch.where(missing.detach() > 0, self.quantile, 1.0 - self.quantile)
-        pull = 2.0 * (sided * size * ((1.0 - squared) + 2.0 * squared * size)).mean(dim=(1, 2, 3))
+        difference = missing.detach().abs().mean(dim=(1, 2, 3))
+        pull = 2.0 * torch.maximum(self.quantile * missing, (self.quantile - 1.0) * missing).mean(dim=(1, 2, 3))
         if kind is None:
             return pull.mean()
-        return (self.weights(kind, size.detach().mean(dim=(1, 2, 3)), targets) * pull).mean()
-
-    @torch.no_grad()
-    def _targets(self, views: Float[Tensor, "B 1 H W"], kind: Int[Tensor, " B"] | None) -> Float[Tensor, "B 1 H W"]:
-        """For each view that of its nearest real pictures which is nearest once registered, registered."""
-        near = self.exemplars.nearest(views, kind, self.candidates)
-        repeated = views.repeat_interleave(self.candidates, dim=0)
-        moved = registered(near.flatten(0, 1), repeated, self.registration)
-        far = (blur(moved) - blur(repeated)).square().sum(dim=(1, 2, 3)).view(near.shape[:2])
-        return moved.view_as(near)[torch.arange(len(views), device=views.device), far.argmin(dim=1)]
+        return (self.weights(kind, difference, targets) * pull).mean()

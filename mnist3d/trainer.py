@@ -116,9 +116,6 @@ class Trainer:
             focus=self.losses.nearest_focus,
             quantile=self.losses.nearest_quantile,
             registration=self.losses.nearest_registration,
-            candidates=self.losses.nearest_candidates,
-            neighbourhood=self.losses.nearest_neighbourhood,
-            balance=self.losses.nearest_balance,
             tilt=self.options.max_tilt,
         ).to(self.device)
         asked = (1, 0.0) if targets is None else (len(targets.azimuth), targets.options.focus)
@@ -164,9 +161,7 @@ class Trainer:
         rotations = self._draw_rotations().to(self.device)
         views = self.renderer(self.volume, rotations, generator=self.generator)
         discriminator_loss, classification_loss, gaps = self._teach_discriminator(reals, labels, views.detach())
-        volume_loss, diversity_loss, nearest_loss, target_loss, logits = self._move_volume(
-            reals, views, rotations, share
-        )
+        volume_loss, diversity_loss, nearest_loss, target_loss, logits = self._move_volume(reals, views, share)
         self.steps_done += 1
         self._average()
         counts = torch.bincount(logits.argmax(dim=1), minlength=logits.shape[1]) if logits.shape[1] else logits[0]
@@ -281,11 +276,7 @@ class Trainer:
         return adversarial.item(), classification.item(), (real_score - rendered_score).detach()
 
     def _move_volume(
-        self,
-        reals: Float[Tensor, "B 1 H W"],
-        views: Float[Tensor, "B 1 H W"],
-        rotations: Float[Tensor, "B 3 3"],
-        share: float,
+        self, reals: Float[Tensor, "B 1 H W"], views: Float[Tensor, "B 1 H W"], share: float
     ) -> tuple[float, float, float, float, Float[Tensor, "B K"]]:
         options = self.losses
         self.discriminator.requires_grad_(False)
@@ -299,7 +290,7 @@ class Trainer:
             diversity = class_diversity_loss(logits)
             loss = loss + options.diversity * diversity
         if (weight := options.nearest_weight(share)) > 0:
-            nearest = self.nearest_pull(views, logits, rotations, options.nearest_squared(share))
+            nearest = self.nearest_pull(views, logits)
             loss = loss + weight * nearest
         target = score.new_zeros(())
         if self.targets is not None:

@@ -91,12 +91,3 @@ def test_diversity_gradcheck():
 def test_bad_options_name_the_key(key, value):
     with pytest.raises(ValueError, match=rf"losses\.{key}=.*allowed"):
         LossOptions(**{key: value})
-
-
-def test_the_pull_turns_from_squares_to_absolute_differences():
-    options = LossOptions(nearest_from=0.3, nearest_settled=0.8)
-    for share, expected in ((0.0, 0.0), (0.3 + 1e-9, 1.0), (0.4, 0.8), (0.55, 0.5), (0.8, 0.0), (1.0, 0.0)):
-        assert options.nearest_squared(share) == pytest.approx(expected, abs=1e-6)
-    for settled in (0.0, 0.2, 0.3):
-        never = LossOptions(nearest_from=0.3, nearest_settled=settled)
-        assert all(never.nearest_squared(share / 20) == 0.0 for share in range(21))

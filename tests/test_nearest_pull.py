@@ -9,11 +9,6 @@ from mnist3d.nearest_pull import MOST_EXEMPLARS, NearestPull
 from mnist3d.plates import tilted
 
 
-def front(count: int) -> torch.Tensor:
-    """As many times the same pose."""
-    return torch.eye(3).expand(count, 3, 3)
-
-
 def pictures() -> tuple[torch.Tensor, torch.Tensor]:
     """Class 0: a bright left half; class 1: a bright upper half."""
     images = torch.zeros(2, 1, 8, 8)
@@ -27,9 +22,9 @@ def test_without_focus_it_is_the_mean_difference() -> None:
     pull = NearestPull(images, labels, 2)
     views = images * torch.tensor([0.5, 0.75])[:, None, None, None]
     # half of the pixels are off by .5, or by .25
-    assert pull(views, torch.eye(2), front(2)).item() == pytest.approx((0.25 + 0.125) / 2)
+    assert pull(views, torch.eye(2)).item() == pytest.approx((0.25 + 0.125) / 2)
     # read as the other class: a quarter of the pixels is 0 where 1 is asked, one .5 off, one .5 for 0
-    assert pull(views[:1], torch.eye(2)[1:], front(1)).item() == pytest.approx(0.25 * (1.0 + 0.5 + 0.5))
+    assert pull(views[:1], torch.eye(2)[1:]).item() == pytest.approx(0.25 * (1.0 + 0.5 + 0.5))
 
 
 def test_the_class_that_is_behind_weighs_more() -> None:
@@ -37,8 +32,8 @@ def test_the_class_that_is_behind_weighs_more() -> None:
     pull = NearestPull(images, labels, 2, focus=2.0)
     views = (images * torch.tensor([0.5, 1.0])[:, None, None, None]).requires_grad_()
     for _ in range(600):
-        pull(views, torch.eye(2), front(2))
-    loss = pull(views, torch.eye(2), front(2))
+        pull(views, torch.eye(2))
+    loss = pull(views, torch.eye(2))
     # class 0 is off by half of its brightness, class 1 not at all: the means are (.5, 0), the weights (2, 0)^2
     torch.testing.assert_close(pull.weights.gaps, torch.tensor([0.5, 0.0]), atol=1e-4, rtol=0)
     assert loss.item() == pytest.approx((4.0 * 0.25 + 0.0) / 2, rel=1e-3)
@@ -53,9 +48,7 @@ def test_a_larger_quantile_counts_missing_light_more_and_stray_light_less() -> N
     losses = {}
     for quantile in (0.5, 0.75):
         pull = NearestPull(images, None, 0, quantile=quantile)
-        losses[quantile] = [
-            pull(torch.full((1, 1, 8, 8), level), torch.zeros(1, 0), front(1)).item() for level in (0.3, 0.7)
-        ]
+        losses[quantile] = [pull(torch.full((1, 1, 8, 8), level), torch.zeros(1, 0)).item() for level in (0.3, 0.7)]
     assert losses[0.5] == pytest.approx([0.2, 0.2])  # the absolute difference
     assert losses[0.75] == pytest.approx([0.3, 0.1])
 
@@ -64,83 +57,31 @@ def test_registered_pictures_ask_less_of_a_view_that_is_a_digit_elsewhere() -> N
     y, x = torch.meshgrid(torch.linspace(-1, 1, 28), torch.linspace(-1, 1, 28), indexing="ij")
     bar = torch.exp(-((x / 0.2) ** 2) - (y / 0.5) ** 4)[None, None]
     moved = bar.roll(1, dims=3)
-    losses = [
-        NearestPull(bar, None, 0, registration=far)(moved, torch.zeros(1, 0), front(1)).item() for far in (0.0, 0.2)
-    ]
+    losses = [NearestPull(bar, None, 0, registration=far)(moved, torch.zeros(1, 0)).item() for far in (0.0, 0.2)]
     assert losses[1] < 0.2 * losses[0]
-
-
-def test_squared_differences_ask_little_where_little_is_missing() -> None:
-    images = torch.full((1, 1, 8, 8), 0.5)
-    pull = NearestPull(images, None, 0, quantile=0.75)
-    for level, sided in ((0.3, 0.75), (0.4, 0.75), (0.6, 0.25)):
-        m = abs(0.5 - level)
-        for s in (0.0, 0.5, 1.0):
-            loss = pull(torch.full((1, 1, 8, 8), level), torch.zeros(1, 0), front(1), s)
-            assert loss.item() == pytest.approx(2 * sided * m * ((1 - s) + 2 * s * m))
-
-
-def test_several_pictures_leave_a_squared_pull_at_their_mean_and_an_absolute_one_at_their_median() -> None:
-    images = torch.zeros(3, 1, 8, 8)
-    images[0] = 1.0  # of three pictures, one is bright
-    best = {}
-    for s in (0.0, 1.0):
-        losses = []
-        for grey in torch.linspace(0, 1, 61):
-            view = grey.expand(1, 1, 8, 8)
-            each = [NearestPull(x[None], None, 0)(view, torch.zeros(1, 0), front(1), s) for x in images]
-            losses.append(torch.stack(each).mean())
-        best[s] = torch.stack(losses).argmin().item() / 60
-    assert best[0.0] == 0.0
-    assert best[1.0] == pytest.approx(1 / 3, abs=0.02)
-
-
-def test_of_several_candidates_the_one_that_registers_best_is_asked_for() -> None:
-    y, x = torch.meshgrid(torch.linspace(-1, 1, 28), torch.linspace(-1, 1, 28), indexing="ij")
-    bar = torch.exp(-((x / 0.16) ** 2) - (y / 0.5) ** 4)[None, None]
-    view = bar.roll(3, dims=3)
-    blob = 0.45 * torch.exp(-(((x - 0.22) / 0.4) ** 2) - (y / 0.55) ** 4)[None, None]
-    both = torch.cat([bar, blob])
-    no_classes, pose = torch.zeros(1, 0), front(1)
-    plain = NearestPull(both, None, 0)
-    # the blob lies nearer, but is no moved bar
-    assert torch.equal(plain.exemplars.nearest(view)[0, 0], blob[0])
-    one, two = (NearestPull(both, None, 0, registration=0.2, candidates=few)(view, no_classes, pose) for few in (1, 2))
-    bar_alone = NearestPull(bar, None, 0, registration=0.2)(view, no_classes, pose)
-    assert two.item() == pytest.approx(bar_alone.item(), rel=1e-5)
-    assert two < 0.5 * one
-
-
-def test_a_view_is_pulled_to_what_its_neighbours_are() -> None:
-    images, labels = pictures()
-    views, logits = images[[0, 0, 0, 1]], 20.0 * torch.eye(2)[[0, 0, 0, 1]]
-    alone, together = (NearestPull(images, labels, 2, neighbourhood=width) for width in (0.0, 0.2))
-    assert alone(views, logits, front(4)).item() == 0.0
-    # of the fourth view, read as a 1 among 0s, half of the pixels are the other way round
-    assert together(views, logits, front(4)).item() == pytest.approx(0.5 / 4)
 
 
 def test_classes_that_are_not_seen_keep_their_figure() -> None:
     images, labels = pictures()
     pull = NearestPull(images, labels, 3, focus=1.0)
-    pull(images[:1], torch.tensor([[9.0, 0.0, 0.0]]), front(1))
+    pull(images[:1], torch.tensor([[9.0, 0.0, 0.0]]))
     assert pull.weights.gaps[0] == pytest.approx(0.98)
     assert pull.weights.gaps[1:].tolist() == [1.0, 1.0]
 
 
-def test_its_state_is_the_running_means_and_the_memory_of_the_vote() -> None:
+def test_its_state_is_the_running_means() -> None:
     images, labels = pictures()
-    pull, other = (NearestPull(images, labels, 2, focus=1.0, neighbourhood=0.2) for _ in range(2))
-    pull(images * 0.5, 0.01 * torch.eye(2), front(2))
-    assert list(pull.state_dict()) == ["weights.gaps", "vote.rotations", "vote.probabilities", "vote.seen"]
+    pull, other = (NearestPull(images, labels, 2, focus=1.0) for _ in range(2))
+    pull(images * 0.5, torch.eye(2))
+    assert list(pull.state_dict()) == ["weights.gaps"]
     other.load_state_dict(pull.state_dict())
-    assert pull(images * 0.3, torch.eye(2), front(2)).item() == other(images * 0.3, torch.eye(2), front(2)).item()
+    assert pull(images * 0.3, torch.eye(2)).item() == other(images * 0.3, torch.eye(2)).item()
 
 
 def test_without_labels_every_picture_is_a_candidate() -> None:
     images, _ = pictures()
     pull = NearestPull(images, None, 0, focus=4.0)
-    assert pull(images, torch.zeros(2, 0), front(2)).item() == 0.0
+    assert pull(images, torch.zeros(2, 0)).item() == 0.0
 
 
 def test_tilted_exemplars_are_found_and_few() -> None:
@@ -148,8 +89,8 @@ def test_tilted_exemplars_are_found_and_few() -> None:
     turned = tilted(images, 45.0, torch.Generator().manual_seed(0))
     pull = NearestPull(images, labels, 2, tilt=45.0)
     assert len(pull.exemplars.images) == 6
-    assert pull(turned, torch.eye(2), front(2)).item() == 0.0
-    assert NearestPull(images, labels, 2)(turned, torch.eye(2), front(2)).item() > 0.01
+    assert pull(turned, torch.eye(2)).item() == 0.0
+    assert NearestPull(images, labels, 2)(turned, torch.eye(2)).item() > 0.01
     many = NearestPull(torch.rand(MOST_EXEMPLARS + 1, 1, 2, 2), None, 0, tilt=45.0)
     assert len(many.exemplars.images) == MOST_EXEMPLARS + 1
 
