@@ -125,7 +125,7 @@ def parse_command_line(arguments: Sequence[str]) -> CommandLine:
     parsed = _parse(parser, inserted + arguments)
     config = _to_config(parsed)
     if resumed is not None:
-        _check_resumable(_to_config(_parse(parser, inserted)), config)
+        _check_resumable(resumed, _to_config(_parse(parser, inserted)), config)
     named = [Path(str(path)).stem for path in parsed.config or []]
     preset = named[-1] if named and resumed is None else "digits"
     if parsed.resume is not None and parsed.run_dir is not None:
@@ -209,12 +209,15 @@ def _resumed_config(arguments: list[str]) -> RunDirectory | None:
     return run
 
 
-def _check_resumable(before: Config, after: Config) -> None:
+def _check_resumable(run: RunDirectory, before: Config, after: Config) -> None:
     old, new = _flat(dataclasses.asdict(before)), _flat(dataclasses.asdict(after))
+    written = _flat(yaml.safe_load(run.config_path.read_text(encoding="utf-8")))
     volume_class = import_volume_class(after.volume["class_path"])
     allowed = (*RESUMABLE, *(f"volume.{name}" for name in volume_class.RESUMABLE))
     for key in sorted(old.keys() | new.keys()):
-        if old.get(key) != new.get(key) and key.replace(".init_args", "") not in allowed:
+        # What the file doesn't say is newer than the run: there its value before is this version's default, no more.
+        kept = key in written or key.startswith("volume.")
+        if kept and old.get(key) != new.get(key) and key.replace(".init_args", "") not in allowed:
             raise ConfigError(
                 f"{key}={new.get(key)}: a resumed run keeps its {key}={old.get(key)}; "
                 f"only {', '.join(allowed)} may change"

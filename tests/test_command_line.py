@@ -160,6 +160,24 @@ def test_a_run_resumes_with_another_implementation_and_nothing_else(tmp_path, ca
     assert "hidden_dim=32: a resumed run keeps its volume.init_args.hidden_dim=16" in error
 
 
+def test_an_option_newer_than_the_run_can_be_told_when_it_resumes(tmp_path, capsys):
+    text = parse_command_line(["--losses.nearest_registration", "0.1"]).config.to_yaml()
+    (tmp_path / "resume.pt").touch()
+    arguments = ["--resume", str(tmp_path), "--losses.nearest_registration", "0"]
+    (tmp_path / "config.yaml").write_text(text)
+    code, error = outcome(arguments, capsys)
+    assert code == 2
+    assert "a resumed run keeps its losses.nearest_registration=0.1" in error
+    older = "\n".join(line for line in text.splitlines() if "nearest_registration" not in line)
+    (tmp_path / "config.yaml").write_text(older)
+    assert parse_command_line(arguments).config.losses.nearest_registration == 0.0
+    assert parse_command_line(arguments[:2]).config.losses.nearest_registration == 0.2
+    # of the volume nothing is guessed: its shape must be what the weights have
+    older = "\n".join(line for line in text.splitlines() if "initial_noise" not in line)
+    (tmp_path / "config.yaml").write_text(older)
+    assert outcome([*arguments[:2], "--volume.initial_noise", "0.1"], capsys)[0] == 2
+
+
 def test_a_volume_that_fails_in_its_arithmetic_is_one_line(monkeypatch):
     from mnist3d.config import Config, ConfigError, build_volume
 
