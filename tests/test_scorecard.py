@@ -157,6 +157,14 @@ def test_scorecard_of_a_volume(judges: Judges, renderer: AbsorptionRenderer, tra
     assert given(cards[0].real.recall) > 0.8
 
 
+@pytest.mark.parametrize("count", [1, 2, 40])
+def test_of_one_class_there_are_counterexamples_too(count):
+    generator = torch.Generator().manual_seed(0)
+    pictures = torch.rand(count, 1, 28, 28, generator=generator)
+    source = Counterexamples(pictures, torch.zeros(count, dtype=torch.long), generator)
+    assert source.draw(20, generator).shape == (20, 1, 28, 28)
+
+
 def test_fixed_rotations_are_fixed_and_name_the_own_law_once():
     first, again = fixed_rotations(PoseOptions(), 5), fixed_rotations(None, 5)
     assert list(first) == ["euler_normal", "sphere"]

@@ -109,6 +109,8 @@ class Counterexamples:
 
     def _is_near(self, changed: Pictures) -> Tensor:
         """Which of the pictures lie near a real one; (N,) booleans."""
+        if not len(changed):  # of one class nothing overlaps with another
+            return torch.zeros(0, dtype=torch.bool)
         distance, neighbour = torch.cdist(_comparable(changed), self.real).min(dim=1)
         return distance < self.near[self.labels[neighbour]]
 
