@@ -24,15 +24,20 @@ class PoseOptions:
         name: Distribution of rotations: euler_normal (azimuth and elevation standard normal, the seed's law),
             sphere (directions uniform on the sphere, camera upright), ring (any azimuth, little elevation),
             so3 (all rotations alike, rolled pictures too).
+        sphere_share: With euler_normal, share of a training step's views that is drawn from the sphere's law instead,
+            so that sides and rear, which euler_normal seldom shows, are sculpted too, 0 to 1.
         elevation_spread: Standard deviation of the elevation of `ring`, radians, 0 to pi/2.
     """
 
     name: PoseName = "euler_normal"
+    sphere_share: float = 0.25
     elevation_spread: float = 0.2
 
     def __post_init__(self) -> None:
         if self.name not in get_args(PoseName):
             raise ValueError(f"poses.name={self.name!r}: allowed are {', '.join(get_args(PoseName))}")
+        if not 0.0 <= self.sphere_share <= 1.0:
+            raise ValueError(f"poses.sphere_share={self.sphere_share}: allowed are shares from 0 to 1")
         if not 0.0 <= self.elevation_spread <= math.pi / 2:
             raise ValueError(f"poses.elevation_spread={self.elevation_spread}: allowed are radians from 0 to pi/2")
 
@@ -143,3 +148,20 @@ def sample_rotations(count: int, generator: Generator, options: PoseOptions | No
     """
     options = options or PoseOptions()
     return POSE_DISTRIBUTIONS[options.name](count, generator, options)
+
+
+def training_rotations(count: int, generator: Generator, options: PoseOptions | None = None) -> Float[Tensor, "B 3 3"]:
+    """Rotations of a training step: as `sample_rotations`, a share of them from the sphere's law, shuffled.
+
+    Args:
+        count: number of rotations, B.
+        generator: the only source of randomness.
+        options: the distribution; default the seed's law with its default share of the sphere's.
+    """
+    options = options or PoseOptions()
+    if options.name != "euler_normal" or options.sphere_share == 0.0:
+        return sample_rotations(count, generator, options)
+    # As many in every step as the share says, but for the fraction: less varies from step to step.
+    everywhere = int(options.sphere_share * count + torch.rand((), generator=generator).item())
+    rotations = [_euler_normal(count - everywhere, generator, options), _sphere(everywhere, generator, options)]
+    return torch.cat(rotations)[torch.randperm(count, generator=generator)]

@@ -22,7 +22,7 @@ from .group_weights import GroupWeights
 from .losses import ADVERSARIAL_LOSSES, LossOptions, class_diversity_loss, gradient_penalty
 from .nearest_pull import NearestPull
 from .plates import tilted
-from .poses import PoseOptions, sample_rotations
+from .poses import PoseOptions, training_rotations
 from .renderer import AbsorptionRenderer
 from .step_report import StepReport as StepReport
 from .step_report import variety as variety
@@ -232,8 +232,8 @@ class Trainer:
     def _draw_rotations(self) -> Float[Tensor, "B 3 3"]:
         """Poses of the run's law, as far as possible where no target decides."""
         if self.targets is None:
-            return sample_rotations(self.options.views, self.generator, self.poses)
-        rotations = sample_rotations(POSES_PER_VIEW * self.options.views, self.generator, self.poses)
+            return training_rotations(self.options.views, self.generator, self.poses)
+        rotations = training_rotations(POSES_PER_VIEW * self.options.views, self.generator, self.poses)
         free_first = self.targets.near(rotations).int().argsort(stable=True)
         return rotations[free_first[: self.options.views]]
 

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from mnist3d.poses import PoseOptions, euler_matrix, sample_rotations, turntable
+from mnist3d.poses import PoseOptions, euler_matrix, sample_rotations, training_rotations, turntable
 
 
 def rotation_about(axis: int, angle: float) -> torch.Tensor:
@@ -62,6 +62,29 @@ def test_share_of_upside_down_views_of_the_seeds_law():
     rotations = sample_rotations(40_000, torch.Generator().manual_seed(0))
     share = (rotations[:, 1, 1] < 0).double().mean().item()
     assert abs(share - math.erfc(math.pi / 2 / math.sqrt(2))) < 0.005  # three standard errors of 40,000 draws
+
+
+@pytest.mark.parametrize("count", [1, 2, 40])
+def test_of_a_training_steps_views_a_share_is_drawn_from_the_sphere(count):
+    """Upside down are 11.6 % of the seed's views and none of the sphere's: a quarter fewer."""
+    generator, steps = torch.Generator().manual_seed(0), 40_000 // count
+    draws = torch.stack([training_rotations(count, generator, PoseOptions(sphere_share=0.25)) for _ in range(steps)])
+    assert draws.shape == (steps, count, 3, 3)
+    upside_down = (draws[..., 1, 1] < 0).double()
+    assert abs(upside_down.mean().item() - 0.75 * math.erfc(math.pi / 2 / math.sqrt(2))) < 0.006
+    # shuffled: whoever takes the first few of them, as beside targets, gets the same share
+    assert abs(upside_down[:, 0].mean().item() - upside_down.mean().item()) < 4 * math.sqrt(0.087 * 0.913 / steps)
+
+
+def test_a_share_of_0_and_other_laws_are_left_as_they_are():
+    for options in (PoseOptions(sphere_share=0.0), PoseOptions(name="ring"), PoseOptions(name="so3")):
+        law, training = (
+            draw(30, torch.Generator().manual_seed(5), options) for draw in (sample_rotations, training_rotations)
+        )
+        assert torch.equal(law, training)
+    everywhere = training_rotations(2000, torch.Generator().manual_seed(5), PoseOptions(sphere_share=1.0))
+    assert (everywhere[:, 1, 1] >= -1e-6).all()
+    assert training_rotations(0, torch.Generator()).shape == (0, 3, 3)
 
 
 @pytest.mark.parametrize("name", ["sphere", "so3"])

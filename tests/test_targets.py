@@ -324,9 +324,9 @@ def test_without_targets_the_poses_are_those_of_the_law():
     trainer = make(alone=False)
     trainer.targets = None
     generator = torch.Generator().manual_seed(0)
-    from mnist3d.poses import sample_rotations
+    from mnist3d.poses import training_rotations
 
-    assert torch.equal(trainer._draw_rotations(), sample_rotations(6, generator))
+    assert torch.equal(trainer._draw_rotations(), training_rotations(6, generator))
 
 
 def test_a_few_steps_show_each_side_its_picture():
