@@ -5,6 +5,7 @@ What it is not: no option is defined here but those that choose files.
 """
 
 import argparse
+import copy
 import dataclasses
 import difflib
 import inspect
@@ -21,6 +22,7 @@ from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
 from .config import (
     DEFAULT_VOLUME,
+    DEFAULT_VOLUME_ARGUMENTS,
     SECTIONS,
     USER_ERRORS,
     Config,
@@ -77,6 +79,7 @@ class _Parser(ArgumentParser):
             return super().format_help(*args, **kwargs)
         volume = ArgumentParser(prog="", add_help=False, usage="")
         volume.add_class_arguments(self.shown_volume, "volume", skip=set())
+        volume.set_defaults({f"volume.{key}": value for key, value in _own_defaults(self.shown_volume).items()})
         text = volume.format_help()
         return (
             super().format_help(*args, **kwargs).rstrip()
@@ -84,6 +87,11 @@ class _Parser(ArgumentParser):
             + text[text.index("\n") :].strip()
             + "\n\nOptions of another volume class: --volume CLASS_PATH --help\n"
         )
+
+
+def _own_defaults(volume: type[Volume]) -> dict[str, Any]:
+    """What a run builds a volume of this class with where nothing is said, beside the class's own defaults."""
+    return copy.deepcopy(DEFAULT_VOLUME_ARGUMENTS) if class_path(volume) == DEFAULT_VOLUME else {}
 
 
 def _parser(volume: type[Volume]) -> ArgumentParser:
@@ -100,9 +108,8 @@ def _parser(volume: type[Volume]) -> ArgumentParser:
     parser.add_argument("--seed", type=int, default=0, help="Of everything random.")
     device = Literal["auto", "cpu", "cuda"]
     parser.add_argument("--device", type=device, default="auto", help="auto takes a CUDA GPU where there is one.")
-    parser.add_subclass_arguments(
-        Volume, "volume", default={"class_path": class_path(volume)}, help="What is sculpted."
-    )
+    chosen = {"class_path": class_path(volume), "init_args": _own_defaults(volume)}
+    parser.add_subclass_arguments(Volume, "volume", default=chosen, help="What is sculpted.")
     for name, section in SECTIONS.items():
         parser.add_class_arguments(section, name)
     return parser

@@ -4,6 +4,7 @@ What it is: the whole configuration of a run, and building the parts from it. Wh
 of its own beyond seed and device (each stands beside its part), and it parses no command line.
 """
 
+import copy
 import dataclasses
 import difflib
 import importlib
@@ -31,6 +32,8 @@ from .volumes import Volume, VolumeFileError, load_volume, read_description
 from .watchdog import WatchdogOptions
 
 DEFAULT_VOLUME = "mnist3d.volumes.VoxelGrid"
+# A run's own, beside the class's: coarse until the pull towards real pictures begins (`losses.nearest_from`), then finer.
+DEFAULT_VOLUME_ARGUMENTS: dict[str, Any] = {"resolution": 64, "grow_at": [0.3]}
 SECTIONS: dict[str, type] = {
     "data": DataOptions,
     "poses": PoseOptions,
@@ -66,7 +69,9 @@ class Config:
 
     seed: int = 0
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    volume: dict[str, Any] = field(default_factory=lambda: {"class_path": DEFAULT_VOLUME, "init_args": {}})
+    volume: dict[str, Any] = field(
+        default_factory=lambda: {"class_path": DEFAULT_VOLUME, "init_args": copy.deepcopy(DEFAULT_VOLUME_ARGUMENTS)}
+    )
     data: DataOptions = field(default_factory=DataOptions)
     poses: PoseOptions = field(default_factory=PoseOptions)
     renderer: RendererOptions = field(default_factory=RendererOptions)

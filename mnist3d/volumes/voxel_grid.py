@@ -40,7 +40,7 @@ class VoxelGrid(Volume):
         initial_brightness: Mean of 1 - absorbance at the start, in (0, 1).
         initial_noise: Standard deviation of the finest level's raw values at the start.
         init: Voxel file to start from (.npz, .nrrd, .nii.gz, .mrc, .vti, .vdb), resampled to the resolution; the
-            initial_* above are then not used. A saved volume does not read it again.
+            initial_* and grow_at above are then not used. A saved volume does not read it again.
 
     Raises:
         ValueError: a value outside its range.
@@ -69,7 +69,8 @@ class VoxelGrid(Volume):
         if not 0.0 <= initial_noise < math.inf:
             raise ValueError(f"initial_noise={initial_noise}: allowed are values >= 0")
         self._shares = shares
-        self.grow_at = self._schedule = _checked_growths(grow_at, self._final)
+        times = _checked_growths(grow_at, self._final)
+        self.grow_at = self._schedule = [] if init is not None else times  # a start from coarse would blur the file
         self.resolution = self._stage(len(self.grow_at))
         # opacity of a step = 1 - exp(-softplus(raw)) = sigmoid(raw), so the bias is a plain logit.
         bias = [_logit(initial_opacity), _logit(1.0 - initial_brightness)]
@@ -78,7 +79,7 @@ class VoxelGrid(Volume):
         with torch.no_grad():
             self.levels[-1].copy_(initial_noise * torch.randn(2, *self.resolution))
         if init is not None:
-            self._init_args["init"] = None  # from now on the weights say it all
+            self._init_args |= {"init": None, "grow_at": None}  # from now on the weights say it all
             self._start_from(init)
 
     def _stage(self, growths_left: int) -> tuple[int, ...]:
