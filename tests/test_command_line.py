@@ -15,7 +15,8 @@ import pytest
 import yaml
 
 from mnist3d.command_line import parse_command_line, run_command_line
-from mnist3d.config import SECTIONS
+from mnist3d.config import SECTIONS, Config, build_volume
+from mnist3d.losses import LossOptions
 from mnist3d.session import sculpt
 from mnist3d.volumes import Volume, VoxelGrid
 
@@ -179,7 +180,7 @@ def test_an_option_newer_than_the_run_can_be_told_when_it_resumes(tmp_path, caps
 
 
 def test_a_volume_that_fails_in_its_arithmetic_is_one_line(monkeypatch):
-    from mnist3d.config import Config, ConfigError, build_volume
+    from mnist3d.config import ConfigError
 
     monkeypatch.setattr(VoxelGrid, "_levels", lambda self: 1 / 0)
     with pytest.raises(ConfigError, match="division by zero"):
@@ -205,6 +206,21 @@ def test_help_shows_every_key_with_default(capsys):
     assert [key for key in keys if key not in text] == []
     assert "default: 40" in text
     assert "Voxels along each edge" in text
+
+
+def test_a_run_grows_unless_told_otherwise(capsys):
+    """Coarse until the pull begins: said by --help, the same in Python, and no other class is asked for it."""
+    assert parse_command_line([]).config.volume["init_args"].items() >= Config().volume["init_args"].items()
+    volume = build_volume(Config())
+    assert volume.resolution == (32, 32, 32)
+    assert volume.grow(0, LossOptions().nearest_from)
+    assert volume.resolution == (64, 64, 64)
+    for arguments in (["--volume.grow_at", "null"], ["--config", str(ROOT / "configs" / "counter.yaml")]):
+        assert parse_command_line(arguments).config.volume["init_args"]["grow_at"] is None
+    assert "grow_at" not in parse_command_line(["--volume", "VMGrid"]).config.volume["init_args"]
+    with pytest.raises(SystemExit):
+        parse_command_line(["--help"])
+    assert "default: [0.3])" in capsys.readouterr().out
 
 
 def test_presets_hold_differences_only_and_parse():

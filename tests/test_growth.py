@@ -3,6 +3,7 @@
 import copy
 import io
 
+import numpy as np
 import pytest
 import torch
 from test_trainer import bars, same
@@ -115,6 +116,15 @@ def test_going_back_across_a_growth_grows_again():
     assert trainer.volume.resolution == (3, 3, 3)
     trainer.step()
     assert trainer.volume.resolution == trainer.averaged.resolution == (6, 6, 6)
+
+
+def test_a_grid_that_starts_from_a_file_does_not_begin_coarse(tmp_path):
+    start = torch.rand(2, 8, 8, 8).numpy()
+    np.savez(tmp_path / "start.npz", attenuation=start[0], absorbance=start[1], spacing_xyz=np.full(3, 0.25))
+    volume = VoxelGrid(8, grow_at=[0.5], init=str(tmp_path / "start.npz"))
+    torch.testing.assert_close(volume.to_array(), start, rtol=1e-2, atol=1e-2)
+    assert not volume.grow(100, 1.0)
+    assert VoxelGrid(**volume.init_args).resolution == (8, 8, 8)  # as its file will be read
 
 
 @pytest.mark.parametrize("wrong", [[0.5, 0.2], [3, 3], [0.0], [-1], [0.5, 100], [1.5], [float("nan")], [1, 2, 3, 4]])
