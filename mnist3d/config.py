@@ -32,7 +32,7 @@ from .volumes import Volume, VolumeFileError, load_volume, read_description
 from .watchdog import WatchdogOptions
 
 DEFAULT_VOLUME = "mnist3d.volumes.VoxelGrid"
-# A run's own, beside the class's: coarse until the pull towards real pictures begins (`losses.nearest_from`), then finer.
+# A run's own beside the class's: coarse until the pull to real pictures begins (`losses.nearest_from`), then finer.
 DEFAULT_VOLUME_ARGUMENTS: dict[str, Any] = {"resolution": 64, "grow_at": [0.3]}
 SECTIONS: dict[str, type] = {
     "data": DataOptions,
