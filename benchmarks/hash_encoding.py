@@ -4,7 +4,7 @@
 
 Two tables. First the encoding alone (8 levels, 2 features, 2^14 entries; 2^16 points), forward and backward to the
 table. Then 40 views of 28^2 with the gradient to all parameters, which is the renderer's share of a
-training step: the dense default, the field baked at 48^3 with numba and with PyTorch, and with --rays (minutes) the
+training step: a dense grid of 48^3, the field baked at 48^3 with numba and with PyTorch, and with --rays (minutes) the
 field asked along 64 samples a ray. All variants take turns in one process, so trust the ratios (median over the rounds
 of one variant's time through another's in the same round) rather than the times.
 """
