@@ -122,6 +122,7 @@ def build(variant: Variant, tiny: bool = False) -> Trainer:
     trainer = build_trainer(config)
     trainer.renderer.impl = variant.impl
     trainer.steps_done = round(SHARE * MAX_STEPS)
+    trainer._grow(SHARE)  # before the clock is set, which knows the optimisers of now
     return trainer
 
 

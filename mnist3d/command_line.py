@@ -94,7 +94,7 @@ def _own_defaults(volume: type[Volume]) -> dict[str, Any]:
     return copy.deepcopy(DEFAULT_VOLUME_ARGUMENTS) if class_path(volume) == DEFAULT_VOLUME else {}
 
 
-def _parser(volume: type[Volume]) -> ArgumentParser:
+def _parser(volume: type[Volume], own_defaults: dict[str, Any]) -> ArgumentParser:
     parser = _Parser(
         prog=Path(sys.argv[0]).name,
         description="Sculpt a volume whose views look like the given pictures.",
@@ -108,7 +108,7 @@ def _parser(volume: type[Volume]) -> ArgumentParser:
     parser.add_argument("--seed", type=int, default=0, help="Of everything random.")
     device = Literal["auto", "cpu", "cuda"]
     parser.add_argument("--device", type=device, default="auto", help="auto takes a CUDA GPU where there is one.")
-    chosen = {"class_path": class_path(volume), "init_args": _own_defaults(volume)}
+    chosen = {"class_path": class_path(volume), "init_args": own_defaults}
     parser.add_subclass_arguments(Volume, "volume", default=chosen, help="What is sculpted.")
     for name, section in SECTIONS.items():
         parser.add_class_arguments(section, name)
@@ -128,7 +128,9 @@ def parse_command_line(arguments: Sequence[str]) -> CommandLine:
     arguments = list(arguments)
     resumed = _resumed_config(arguments)
     inserted = [] if resumed is None else ["--config", str(resumed.config_path)]
-    parser = _parser(_chosen_volume([*inserted, *arguments]))
+    # What a resumed run does not say is what its class says: so it was built.
+    volume = _chosen_volume([*inserted, *arguments])
+    parser = _parser(volume, _own_defaults(volume) if resumed is None else {})
     parsed = _parse(parser, inserted + arguments)
     config = _to_config(parsed)
     if resumed is not None:

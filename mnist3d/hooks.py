@@ -75,8 +75,10 @@ class Progress:
                 dynamic_ncols=True,
                 bar_format="{percentage:3.0f}%|{bar}| {desc}",
             )
-        now = time.monotonic()
         assert self.first is not None
+        now = time.monotonic()
+        if trainer.grown_at >= self.first.step:  # finer steps take longer, and what is left consists of them
+            self.first, self.began = report, now
         parts = [f"step {report.step}"]
         if report.step - self.first.step >= RATED_STEPS or report.share >= 1.0:
             passed = max(now - self.began, 1e-9)

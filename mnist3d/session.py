@@ -29,6 +29,7 @@ from .score_hook import Judges, Scores, find_judges
 from .targets import build_targets
 from .trainer import Trainer
 from .viewer_hook import start_viewer
+from .volumes import Volume, class_path
 from .watchdog import Watchdog, WatchdogGaveUp
 
 RUNS_ROOT = "runs"
@@ -88,6 +89,7 @@ def sculpt(command: CommandLine) -> Path:
     config = command.config if command.resume is None else _without_start(command.config)
     trainer = build_trainer(config)  # everything that can be refused, before a folder appears
     if command.resume is None:
+        command = dataclasses.replace(command, config=_spelt_out(config, trainer.volume))
         run = RunDirectory.create(command.run_dir, RUNS_ROOT, command.preset)
     else:
         run = RunDirectory(command.resume)
@@ -133,6 +135,12 @@ def _judges(config: Config) -> Judges | None:
     return find_judges(config.scorecard, config.data, config.renderer.image_size)
 
 
+def _spelt_out(config: Config, volume: Volume) -> Config:
+    """With the class's own defaults in it: a run can be repeated from its config.yaml by a version that has others."""
+    arguments = {**volume.init_args, **config.volume["init_args"]}
+    return dataclasses.replace(config, volume={"class_path": class_path(type(volume)), "init_args": arguments})
+
+
 def _without_start(config: Config) -> Config:
     """A resumed volume has its weights from `resume.pt`; the file that it began with may be gone."""
     arguments = dict(config.volume["init_args"])
@@ -168,6 +176,9 @@ def _announce(command: CommandLine, trainer: Trainer, run: RunDirectory) -> None
     config = command.config
     weights = sum(weight.numel() for weight in trainer.volume.parameters())
     began = "going on at step" if command.resume else "starting at step"
+    given = config.volume["init_args"]
+    if command.resume is None and given.get("init") is not None and given.get("grow_at"):
+        print("volume.init: starts at the full resolution, so volume.grow_at is not used", file=sys.stderr)
     name = config.volume["class_path"].rpartition(".")[2]
     print(
         f"{name} with {weights:,} weights, {len(trainer.images):,} pictures of {config.data.name}, "

@@ -121,6 +121,7 @@ class Trainer:
         asked = (1, 0.0) if targets is None else (len(targets.azimuth), targets.options.focus)
         self.target_weights = GroupWeights(*asked).to(self.device)
         self.steps_done = 0
+        self.grown_at = 0  # step of the last growth in this session: the pace is another since
         self.seconds_done = 0.0
         self.last_penalty = 0.0
         self.rate_scale = 1.0
@@ -186,6 +187,7 @@ class Trainer:
         """Let the volume refine itself; the average grows alike, out of its own values."""
         if self.volume.grow(self.steps_done, share):
             self.averaged.grow(self.steps_done, share)
+            self.grown_at = self.steps_done
             # Not carried over: a finer voxel's gradient is an eighth of a coarser one's, so the second moments
             # would hold the first hundred steps back; and the first has no memory (ADAM_BETAS).
             self.volume_optimiser = self._volume_adam()

@@ -118,6 +118,7 @@ class LiveView:
         self.live, self.viewer, self.scores, self.why_no_scores = live, viewer, scores, why_no_scores
         self.curves, self.score_curves, self.last_score = read_curves(records or [])
         self.began: tuple[float, int] | None = None
+        self.grown_at, self.pace_from = 0, (0.0, 0.0)  # seconds and share from which what is left is estimated
         self.next_copy = self.next_figures = 0.0
         self.failed = False
 
@@ -195,9 +196,12 @@ class LiveView:
         self.viewer.wake()
 
     def _tell(self, trainer: Trainer, state: str, report: StepReport | None = None) -> None:
-        share = trainer.share
-        left = trainer.seconds * (1.0 - share) / max(share, 1e-9)
-        left = min(left, max(trainer.options.seconds_limit - trainer.seconds, 0.0))
+        share, seconds = trainer.share, trainer.seconds
+        if trainer.grown_at != self.grown_at:  # finer steps take longer
+            self.grown_at, self.pace_from = trainer.grown_at, (seconds, share)
+            self.began = self.began and (time.monotonic(), trainer.steps_done)
+        left = (seconds - self.pace_from[0]) * (1.0 - share) / max(share - self.pace_from[1], 1e-9)
+        left = min(left, max(trainer.options.seconds_limit - seconds, 0.0))
         rate = None
         if self.began is not None and state in ("training", "stopping"):
             rate = (trainer.steps_done - self.began[1]) / max(time.monotonic() - self.began[0], 1e-9)

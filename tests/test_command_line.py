@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from mnist3d.command_line import parse_command_line, run_command_line
+from mnist3d.command_line import CommandLine, parse_command_line, run_command_line
 from mnist3d.config import SECTIONS, Config, build_volume
 from mnist3d.losses import LossOptions
 from mnist3d.session import sculpt
@@ -69,6 +69,7 @@ def finished_run(tmp_path_factory):
         (["--volume.resolution", "abc"], ["volume.resolution=abc", "whole numbers"]),
         (["--volume.resolution", "0"], ["volume.resolution=0", "1 to 1024"]),
         (["--volume.grow_at", "[.inf]"], ["volume.grow_at=[inf]", "ascending steps"]),
+        (["--volume.resolution", "1"], ["volume.grow_at=[0.3]", "up to 0, and null"]),
         (["--volume", "HashGrid", "--volume.per_level_scale", "1e50"], ["volume.per_level_scale=1e+50", "1 to 1024"]),
         (["--discriminator.channels", "[]"], ["discriminator.channels=[]", "widths >= 1"]),
         (["--losses.penalty", "-1"], ["losses.penalty=-1", ">= 0"]),
@@ -221,6 +222,29 @@ def test_a_run_grows_unless_told_otherwise(capsys):
     with pytest.raises(SystemExit):
         parse_command_line(["--help"])
     assert "default: [0.3])" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("preset", ["counter", "letters", "two_rings", "counter_gan", "pure_gan"])
+@pytest.mark.parametrize("volume", ["VMGrid", "HashGrid", "VoxelGrid"])
+def test_a_preset_goes_with_another_volume(preset, volume):
+    arguments = ["--config", str(ROOT / "configs" / f"{preset}.yaml"), "--volume", volume]
+    assert build_volume(parse_command_line(arguments).config).__class__.__name__ == volume
+
+
+def test_a_resumed_run_has_its_classes_defaults_and_not_those_of_a_new_run(tmp_path):
+    """As of a run from Python, or from before the default grew."""
+    (tmp_path / "resume.pt").touch()
+    for said, expected in (("{}", (48, None)), ("{resolution: 20}", (20, None)), ("{grow_at: [0.2]}", (48, [0.2]))):
+        (tmp_path / "config.yaml").write_text(f"volume: {{class_path: mnist3d.volumes.VoxelGrid, init_args: {said}}}")
+        arguments = parse_command_line(["--resume", str(tmp_path)]).config.volume["init_args"]
+        assert (arguments["resolution"], arguments["grow_at"]) == expected
+
+
+def test_a_run_writes_down_what_its_volume_was_built_with(tmp_path):
+    config = parse_command_line([*TINY, "--trainer.max_steps", "2"]).config
+    config = dataclasses.replace(config, volume={**config.volume, "init_args": {"resolution": 8}})
+    run = sculpt(CommandLine(config, str(tmp_path / "run"), None, "digits"))
+    assert yaml.safe_load((run / "config.yaml").read_text())["volume"]["init_args"] == VoxelGrid(8).init_args
 
 
 def test_presets_hold_differences_only_and_parse():
@@ -449,7 +473,9 @@ def test_export_mistakes_are_one_line_and_leave_nothing(finished_run, tmp_path, 
 def test_a_run_can_start_from_another_tools_volume_and_resume_without_it(finished_run, tmp_path, capsys):
     assert run_tool("tools/export_voxels", [finished_run, "--output", tmp_path / "s.npz"], capsys)[0] == 0
     start = [*TINY, "--volume.init", str(tmp_path / "s.npz"), "--run_dir", str(tmp_path / "run")]
+    capsys.readouterr()
     run = sculpt(parse_command_line([*start, "--trainer.stop_after", "2"]))
+    assert "volume.grow_at is not used" in capsys.readouterr().err
     (tmp_path / "s.npz").unlink()
     sculpt(parse_command_line(["--resume", str(run), "--trainer.stop_after", "null"]))
     capsys.readouterr()

@@ -8,8 +8,8 @@ import pytest
 import torch
 from test_trainer import bars, same
 
-from mnist3d import AbsorptionRenderer, VoxelGrid, euler_matrix
-from mnist3d.trainer import Trainer, TrainerOptions
+from mnist3d import AbsorptionRenderer, VoxelGrid, euler_matrix, hooks
+from mnist3d.trainer import StepReport, Trainer, TrainerOptions
 from mnist3d.volumes import load_volume, volume_bytes
 
 
@@ -116,6 +116,21 @@ def test_going_back_across_a_growth_grows_again():
     assert trainer.volume.resolution == (3, 3, 3)
     trainer.step()
     assert trainer.volume.resolution == trainer.averaged.resolution == (6, 6, 6)
+
+
+def test_what_is_left_is_estimated_at_the_pace_since_the_growth(monkeypatch, capsys):
+    clock, trainer = [0.0], make(max_steps=100, grow_at=[0.3])
+    monkeypatch.setattr(hooks.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(hooks, "LINE_SECONDS", 0.0)
+    progress = hooks.Progress()
+    for step in range(1, 61):
+        trainer.steps_done = step - 1
+        trainer._grow(trainer.share)
+        trainer.steps_done = step
+        clock[0] += 1.0 if step <= 30 else 4.0
+        progress.after_step(trainer, StepReport(step, trainer.share, *[0.0] * 6, class_shares=[], mean_brightness=0.0))
+    assert trainer.volume.resolution == (12, 12, 12)
+    assert "step 60  0.2/s  2:40 left" in capsys.readouterr().err.splitlines()[-1]  # 40 steps of 4 s
 
 
 def test_a_grid_that_starts_from_a_file_does_not_begin_coarse(tmp_path):

@@ -35,7 +35,7 @@ class VoxelGrid(Volume):
         resolution: Voxels along each edge, or along (Z, Y, X); 1 to 1024.
         pyramid: Coarser levels that are added, as shares of the resolution in (0, 1); empty for a bare grid.
         grow_at: When the grid doubles while it is trained: ascending shares of the run in (0, 1), or ascending
-            steps from 1. It begins at resolution / 2^(their number) and ends at resolution; default: no growth.
+            steps from 1. It begins at resolution / 2^(their number) and ends at resolution; null: no growth.
         initial_opacity: Mean opacity of one voxel step at the start, in (0, 1).
         initial_brightness: Mean of 1 - absorbance at the start, in (0, 1).
         initial_noise: Standard deviation of the finest level's raw values at the start.
@@ -69,8 +69,8 @@ class VoxelGrid(Volume):
         if not 0.0 <= initial_noise < math.inf:
             raise ValueError(f"initial_noise={initial_noise}: allowed are values >= 0")
         self._shares = shares
-        times = _checked_growths(grow_at, self._final)
-        self.grow_at = self._schedule = [] if init is not None else times  # a start from coarse would blur the file
+        times = None if init is not None else grow_at  # a coarse start would blur the file
+        self.grow_at = self._schedule = _checked_growths(times, self._final)
         self.resolution = self._stage(len(self.grow_at))
         # opacity of a step = 1 - exp(-softplus(raw)) = sigmoid(raw), so the bias is a plain logit.
         bias = [_logit(initial_opacity), _logit(1.0 - initial_brightness)]
@@ -256,7 +256,7 @@ def _checked_growths(grow_at: Sequence[int | float] | None, size: tuple[int, ...
     if 2 ** len(times) > max(size):
         raise ValueError(
             f"grow_at={grow_at}: {len(times)} doublings end at {max(size)} voxels only if they begin below 1; "
-            f"allowed are up to {int(math.log2(max(size)))}"
+            f"allowed are up to {int(math.log2(max(size)))}, and null"
         )
     return times
 
