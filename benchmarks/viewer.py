@@ -2,7 +2,8 @@
 
     python benchmarks/viewer.py --output benchmarks/results/viewer-0.1.0.json
 
-Slow-down: blocks of steps of the default run's first part (before the pull to real pictures), between blocks without
+All at 48^3, unless told otherwise: the default run's grid is coarser at first and finer later. Slow-down: blocks of steps
+of the first part (before the pull to real pictures), between blocks without
 viewer: one with a page open that is looked at, one with the viewer and no page, and for control one without viewer; the
 median of the ratios to the two neighbours' geometric mean. Noise that only ever slows down draws all three medians a
 little below 0; "beyond control" is free of that. Latency: from a page's request to the picture, over a socket on this
@@ -35,6 +36,7 @@ from mnist3d.viewer_hook import start_viewer
 
 LATENCY_SIZE = 128  # pixels
 RESAMPLES = 4000
+GRID = ["--volume.resolution", "48", "--volume.grow_at", "null"]  # one pace from the first step to the last
 ORBIT_STEP = 0.05  # radians between two pictures of a hand that turns
 
 
@@ -107,7 +109,7 @@ def slow_down(steps: int, rounds: int, arguments: list[str]) -> dict[str, Any]:
     A round is none, page, none, no page, none, control: a machine that becomes slower or faster does so for both sides
     of a ratio, and no two ratios of a kind share a measurement.
     """
-    trainer = build_trainer(parse_command_line([*arguments, "--trainer.max_steps", "1000000"]).config)
+    trainer = build_trainer(parse_command_line([*GRID, *arguments, "--trainer.max_steps", "1000000"]).config)
     timed(trainer, [], 10)
     (hook,) = start_viewer(ViewerOptions(port=0), trainer, "benchmark", None, None)
     hooks: list[Hook] = [hook]
@@ -141,7 +143,7 @@ def slow_down(steps: int, rounds: int, arguments: list[str]) -> dict[str, Any]:
 
 def latency(pictures: int, arguments: list[str]) -> dict[str, Any]:
     """Milliseconds from request to picture: at rest, then beside a training."""
-    trainer = build_trainer(parse_command_line([*arguments, "--trainer.max_steps", "1000000"]).config)
+    trainer = build_trainer(parse_command_line([*GRID, *arguments, "--trainer.max_steps", "1000000"]).config)
     timed(trainer, [], 5)
     snapshot = Snapshot(Frozen(trainer.averaged), 0)
     viewer = Viewer(ViewerOptions(port=0), first=Scene("benchmark", trainer.renderer.options, snapshot))
@@ -161,7 +163,7 @@ def latency(pictures: int, arguments: list[str]) -> dict[str, Any]:
 
 def attributed(steps: int, arguments: list[str]) -> dict[str, Any]:
     """What the viewer's threads and its hook use, in per cent of the training's own time; Linux only."""
-    trainer = build_trainer(parse_command_line([*arguments, "--trainer.max_steps", "1000000"]).config)
+    trainer = build_trainer(parse_command_line([*GRID, *arguments, "--trainer.max_steps", "1000000"]).config)
     (hook,) = start_viewer(ViewerOptions(port=0), trainer, "benchmark", None, None)
     found = {}
     for kind in ("no_page", "page"):

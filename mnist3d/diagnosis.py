@@ -42,7 +42,7 @@ ONE_CLASS_SHARE = 0.95
 MIXED_CLASSES = 0.8  # real pictures of which a larger share is one class may well be sculpted as one class
 SAME_VARIETY = 0.3  # of the real pictures' variety
 SAME_QUANTILE = 0.8  # share of the steps that are below it
-PROBE_LENGTH = 1.0 / 16.0  # world units: a voxel of the default grid
+PROBE_LENGTH = 1.0 / 16.0  # world units: a voxel of the default grid before it grows
 REAL_SAMPLE = 512  # real pictures that their variety is computed from
 
 
