@@ -3,7 +3,8 @@
     python benchmarks/viewer.py --output benchmarks/results/viewer-0.1.0.json
 
 All at 48^3, unless told otherwise: the default run's grid is coarser at first and finer later. Slow-down: blocks of
-steps of the first part (before the pull to real pictures), between blocks without viewer: one with a page open that is looked at, one with the viewer and no page, and for control one without viewer; the
+steps of the first part (before the pull to real pictures), between blocks without viewer: one with a page open that is
+looked at, one with the viewer and no page, and for control one without viewer; the
 median of the ratios to the two neighbours' geometric mean. Noise that only ever slows down draws all three medians a
 little below 0; "beyond control" is free of that. Latency: from a page's request to the picture, over a socket on this
 machine, training paused, and with a training that goes on. "processor" compares the whole process's processor time,
