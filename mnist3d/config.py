@@ -28,7 +28,7 @@ from .score_hook import ScorecardOptions
 from .targets import TargetOptions
 from .trainer import TrainerOptions
 from .viewer.options import ViewerOptions
-from .volumes import Volume, VolumeFileError, load_volume, read_description
+from .volumes import Volume, VolumeFileError, class_path, load_volume, read_description
 from .watchdog import WatchdogOptions
 
 DEFAULT_VOLUME = "mnist3d.volumes.VoxelGrid"
@@ -180,6 +180,17 @@ def build_volume(config: Config) -> Volume:
         return volume_class(**config.volume["init_args"])
     except (TypeError, ValueError, ArithmeticError) as error:
         raise ConfigError(f"volume.{' '.join(str(error).split())}") from None
+
+
+def spelt_out(config: Config, volume: Volume) -> Config:
+    """The configuration with all arguments of its volume, so that a version with other defaults can repeat the run.
+
+    Args:
+        config: what the volume was built from.
+        volume: just built.
+    """
+    arguments = {**volume.init_args, **config.volume["init_args"]}
+    return dataclasses.replace(config, volume={"class_path": class_path(type(volume)), "init_args": arguments})
 
 
 def build_renderer(config: Config) -> AbsorptionRenderer:

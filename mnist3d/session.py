@@ -20,7 +20,7 @@ import torch
 from tqdm import tqdm
 
 from .command_line import CommandLine, parse_command_line, run_command_line
-from .config import Config, ConfigError, build_device, build_renderer, build_volume, import_volume_class
+from .config import Config, ConfigError, build_device, build_renderer, build_volume, import_volume_class, spelt_out
 from .datasets import DataError, load_images
 from .gallery import Gallery
 from .hooks import Pictures, Progress, Saver, Stats
@@ -29,7 +29,6 @@ from .score_hook import Judges, Scores, find_judges
 from .targets import build_targets
 from .trainer import Trainer
 from .viewer_hook import start_viewer
-from .volumes import Volume, class_path
 from .watchdog import Watchdog, WatchdogGaveUp
 
 RUNS_ROOT = "runs"
@@ -89,7 +88,7 @@ def sculpt(command: CommandLine) -> Path:
     config = command.config if command.resume is None else _without_start(command.config)
     trainer = build_trainer(config)  # everything that can be refused, before a folder appears
     if command.resume is None:
-        command = dataclasses.replace(command, config=_spelt_out(config, trainer.volume))
+        command = dataclasses.replace(command, config=spelt_out(config, trainer.volume))
         run = RunDirectory.create(command.run_dir, RUNS_ROOT, command.preset)
     else:
         run = RunDirectory(command.resume)
@@ -133,12 +132,6 @@ def _judges(config: Config) -> Judges | None:
             )
         return None
     return find_judges(config.scorecard, config.data, config.renderer.image_size)
-
-
-def _spelt_out(config: Config, volume: Volume) -> Config:
-    """With the class's own defaults in it: a run can be repeated from its config.yaml by a version that has others."""
-    arguments = {**volume.init_args, **config.volume["init_args"]}
-    return dataclasses.replace(config, volume={"class_path": class_path(type(volume)), "init_args": arguments})
 
 
 def _without_start(config: Config) -> Config:

@@ -151,7 +151,9 @@ def _write_animation(path: Path, frames: Frames, fps: int) -> None:
     tick = 10 if suffix == ".gif" else 1  # ms
     ends = [round(k * 1000 / fps / tick) * tick for k in range(len(pictures) + 1)]
     durations = [late - early for early, late in pairwise(ends)]
-    options: dict[str, Any] = {"lossless": True} if suffix == ".webp" else {}
+    # A grey gif keeps one palette of 256 greys: of dark frames' shortened ones Pillow's reader says another mode (L)
+    # than it then loads (P), and whoever asks for the pixels first, as imageio does, gets an error.
+    options: dict[str, Any] = {".webp": {"lossless": True}, ".gif": {"optimize": False}}.get(suffix, {})
     kind = {".gif": "GIF", ".webp": "WEBP", ".apng": "PNG"}[suffix]
     pictures[0].save(path, kind, save_all=True, append_images=pictures[1:], duration=durations, loop=0, **options)
 
