@@ -169,8 +169,8 @@ def _announce(command: CommandLine, trainer: Trainer, run: RunDirectory) -> None
     config = command.config
     weights = sum(weight.numel() for weight in trainer.volume.parameters())
     began = "going on at step" if command.resume else "starting at step"
-    given = config.volume["init_args"]
-    if command.resume is None and given.get("init") is not None and given.get("grow_at"):
+    asked, kept = (given.get("grow_at") for given in (config.volume["init_args"], trainer.volume.init_args))
+    if command.resume is None and asked and not kept:
         print("volume.init: starts at the full resolution, so volume.grow_at is not used", file=sys.stderr)
     name = config.volume["class_path"].rpartition(".")[2]
     print(

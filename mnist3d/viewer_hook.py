@@ -4,6 +4,7 @@ What it is: the only place that knows both trainer and viewer. What it is not: i
 lends out the weights themselves.
 """
 
+import math
 import sys
 import time
 from collections.abc import Callable
@@ -200,7 +201,8 @@ class LiveView:
         if trainer.grown_at != self.grown_at:  # finer steps take longer
             self.grown_at, self.pace_from = trainer.grown_at, (seconds, share)
             self.began = self.began and (time.monotonic(), trainer.steps_done)
-        left = (seconds - self.pace_from[0]) * (1.0 - share) / max(share - self.pace_from[1], 1e-9)
+        passed, done = seconds - self.pace_from[0], share - self.pace_from[1]
+        left = passed * (1.0 - share) / done if done > 0 else math.inf  # not known yet
         left = min(left, max(trainer.options.seconds_limit - seconds, 0.0))
         rate = None
         if self.began is not None and state in ("training", "stopping"):
