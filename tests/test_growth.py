@@ -8,16 +8,25 @@ import pytest
 import torch
 from test_trainer import bars, same
 
-from mnist3d import AbsorptionRenderer, VoxelGrid, euler_matrix, hooks
+from mnist3d import AbsorptionRenderer, HashGrid, VoxelGrid, euler_matrix, hooks
 from mnist3d.trainer import StepReport, Trainer, TrainerOptions
 from mnist3d.volumes import load_volume, volume_bytes
 
+FIELD = {"num_levels": 3, "log2_hashmap_size": 8, "max_resolution": 12, "hidden_dim": 16}
 
-def make(seed=0, grow_at=(3, 10), resolution=12, **options):
+
+def make(seed=0, grow_at=(3, 10), resolution=12, kind=VoxelGrid, **options):
     torch.manual_seed(seed)
     settings = TrainerOptions(**{"max_steps": 20, "views": 4, **options})
-    volume = VoxelGrid(resolution, grow_at=list(grow_at))
+    if kind is VoxelGrid:
+        volume = VoxelGrid(resolution, grow_at=list(grow_at))
+    else:
+        volume = HashGrid(**FIELD, bake_resolution=resolution, grow_at=list(grow_at))
     return Trainer(volume, AbsorptionRenderer(16), bars(), options=settings, seed=seed)
+
+
+def edge(volume):
+    return volume.dense().shape[-1]
 
 
 def saved(trainer):
@@ -70,52 +79,54 @@ def test_values_at_the_border_of_their_range_stay_finite():
 
 
 @pytest.mark.parametrize("stop_after", [2, 3, 10, 15])
-def test_a_run_that_grows_resumes_to_the_bit(stop_after):
-    whole = make()
+@pytest.mark.parametrize("kind", [VoxelGrid, HashGrid])
+def test_a_run_that_grows_resumes_to_the_bit(kind, stop_after):
+    whole = make(kind=kind)
     whole.run()
-    assert whole.volume.resolution == (12, 12, 12)
-    half = make(stop_after=stop_after)
+    assert edge(whole.volume) == 12
+    half = make(stop_after=stop_after, kind=kind)
     half.run()
-    rest = make(seed=5)  # every weight and generator starts elsewhere: all must come from the state
+    rest = make(seed=5, kind=kind)  # every weight and generator starts elsewhere: all must come from the state
     rest.load_state_dict(saved(half))
-    assert rest.volume.resolution == half.volume.resolution
+    assert edge(rest.volume) == edge(half.volume) == (3 if stop_after <= 3 else 6 if stop_after <= 10 else 12)
     rest.run()
     for part in ("volume", "averaged", "discriminator"):
         assert same(getattr(whole, part), getattr(rest, part)), part
 
 
-def test_the_average_grows_and_every_stage_reloads(tmp_path):
-    trainer = make()
+@pytest.mark.parametrize("kind", [VoxelGrid, HashGrid])
+def test_the_average_grows_and_every_stage_reloads(kind, tmp_path):
+    trainer = make(kind=kind)
     seen = set()
     for _ in range(12):
         trainer.step()
-        assert trainer.averaged.resolution == trainer.volume.resolution
+        assert edge(trainer.averaged) == edge(trainer.volume)
         assert not any(weight.requires_grad for weight in trainer.averaged.parameters())
         path = tmp_path / "volume.safetensors"
         path.write_bytes(volume_bytes(trainer.averaged))
         again = load_volume(path)
-        assert isinstance(again, VoxelGrid)
-        assert isinstance(trainer.averaged, VoxelGrid)
+        assert isinstance(again, kind)
         assert torch.equal(again.dense(), trainer.averaged.dense())
-        seen.add(again.resolution)
-    assert seen == {(3, 3, 3), (6, 6, 6), (12, 12, 12)}
+        seen.add(edge(again))
+    assert seen == {3, 6, 12}
     assert not same(trainer.averaged, trainer.volume)
-    optimised = trainer.volume_optimiser.param_groups[0]["params"]
+    optimised = [weight for group in trainer.volume_optimiser.param_groups for weight in group["params"]]
     assert [id(weight) for weight in optimised] == [id(weight) for weight in trainer.volume.parameters()]
 
 
-def test_going_back_across_a_growth_grows_again():
-    trainer = make()
+@pytest.mark.parametrize("kind", [VoxelGrid, HashGrid])
+def test_going_back_across_a_growth_grows_again(kind):
+    trainer = make(kind=kind)
     for _ in range(2):
         trainer.step()
     good = copy.deepcopy(trainer.state_dict())
     for _ in range(3):
         trainer.step()
-    assert trainer.volume.resolution == (6, 6, 6)
+    assert edge(trainer.volume) == 6
     trainer.rewind(good, 0.5)
-    assert trainer.volume.resolution == (3, 3, 3)
+    assert edge(trainer.volume) == 3
     trainer.step()
-    assert trainer.volume.resolution == trainer.averaged.resolution == (6, 6, 6)
+    assert edge(trainer.volume) == edge(trainer.averaged) == 6
 
 
 def test_what_is_left_is_estimated_at_the_pace_since_the_growth(monkeypatch, capsys):
@@ -146,3 +157,33 @@ def test_a_grid_that_starts_from_a_file_does_not_begin_coarse(tmp_path):
 def test_bad_times_to_grow_name_themselves(wrong):
     with pytest.raises(ValueError, match=r"grow_at=.*allowed"):
         VoxelGrid(12, grow_at=wrong)
+    with pytest.raises(ValueError, match=r"grow_at=.*allowed"):
+        HashGrid(**FIELD, bake_resolution=12, grow_at=wrong)
+
+
+def test_a_baked_field_stays_the_same_field_as_its_grid_grows():
+    torch.manual_seed(0)
+    volume = HashGrid(**FIELD, initial_noise=1.0, bake_resolution=12, grow_at=[0.25, 0.5])
+    points = 2.0 * torch.rand(100, 3) - 1.0
+    before, sizes = torch.stack(volume(points)), [edge(volume)]
+    for share in (0.1, 0.25, 0.6):
+        volume.grow(0, share)
+        sizes.append(edge(volume))
+    assert sizes == [3, 3, 6, 12]
+    assert torch.equal(torch.stack(volume(points)), before)
+    assert not volume.grow(0, 1.0)
+
+
+def test_a_complete_field_that_gets_more_time_keeps_its_grid():
+    """Its share of the run falls below the growth again."""
+    done = make(kind=HashGrid, grow_at=[0.3], max_steps=6)
+    done.run()
+    longer = make(kind=HashGrid, grow_at=[0.3], max_steps=100)
+    longer.load_state_dict(saved(done))
+    longer.step()
+    assert edge(longer.volume) == edge(longer.averaged) == 12
+
+
+def test_only_a_baked_field_can_grow():
+    with pytest.raises(ValueError, match=r"grow_at=\[0.3\]: only a baked grid grows; give bake_resolution"):
+        HashGrid(**FIELD, grow_at=[0.3])

@@ -68,15 +68,15 @@ class Volume(nn.Module, ABC):
     def grow(self, steps_done: int, share: float) -> bool:
         """Asked before every training step: a volume that refines itself does so here, when it is time.
 
-        It may replace its parameters (the trainer then begins their optimiser afresh) and must not draw random
-        numbers; what it shows should stay what it was. `load_state_dict` must take a state from before or after.
+        It may replace its parameters and must not draw random numbers; what it shows should stay what it was. What
+        stage it is at belongs to its state: `load_state_dict` must take one from before or after.
 
         Args:
             steps_done: so far.
             share: of the run that is done, [0, 1].
 
         Returns:
-            Whether parameters were replaced.
+            Whether it did: the trainer then begins the parameters' optimiser afresh.
         """
         return False
 

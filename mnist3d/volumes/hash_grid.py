@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from ..kernels.hash_encoding import HashLevels, choose_implementation, hash_encode, require_implementation
 from ..kernels.hash_encoding.network import network, network_in_chunks
 from .base import Volume
+from .growth import checked_growths, coarser, still_to_come
 
 MAX_BAKE = 256
 # Attenuation counts in steps of this length, as in the default dense grid, so that both begin alike.
@@ -48,6 +49,8 @@ class HashGrid(Volume):
         full_precision: With tinycudann: the encoding and the network in float32 instead of half precision.
         bake_resolution: Evaluate the field once a step on a grid of this many voxels an edge, 1 to 256, and render that
             with the fast dense kernel; default query it along the rays.
+        grow_at: When that grid doubles while it is trained, as in VoxelGrid: ascending shares of the run in (0, 1), or
+            ascending steps from 1. It begins at bake_resolution / 2^(their number); null: no growth.
         initial_opacity: Opacity of a step of 2/48 at the start, in (0, 1).
         initial_brightness: Mean of 1 - absorbance at the start, in (0, 1).
         initial_noise: Standard deviation of the table's values at the start.
@@ -76,6 +79,7 @@ class HashGrid(Volume):
         initial_brightness: float = 0.27,
         initial_noise: float = 0.1,
         table_rate: float = 1.0,
+        grow_at: list[int | float] | None = None,
     ) -> None:
         super().__init__()
         checks = {
@@ -90,11 +94,18 @@ class HashGrid(Volume):
         for name, (valid, allowed) in checks.items():
             if not valid:
                 raise ValueError(f"{name}={self._init_args[name]}: allowed are {allowed}")
+        if grow_at and bake_resolution is None:
+            raise ValueError(f"grow_at={grow_at}: only a baked grid grows; give bake_resolution too, or null here")
         require_implementation(implementation)
         scale = _per_level_scale(num_levels, base_resolution, per_level_scale, max_resolution)
         self.hash_levels = HashLevels(num_levels, features_per_level, log2_hashmap_size, base_resolution, scale)
         self.implementation, self.full_precision = implementation, full_precision
-        self.bake_resolution, self.table_rate = bake_resolution, table_rate
+        self.table_rate = table_rate
+        self._final = bake_resolution
+        self.grow_at = self._schedule = [] if bake_resolution is None else checked_growths(grow_at, bake_resolution)
+        self.bake_resolution = self._baked(len(self.grow_at))
+        if grow_at is not None:  # in the state, so that a resumed run and a rewind find their stage again
+            self.growths_left = nn.Buffer(torch.tensor(len(self.grow_at)))
         # opacity of a step = 1 - exp(-softplus(raw)) = sigmoid(raw), so the bias is a plain logit.
         self.bias = nn.Buffer(torch.tensor([_logit(initial_opacity), _logit(1.0 - initial_brightness)]))
         self.table = nn.Parameter(initial_noise * torch.randn(self.hash_levels.entries, features_per_level))
@@ -107,6 +118,30 @@ class HashGrid(Volume):
     def init_args(self) -> dict[str, Any]:
         """The constructor's arguments, but for the implementation: what one has sculpted, any other shows."""
         return {**super().init_args, "implementation": "auto"}
+
+    def grow(self, steps_done: int, share: float) -> bool:
+        """Bake a grid of twice the resolution when it is time (`grow_at`); the field itself stays what it is."""
+        left = still_to_come(self.grow_at, steps_done, share)
+        if len(left) == len(self.grow_at):
+            return False
+        self._grown_to(left)
+        return True
+
+    def _baked(self, growths_left: int) -> int | None:
+        return None if self._final is None else coarser(self._final, growths_left)
+
+    def _grown_to(self, grow_at: list[int | float]) -> None:
+        self.grow_at = list(grow_at)
+        self.bake_resolution = self._baked(len(grow_at))
+        self._init_args["grow_at"] = list(grow_at)  # the saved volume is built at this stage
+        with torch.no_grad():
+            self.growths_left.fill_(len(grow_at))
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
+        left = state_dict.get(f"{prefix}growths_left")
+        if left is not None and "growths_left" in self._buffers and 0 <= int(left) <= len(self._schedule):
+            self._grown_to(self._schedule[len(self._schedule) - int(left) :])
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """The table, with its own rate and epsilon, and the network."""

@@ -1,8 +1,6 @@
 """The dense backend: a voxel grid, optionally parametrised as a sum of coarser grids."""
 
 import math
-from collections.abc import Sequence
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +13,7 @@ from torch import Tensor, nn
 
 from .base import Volume
 from .first_3dmnist import EMITS, MAX_RAW, ORIGINAL_FRAME, read_3dmnist
+from .growth import checked_growths, coarser, still_to_come
 from .resampling import ask, drawn, resampled, undrawn
 from .sizes import grid_size
 
@@ -70,7 +69,7 @@ class VoxelGrid(Volume):
             raise ValueError(f"initial_noise={initial_noise}: allowed are values >= 0")
         self._shares = shares
         times = None if init is not None else grow_at  # a coarse start would blur the file
-        self.grow_at = self._schedule = _checked_growths(times, self._final)
+        self.grow_at = self._schedule = checked_growths(times, max(self._final))
         self.resolution = self._stage(len(self.grow_at))
         # opacity of a step = 1 - exp(-softplus(raw)) = sigmoid(raw), so the bias is a plain logit.
         bias = [_logit(initial_opacity), _logit(1.0 - initial_brightness)]
@@ -84,7 +83,7 @@ class VoxelGrid(Volume):
 
     def _stage(self, growths_left: int) -> tuple[int, ...]:
         """The resolution with so many growths to come."""
-        return tuple(max(1, round(n / 2**growths_left)) for n in self._final)
+        return tuple(coarser(n, growths_left) for n in self._final)
 
     def _levels(self) -> nn.ParameterList:
         """Zeros at the present resolution, coarse to fine."""
@@ -114,12 +113,12 @@ class VoxelGrid(Volume):
         Between its voxels a grid is drawn with interpolated opacity, so it is the opacity of the old step that is
         interpolated. All of it goes into the finest level, the coarser ones begin at zero again.
         """
-        due = [at for at in self.grow_at if at <= (share if at < 1 else steps_done)]
-        if not due:
+        left = still_to_come(self.grow_at, steps_done, share)
+        if len(left) == len(self.grow_at):
             return False
         with torch.no_grad():
             values, old_step = drawn(self.dense()), self.voxel_step
-            self._grown_to(self.grow_at[len(due) :])
+            self._grown_to(left)
             attenuation, absorbance = undrawn(_upsample(values, self.resolution), old_step)
             raw = torch.stack([_softplus_inverse(attenuation * self.voxel_step), torch.logit(absorbance)])
             self.levels[-1].copy_(raw.clamp(-MAX_RAW, MAX_RAW) - self.bias)
@@ -245,20 +244,6 @@ def _linear(level: Float[Tensor, "C z y x"], axis: int, extent: int) -> Float[Te
 
 def _softplus_inverse(value: Float[Tensor, "*S"]) -> Float[Tensor, "*S"]:
     return value + torch.log(-torch.expm1(-value))
-
-
-def _checked_growths(grow_at: Sequence[int | float] | None, size: tuple[int, ...]) -> list[int | float]:
-    times = list(grow_at or [])
-    shares = all(0.0 < at < 1.0 for at in times)
-    steps = all(1 <= at < math.inf and at == int(at) for at in times)
-    if not (shares or steps) or any(late <= early for early, late in pairwise(times)):
-        raise ValueError(f"grow_at={grow_at}: allowed are ascending shares between 0 and 1, or ascending steps from 1")
-    if 2 ** len(times) > max(size):
-        raise ValueError(
-            f"grow_at={grow_at}: {len(times)} doublings end at {max(size)} voxels only if they begin below 1; "
-            f"allowed are up to {int(math.log2(max(size)))}, and null"
-        )
-    return times
 
 
 def _logit(share: float) -> float:

@@ -1,0 +1,41 @@
+"""When a volume refines itself while it is trained: the argument `grow_at`, and the sizes that follow from it.
+
+What it is: checks and arithmetic. What it is not: it changes no volume.
+"""
+
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+
+
+def checked_growths(grow_at: Sequence[int | float] | None, finest: int) -> list[int | float]:
+    """The times at which a grid doubles.
+
+    Args:
+        grow_at: ascending shares of the run in (0, 1), or ascending steps from 1; None: never.
+        finest: voxels along the longest edge at the end.
+
+    Raises:
+        ValueError: other values, or more doublings than `finest` has.
+    """
+    times = list(grow_at or [])
+    shares = all(0.0 < at < 1.0 for at in times)
+    steps = all(1 <= at < math.inf and at == int(at) for at in times)
+    if not (shares or steps) or any(late <= early for early, late in pairwise(times)):
+        raise ValueError(f"grow_at={grow_at}: allowed are ascending shares between 0 and 1, or ascending steps from 1")
+    if 2 ** len(times) > finest:
+        raise ValueError(
+            f"grow_at={grow_at}: {len(times)} doublings end at {finest} voxels only if they begin below 1; "
+            f"allowed are up to {int(math.log2(finest))}, and null"
+        )
+    return times
+
+
+def still_to_come(grow_at: Sequence[int | float], steps_done: int, share: float) -> list[int | float]:
+    """What of `grow_at` lies ahead after so many steps and this share of the run."""
+    return [at for at in grow_at if at > (share if at < 1 else steps_done)]
+
+
+def coarser(size: int, growths_left: int) -> int:
+    """Voxels along an edge that ends at `size`, with so many doublings to come; at least 1."""
+    return max(1, round(size / 2**growths_left))
