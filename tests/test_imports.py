@@ -21,6 +21,7 @@ ALLOWED = {
     "group_weights": (),
     "registration": ("exemplars",),
     "nearest_pull": ("exemplars", "group_weights", "plates", "registration"),
+    "diversity": ("losses", "nearest_pull", "poses"),
     "step_report": (),
     "trainer_options": (),
     "glyphs": ("datasets",),
@@ -38,6 +39,7 @@ ALLOWED = {
     "trainer": (
         "datasets",
         "discriminator",
+        "diversity",
         "group_weights",
         "losses",
         "nearest_pull",
