@@ -4,7 +4,6 @@ What it is: tensors in, a scalar out. What it is not: no networks, no schedules,
 A pairing of real and rendered scores is a pair of functions in the table `ADVERSARIAL_LOSSES`.
 """
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -14,7 +13,6 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-TINY = 1e-12  # a picture's least share of a batch: its logarithm must be finite
 AdversarialName = Literal["relativistic", "non_saturating", "hinge", "wasserstein"]
 Scores = Float[Tensor, " B"]
 Scalar = Float[Tensor, ""]
@@ -34,8 +32,6 @@ class LossOptions:
         diversity: Weight of the class diversity term on the volume, >= 0; needs labels.
         diversity_focus: Power by which that term asks for more views of the classes whose views are further from real
             pictures, so that as many of each can be read, >= 0; 0, or nearest=0, asks for all alike.
-        diversity_everywhere: Weight, beside 1, of the same evenness over views weighed so that all directions count
-            alike, >= 0; 0 asks for it in the views as they are drawn only, as does poses.sphere_share=0.
         nearest: Weight, at the end of the run, of the mean difference between a view and the nearest
             real picture of the class that the discriminator reads in it, >= 0; 0 leaves a pure GAN.
         nearest_quantile: Of that difference, in (0, 1): at .5 it is the absolute one; above, missing light counts more
@@ -53,8 +49,7 @@ class LossOptions:
     penalty: float = 1.0
     penalty_every: int = 4
     diversity: float = 0.3
-    diversity_focus: float = 1.5
-    diversity_everywhere: float = 1.0
+    diversity_focus: float = 0.0
     nearest: float = 24.0
     nearest_quantile: float = 0.58
     nearest_registration: float = 0.2
@@ -67,7 +62,7 @@ class LossOptions:
                 f"losses.adversarial={self.adversarial!r}: allowed are {', '.join(get_args(AdversarialName))}"
             )
         weights = ("adversarial_weight", "classification", "penalty", "diversity", "nearest")
-        for name in (*weights, "diversity_focus", "diversity_everywhere", "nearest_focus"):
+        for name in (*weights, "diversity_focus", "nearest_focus"):
             if not 0.0 <= getattr(self, name) < float("inf"):
                 raise ValueError(f"losses.{name}={getattr(self, name)}: allowed are numbers >= 0")
         if self.penalty_every < 1:
@@ -157,11 +152,12 @@ def gradient_penalty(score: Scores, pictures: Float[Tensor, "B C H W"]) -> Scala
 def class_diversity_loss(logits: Float[Tensor, "B K"], aim: Float[Tensor, " K"] | None = None) -> Scalar:
     """Sure of each picture, undecided about the batch: low when every view is one class and all classes occur.
 
-        loss = 2 * batch_class_divergence(logits, aim) + mean_b H(p_b),   p = softmax(logits)
+        loss = 2 * sum_k m_k log(m_k / (K a_k)) + mean_b H(p_b),   p = softmax(logits),   m = mean_b p_b
 
     Args:
         logits: of the class head, on the rendered pictures.
-        aim: see `batch_class_divergence`.
+        aim: a, the share of the batch that each class should have, above 0, sum 1; None: 1 / K, the first term is
+            then twice the negative entropy of the batch.
 
     Returns:
         A scalar, at least -2 log K.
@@ -173,37 +169,10 @@ def class_diversity_loss(logits: Float[Tensor, "B K"], aim: Float[Tensor, " K"] 
         Information maximisation, Krause, Perona, Gomes (2010), eq. 3, with the batch term doubled.
     """
     log_p = logits.log_softmax(dim=1)
-    single = -(log_p.exp() * log_p).sum(dim=1).mean()
-    return 2.0 * batch_class_divergence(logits, aim) + single
-
-
-def batch_class_divergence(
-    logits: Float[Tensor, "B K"],
-    aim: Float[Tensor, " K"] | None = None,
-    weights: Float[Tensor, " B"] | None = None,
-) -> Scalar:
-    """How far the classes of a batch are from the shares that they should have.
-
-        sum_k m_k log(m_k / (K a_k)),   m = sum_b w_b p_b / sum_b w_b,   p = softmax(logits)
-
-    Args:
-        logits: of the class head, on the rendered pictures.
-        aim: a, the share of the batch that each class should have, above 0, sum 1; None: 1 / K, this is then the
-            negative entropy of the batch.
-        weights: w, what each picture counts, >= 0; None: all alike. Where none counts, the result is next to 0.
-
-    Returns:
-        A scalar, at least -log K: the Kullback-Leibler divergence of m from a, less log K.
-
-    Gradients:
-        To the logits; finite for probabilities that underflow. Aim and weights are constants.
-    """
-    log_p = logits.log_softmax(dim=1)
+    p = log_p.exp()
     # log of the mean, computed on logarithms so that a class with probability 0 keeps a finite gradient
-    if weights is None:
-        log_mean = log_p.logsumexp(dim=0) - math.log(logits.shape[0])
-    else:
-        share = (weights / weights.sum().clamp_min(TINY)).clamp_min(TINY)
-        log_mean = (log_p + share.log()[:, None]).logsumexp(dim=0)
+    log_mean = log_p.logsumexp(dim=0) - torch.log(torch.tensor(float(logits.shape[0]), device=logits.device))
     ratio = log_mean if aim is None else log_mean - torch.log(logits.shape[1] * aim)
-    return (log_mean.exp() * ratio).sum()
+    batch = (log_mean.exp() * ratio).sum()
+    single = -(p * log_p).sum(dim=1).mean()
+    return 2.0 * batch + single

@@ -18,9 +18,8 @@ from torch import Tensor
 
 from .datasets import ImageSet
 from .discriminator import Discriminator, DiscriminatorOptions, random_shift
-from .diversity import Diversity
 from .group_weights import GroupWeights
-from .losses import ADVERSARIAL_LOSSES, LossOptions, gradient_penalty
+from .losses import ADVERSARIAL_LOSSES, LossOptions, class_diversity_loss, gradient_penalty
 from .nearest_pull import NearestPull
 from .plates import tilted
 from .poses import PoseOptions, training_rotations
@@ -33,6 +32,7 @@ from .volumes.base import Volume
 
 # The relativistic pairing is a moving game: no momentum, and a long memory of the second moment (R3GAN).
 ADAM_BETAS = (0.0, 0.99)
+MEASURE_EVERY = 4  # steps between measurements of the classes while nothing pulls yet
 POSES_PER_VIEW = 4  # drawn beside targets, so that enough of them look where no target decides
 
 # What no rewind turns back.
@@ -119,7 +119,6 @@ class Trainer:
             registration=self.losses.nearest_registration,
             tilt=self.options.max_tilt,
         ).to(self.device)
-        self.diversity = Diversity(self.losses, self.poses, self.nearest_pull, beside_targets=targets is not None)
         asked = (1, 0.0) if targets is None else (len(targets.azimuth), targets.options.focus)
         self.target_weights = GroupWeights(*asked).to(self.device)
         self.steps_done = 0
@@ -164,9 +163,7 @@ class Trainer:
         rotations = self._draw_rotations().to(self.device)
         views = self.renderer(self.volume, rotations, generator=self.generator)
         discriminator_loss, classification_loss, gaps = self._teach_discriminator(reals, labels, views.detach())
-        volume_loss, diversity_loss, nearest_loss, target_loss, logits = self._move_volume(
-            reals, views, rotations, share
-        )
+        volume_loss, diversity_loss, nearest_loss, target_loss, logits = self._move_volume(reals, views, share)
         self.steps_done += 1
         self._average()
         counts = torch.bincount(logits.argmax(dim=1), minlength=logits.shape[1]) if logits.shape[1] else logits[0]
@@ -282,11 +279,7 @@ class Trainer:
         return adversarial.item(), classification.item(), (real_score - rendered_score).detach()
 
     def _move_volume(
-        self,
-        reals: Float[Tensor, "B 1 H W"],
-        views: Float[Tensor, "B 1 H W"],
-        rotations: Float[Tensor, "B 3 3"],
-        share: float,
+        self, reals: Float[Tensor, "B 1 H W"], views: Float[Tensor, "B 1 H W"], share: float
     ) -> tuple[float, float, float, float, Float[Tensor, "B K"]]:
         options = self.losses
         self.discriminator.requires_grad_(False)
@@ -298,7 +291,7 @@ class Trainer:
         loss, diversity, nearest = options.adversarial_weight * adversarial, score.new_zeros(()), score.new_zeros(())
         weight = options.nearest_weight(share)
         if logits.shape[1] and options.diversity > 0:
-            diversity = self.diversity(views, logits, rotations, step=self.steps_done, pulled=weight > 0)
+            diversity = class_diversity_loss(logits, self._class_aim(views, logits, measured=weight > 0))
             loss = loss + options.diversity * diversity
         if weight > 0:
             nearest = self.nearest_pull(views, logits)
@@ -309,6 +302,16 @@ class Trainer:
             loss = loss + self.targets.options.weight * target
         self._descend(loss)
         return adversarial.item(), diversity.item(), nearest.item(), target.item(), logits.detach()
+
+    def _class_aim(
+        self, views: Float[Tensor, "B 1 H W"], logits: Float[Tensor, "B K"], *, measured: bool
+    ) -> Float[Tensor, " K"] | None:
+        power = self.losses.diversity_focus if self.losses.nearest > 0 else 0.0
+        if power == 0.0:
+            return None
+        if not measured and self.steps_done % MEASURE_EVERY == 0:
+            self.nearest_pull.measure(views, logits)
+        return self.nearest_pull.class_aim(power)
 
     def _descend(self, loss: Float[Tensor, ""]) -> None:
         self.volume_optimiser.zero_grad(set_to_none=True)

@@ -21,7 +21,6 @@ ALLOWED = {
     "group_weights": (),
     "registration": ("exemplars",),
     "nearest_pull": ("exemplars", "group_weights", "plates", "registration"),
-    "diversity": ("losses", "nearest_pull", "poses"),
     "step_report": (),
     "trainer_options": (),
     "glyphs": ("datasets",),
@@ -39,7 +38,6 @@ ALLOWED = {
     "trainer": (
         "datasets",
         "discriminator",
-        "diversity",
         "group_weights",
         "losses",
         "nearest_pull",

@@ -8,7 +8,6 @@ import torch
 from mnist3d.losses import (
     ADVERSARIAL_LOSSES,
     LossOptions,
-    batch_class_divergence,
     class_diversity_loss,
     gradient_penalty,
     relativistic_discriminator_loss,
@@ -95,21 +94,6 @@ def test_diversity_is_lowest_at_the_shares_it_aims_at():
     )
     even = torch.full((3,), 1.0 / 3.0)
     torch.testing.assert_close(class_diversity_loss(as_aimed, even), class_diversity_loss(as_aimed))
-
-
-def test_a_picture_that_weighs_twice_counts_as_two():
-    torch.manual_seed(2)
-    logits = torch.randn(3, 4, dtype=torch.float64, requires_grad=True)
-    weights = torch.tensor([2.0, 0.0, 1.0], dtype=torch.float64)
-    twice = batch_class_divergence(logits[[0, 0, 2]])
-    torch.testing.assert_close(batch_class_divergence(logits, weights=weights), twice)
-    torch.testing.assert_close(batch_class_divergence(logits, weights=torch.ones(3)), batch_class_divergence(logits))
-    assert torch.autograd.gradcheck(lambda each: batch_class_divergence(each, None, weights), logits)
-    nothing = batch_class_divergence(logits, weights=torch.zeros(3, dtype=torch.float64))
-    nothing.backward()
-    assert abs(nothing.item()) < 1e-9
-    assert logits.grad is not None
-    assert logits.grad.abs().max() < 1e-9
 
 
 def test_diversity_gradcheck():
