@@ -51,6 +51,8 @@ class GroupWeights(nn.Module):
         Gradients:
             None: weights are constants.
         """
+        if self.focus == 0.0:
+            return torch.ones_like(difference)
         relative = difference / wanted.mean(dim=(1, 2, 3)).clamp_min(1e-3)
         count = torch.bincount(group, minlength=len(self.gaps)).to(relative.dtype)
         total = torch.zeros_like(self.gaps).index_add_(0, group, relative)

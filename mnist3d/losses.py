@@ -30,8 +30,6 @@ class LossOptions:
         penalty: Weight (gamma) of the gradient penalties R1 and R2 on the discriminator, >= 0.
         penalty_every: Steps between penalties, each then weighted by this number, at least 1.
         diversity: Weight of the class diversity term on the volume, >= 0; needs labels.
-        diversity_focus: Power by which that term asks for more views of the classes whose views are further from real
-            pictures, so that as many of each can be read, >= 0; 0, or nearest=0, asks for all alike.
         nearest: Weight, at the end of the run, of the mean difference between a view and the nearest
             real picture of the class that the discriminator reads in it, >= 0; 0 leaves a pure GAN.
         nearest_quantile: Of that difference, in (0, 1): at .5 it is the absolute one; above, missing light counts more
@@ -49,7 +47,6 @@ class LossOptions:
     penalty: float = 1.0
     penalty_every: int = 4
     diversity: float = 0.3
-    diversity_focus: float = 0.0
     nearest: float = 24.0
     nearest_quantile: float = 0.58
     nearest_registration: float = 0.2
@@ -61,8 +58,7 @@ class LossOptions:
             raise ValueError(
                 f"losses.adversarial={self.adversarial!r}: allowed are {', '.join(get_args(AdversarialName))}"
             )
-        weights = ("adversarial_weight", "classification", "penalty", "diversity", "nearest")
-        for name in (*weights, "diversity_focus", "nearest_focus"):
+        for name in ("adversarial_weight", "classification", "penalty", "diversity", "nearest", "nearest_focus"):
             if not 0.0 <= getattr(self, name) < float("inf"):
                 raise ValueError(f"losses.{name}={getattr(self, name)}: allowed are numbers >= 0")
         if self.penalty_every < 1:
@@ -149,21 +145,19 @@ def gradient_penalty(score: Scores, pictures: Float[Tensor, "B C H W"]) -> Scala
     return 0.5 * gradient.square().sum(dim=(1, 2, 3)).mean()
 
 
-def class_diversity_loss(logits: Float[Tensor, "B K"], aim: Float[Tensor, " K"] | None = None) -> Scalar:
+def class_diversity_loss(logits: Float[Tensor, "B K"]) -> Scalar:
     """Sure of each picture, undecided about the batch: low when every view is one class and all classes occur.
 
-        loss = 2 * sum_k m_k log(m_k / (K a_k)) + mean_b H(p_b),   p = softmax(logits),   m = mean_b p_b
+        loss = 2 * sum_k m_k log m_k + mean_b H(p_b),   p = softmax(logits),   m = mean_b p_b
 
     Args:
         logits: of the class head, on the rendered pictures.
-        aim: a, the share of the batch that each class should have, above 0, sum 1; None: 1 / K, the first term is
-            then twice the negative entropy of the batch.
 
     Returns:
         A scalar, at least -2 log K.
 
     Gradients:
-        To the logits; finite for probabilities that underflow. The aim is a constant.
+        To the logits; finite for probabilities that underflow.
 
     Source:
         Information maximisation, Krause, Perona, Gomes (2010), eq. 3, with the batch term doubled.
@@ -172,7 +166,6 @@ def class_diversity_loss(logits: Float[Tensor, "B K"], aim: Float[Tensor, " K"] 
     p = log_p.exp()
     # log of the mean, computed on logarithms so that a class with probability 0 keeps a finite gradient
     log_mean = log_p.logsumexp(dim=0) - torch.log(torch.tensor(float(logits.shape[0]), device=logits.device))
-    ratio = log_mean if aim is None else log_mean - torch.log(logits.shape[1] * aim)
-    batch = (log_mean.exp() * ratio).sum()
+    batch = (log_mean.exp() * log_mean).sum()
     single = -(p * log_p).sum(dim=1).mean()
     return 2.0 * batch + single

@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from .exemplars import Exemplars
-from .group_weights import TINY, GroupWeights
+from .group_weights import GroupWeights
 from .plates import tilted
 from .registration import registered
 
@@ -84,22 +84,3 @@ class NearestPull(nn.Module):
         if kind is None:
             return pull.mean()
         return (self.weights(kind, difference, targets) * pull).mean()
-
-    @torch.no_grad()
-    def measure(self, views: Float[Tensor, "B 1 H W"], logits: Float[Tensor, "B K"]) -> None:
-        """Move the running means of the classes without pulling; arguments as in `forward`."""
-        self(views, logits)
-
-    def class_aim(self, power: float) -> Float[Tensor, " K"]:
-        """The share of the views that each class should have, so that as many of each can be read.
-
-        Where the discriminator reads as many views in every class, the classes that are hard to draw have fewer that
-        a person can read. So the classes that are behind are asked for more often:
-
-            a_k = r_k^power / sum_j r_j^power,   r_k the running means of `GroupWeights`
-
-        Args:
-            power: >= 0; 0 asks for all alike.
-        """
-        behind = ((self.weights.gaps / self.weights.gaps.max().clamp_min(TINY)) ** power).clamp_min(TINY)
-        return behind / behind.sum()

@@ -32,7 +32,6 @@ from .volumes.base import Volume
 
 # The relativistic pairing is a moving game: no momentum, and a long memory of the second moment (R3GAN).
 ADAM_BETAS = (0.0, 0.99)
-MEASURE_EVERY = 4  # steps between measurements of the classes while nothing pulls yet
 POSES_PER_VIEW = 4  # drawn beside targets, so that enough of them look where no target decides
 
 # What no rewind turns back.
@@ -289,11 +288,10 @@ class Trainer:
         self.discriminator.requires_grad_(True)
         adversarial = ADVERSARIAL_LOSSES[options.adversarial][1](real_score, score)
         loss, diversity, nearest = options.adversarial_weight * adversarial, score.new_zeros(()), score.new_zeros(())
-        weight = options.nearest_weight(share)
         if logits.shape[1] and options.diversity > 0:
-            diversity = class_diversity_loss(logits, self._class_aim(views, logits, measured=weight > 0))
+            diversity = class_diversity_loss(logits)
             loss = loss + options.diversity * diversity
-        if weight > 0:
+        if (weight := options.nearest_weight(share)) > 0:
             nearest = self.nearest_pull(views, logits)
             loss = loss + weight * nearest
         target = score.new_zeros(())
@@ -302,16 +300,6 @@ class Trainer:
             loss = loss + self.targets.options.weight * target
         self._descend(loss)
         return adversarial.item(), diversity.item(), nearest.item(), target.item(), logits.detach()
-
-    def _class_aim(
-        self, views: Float[Tensor, "B 1 H W"], logits: Float[Tensor, "B K"], *, measured: bool
-    ) -> Float[Tensor, " K"] | None:
-        power = self.losses.diversity_focus if self.losses.nearest > 0 else 0.0
-        if power == 0.0:
-            return None
-        if not measured and self.steps_done % MEASURE_EVERY == 0:
-            self.nearest_pull.measure(views, logits)
-        return self.nearest_pull.class_aim(power)
 
     def _descend(self, loss: Float[Tensor, ""]) -> None:
         self.volume_optimiser.zero_grad(set_to_none=True)

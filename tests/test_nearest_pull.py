@@ -43,20 +43,6 @@ def test_the_class_that_is_behind_weighs_more() -> None:
     assert views.grad[0, 0, 0, 0].item() == pytest.approx(-4.0 / (64 * 2), rel=1e-3)
 
 
-def test_the_classes_that_are_behind_are_asked_for_more_often() -> None:
-    images, labels = pictures()
-    pull = NearestPull(images, labels, 2)
-    assert pull.class_aim(3.0).tolist() == [0.5, 0.5]  # nothing is known yet
-    for _ in range(600):
-        pull.measure(images * torch.tensor([0.5, 0.75])[:, None, None, None], torch.eye(2))
-    # the means are .5 and .25
-    assert pull.class_aim(0.0).tolist() == [0.5, 0.5]
-    assert pull.class_aim(2.0).tolist() == pytest.approx([0.8, 0.2], abs=1e-3)
-    assert pull.class_aim(200.0).min() > 0.0
-    pull.weights.gaps.zero_()
-    assert pull.class_aim(2.0).tolist() == [0.5, 0.5]
-
-
 def test_a_larger_quantile_counts_missing_light_more_and_stray_light_less() -> None:
     images = torch.full((1, 1, 8, 8), 0.5)
     losses = {}

@@ -139,24 +139,6 @@ def test_pictures_that_nothing_is_pulled_to_are_not_kept_and_the_state_is_the_sa
     target.step()
 
 
-def test_the_diversity_asks_for_the_classes_that_are_behind():
-    """Also before the pull begins, and only where the classes are measured at all."""
-    losses = {
-        "focused": LossOptions(nearest_from=0.9, diversity_focus=4.0),
-        "plain": LossOptions(nearest_from=0.9),
-        "no pull": LossOptions(nearest=0.0, diversity_focus=4.0),
-    }
-    reports, gaps = {}, {}
-    for name, asked in losses.items():
-        trainer = make(losses=asked)
-        trainer.nearest_pull.weights.gaps.copy_(torch.tensor([1.0, 0.5]))
-        reports[name] = trainer.step()
-        gaps[name] = trainer.nearest_pull.weights.gaps.tolist()
-    assert gaps["plain"] == gaps["no pull"] == [1.0, 0.5] != gaps["focused"]
-    assert reports["plain"].volume_loss == reports["focused"].volume_loss
-    assert reports["plain"].diversity_loss == reports["no pull"].diversity_loss != reports["focused"].diversity_loss
-
-
 def test_without_labels():
     recorder = Recorder()
     trainer = make(labelled=False, max_steps=3)
