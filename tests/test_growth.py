@@ -2,6 +2,7 @@
 
 import copy
 import io
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from mnist3d import AbsorptionRenderer, HashGrid, VoxelGrid, euler_matrix, hooks
 from mnist3d.trainer import StepReport, Trainer, TrainerOptions
 from mnist3d.volumes import load_volume, volume_bytes
 
-FIELD = {"num_levels": 3, "log2_hashmap_size": 8, "max_resolution": 12, "hidden_dim": 16}
+FIELD: dict[str, Any] = {"num_levels": 3, "log2_hashmap_size": 8, "max_resolution": 12, "hidden_dim": 16}
 
 
 def make(seed=0, grow_at=(3, 10), resolution=12, kind=VoxelGrid, **options):

@@ -2,11 +2,12 @@
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
-from mnist3d import VoxelGrid, volume_contract
+from mnist3d import HashGrid, VoxelGrid, volume_contract
 from mnist3d.testing import check_volume
 from mnist3d.volumes import VMGrid
 
@@ -14,11 +15,23 @@ sys.path.insert(0, str(Path(__file__).parent / "third_party"))
 
 from glass_beads import Beads  # pyright: ignore[reportMissingImports]
 
+FIELD: dict[str, Any] = {"num_levels": 3, "log2_hashmap_size": 8, "max_resolution": 12, "hidden_dim": 16}
+
 
 @pytest.mark.parametrize(
     "volume",
-    [VoxelGrid(6), VoxelGrid([5, 6, 9], grow_at=[0.2, 0.5]), VMGrid([5, 6, 7], 3), VMGrid([1, 4, 1], 1), Beads(4)],
-    ids=lambda volume: f"{type(volume).__name__}{volume.init_args.get('resolution', '')}",
+    [
+        VoxelGrid(6),
+        VoxelGrid([5, 6, 9], grow_at=[0.2, 0.5]),
+        VMGrid([5, 6, 7], 3),
+        VMGrid([1, 4, 1], 1),
+        HashGrid(**FIELD),
+        HashGrid(**FIELD, bake_resolution=9, grow_at=[3, 6]),
+        Beads(4),
+    ],
+    ids=lambda volume: (
+        f"{type(volume).__name__}{volume.init_args.get('resolution', '')}{volume.init_args.get('grow_at')}"
+    ),
 )
 def test_good_backends_pass_and_stay_as_they_are(volume):
     before = {key: value.clone() for key, value in volume.state_dict().items()}
