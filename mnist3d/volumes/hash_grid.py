@@ -134,8 +134,7 @@ class HashGrid(Volume):
         self.grow_at = list(grow_at)
         self.bake_resolution = self._baked(len(grow_at))
         self._init_args["grow_at"] = list(grow_at)  # the saved volume is built at this stage
-        with torch.no_grad():
-            self.growths_left.fill_(len(grow_at))
+        self.growths_left.fill_(len(grow_at))
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
         left = state_dict.get(f"{prefix}growths_left")
