@@ -30,6 +30,8 @@ class LossOptions:
         penalty: Weight (gamma) of the gradient penalties R1 and R2 on the discriminator, >= 0.
         penalty_every: Steps between penalties, each then weighted by this number, at least 1.
         diversity: Weight of the class diversity term on the volume, >= 0; needs labels.
+        diversity_everywhere: Weight of prices on the classes that have more than their part of all directions, as
+            sides and rear are seldom drawn, >= 0; needs labels, and views from everywhere (poses.sphere_share).
         nearest: Weight, at the end of the run, of the mean difference between a view and the nearest
             real picture of the class that the discriminator reads in it, >= 0; 0 leaves a pure GAN.
         nearest_quantile: Of that difference, in (0, 1): at .5 it is the absolute one; above, missing light counts more
@@ -47,6 +49,7 @@ class LossOptions:
     penalty: float = 1.0
     penalty_every: int = 4
     diversity: float = 0.3
+    diversity_everywhere: float = 0.0
     nearest: float = 24.0
     nearest_quantile: float = 0.58
     nearest_registration: float = 0.2
@@ -58,7 +61,8 @@ class LossOptions:
             raise ValueError(
                 f"losses.adversarial={self.adversarial!r}: allowed are {', '.join(get_args(AdversarialName))}"
             )
-        for name in ("adversarial_weight", "classification", "penalty", "diversity", "nearest", "nearest_focus"):
+        weights = ("adversarial_weight", "classification", "penalty", "diversity", "diversity_everywhere", "nearest")
+        for name in (*weights, "nearest_focus"):
             if not 0.0 <= getattr(self, name) < float("inf"):
                 raise ValueError(f"losses.{name}={getattr(self, name)}: allowed are numbers >= 0")
         if self.penalty_every < 1:

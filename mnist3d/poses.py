@@ -41,6 +41,11 @@ class PoseOptions:
         if not 0.0 <= self.elevation_spread <= math.pi / 2:
             raise ValueError(f"poses.elevation_spread={self.elevation_spread}: allowed are radians from 0 to pi/2")
 
+    @property
+    def leaves_directions_out(self) -> bool:
+        """Whether sides and rear are drawn so seldom that no weighing of the views stands for them."""
+        return self.name == "euler_normal" and self.sphere_share == 0.0
+
 
 def euler_matrix(angles: Float[Tensor, "..."]) -> Float[Tensor, "*B 3 3"]:
     """Rotation matrices Rx(a) Ry(b) Rz(c) of angles (a, b, c).
@@ -165,3 +170,41 @@ def training_rotations(count: int, generator: Generator, options: PoseOptions | 
     everywhere = int(options.sphere_share * count + torch.rand((), generator=generator).item())
     rotations = [_euler_normal(count - everywhere, generator, options), _sphere(everywhere, generator, options)]
     return torch.cat(rotations)[torch.randperm(count, generator=generator)]
+
+
+def sphere_weights(rotations: Float[Tensor, "B 3 3"], options: PoseOptions | None = None) -> Float[Tensor, " B"]:
+    """What each view of a training step weighs, so that together they stand for all upright directions alike.
+
+        w = p_sphere / ((1 - s) p_euler_normal + s p_sphere),   s = sphere_share
+
+    in azimuth and elevation (p_sphere = cos(elevation) / 4 pi); 0 for a camera that hangs upside down, at most 1 / s.
+
+    Args:
+        rotations: of `training_rotations`, with these options.
+        options: the distribution; default the seed's law with its default share of the sphere's.
+
+    Returns:
+        The weights, 1 in the mean. All 1 for another distribution than euler_normal: its own directions are meant then.
+
+    Raises:
+        ValueError: views that never look everywhere (a share of 0) cannot stand for all directions.
+
+    Source:
+        Importance sampling with a mixture, Owen & Zhou 2000, "Safe and effective importance sampling".
+    """
+    options = options or PoseOptions()
+    if options.name != "euler_normal":
+        return torch.ones_like(rotations[:, 0, 0])
+    if options.leaves_directions_out:
+        raise ValueError(f"poses.sphere_share={options.sphere_share:g}: allowed are shares above 0 to 1 here")
+    # euler_matrix((elevation, azimuth, 0)): its first row is (cos azimuth, 0, sin azimuth)
+    azimuth = torch.atan2(rotations[:, 0, 2], rotations[:, 0, 0])
+    elevation = torch.atan2(rotations[:, 2, 1], rotations[:, 1, 1])
+    turns = 2.0 * math.pi * torch.arange(-2, 3, device=rotations.device)
+    drawn = _normal_density(azimuth[:, None] + turns).sum(dim=1) * _normal_density(elevation)
+    wanted = elevation.cos().clamp_min(0.0) / (4.0 * math.pi)
+    return wanted / ((1.0 - options.sphere_share) * drawn + options.sphere_share * wanted)
+
+
+def _normal_density(value: Tensor) -> Tensor:
+    return torch.exp(-0.5 * value.square()) / math.sqrt(2.0 * math.pi)

@@ -16,13 +16,14 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from .class_prices import ClassPrices
 from .datasets import ImageSet
 from .discriminator import Discriminator, DiscriminatorOptions, random_shift
 from .group_weights import GroupWeights
 from .losses import ADVERSARIAL_LOSSES, LossOptions, class_diversity_loss, gradient_penalty
 from .nearest_pull import NearestPull
 from .plates import tilted
-from .poses import PoseOptions, training_rotations
+from .poses import PoseOptions, sphere_weights, training_rotations
 from .renderer import AbsorptionRenderer
 from .step_report import StepReport as StepReport
 from .step_report import variety as variety
@@ -91,6 +92,11 @@ class Trainer:
                 "losses.adversarial_weight=0: without targets nothing would pull on the volume; "
                 "add targets.views or targets.rings"
             )
+        if self.losses.diversity_everywhere > 0 and self.poses.leaves_directions_out:
+            raise ValueError(
+                f"losses.diversity_everywhere={self.losses.diversity_everywhere:g}: with poses.sphere_share=0 no view "
+                "comes from everywhere; raise that share, or leave this weight 0"
+            )
         self.device = next(volume.parameters()).device
         if targets is not None:
             targets.pictures = targets.pictures.to(self.device)
@@ -99,9 +105,8 @@ class Trainer:
         self.images = images.images.to(self.device)
         self.labels = None if images.labels is None else images.labels.to(self.device)
         self.class_names = images.class_names
-        self.discriminator = Discriminator(
-            self.images.shape[-1], len(images.class_names) if images.labels is not None else 0, discriminator
-        ).to(self.device)
+        classes = 0 if images.labels is None else len(images.class_names)
+        self.discriminator = Discriminator(self.images.shape[-1], classes, discriminator).to(self.device)
         if self.device.type == "cpu":  # the order in which its convolutions compute: 6 % of a step
             self.discriminator.to(memory_format=torch.channels_last)
         self.volume_optimiser = self._volume_adam()
@@ -112,12 +117,13 @@ class Trainer:
         self.nearest_pull = NearestPull(
             self.images[candidates],
             None if self.labels is None else self.labels[candidates],
-            0 if self.labels is None else len(self.class_names),
+            classes,
             focus=self.losses.nearest_focus,
             quantile=self.losses.nearest_quantile,
             registration=self.losses.nearest_registration,
             tilt=self.options.max_tilt,
         ).to(self.device)
+        self.class_prices = ClassPrices(max(1, classes)).to(self.device)
         asked = (1, 0.0) if targets is None else (len(targets.azimuth), targets.options.focus)
         self.target_weights = GroupWeights(*asked).to(self.device)
         self.steps_done = 0
@@ -162,7 +168,8 @@ class Trainer:
         rotations = self._draw_rotations().to(self.device)
         views = self.renderer(self.volume, rotations, generator=self.generator)
         discriminator_loss, classification_loss, gaps = self._teach_discriminator(reals, labels, views.detach())
-        volume_loss, diversity_loss, nearest_loss, target_loss, logits = self._move_volume(reals, views, share)
+        moved = self._move_volume(reals, views, rotations, share)
+        volume_loss, diversity_loss, nearest_loss, target_loss, logits = moved
         self.steps_done += 1
         self._average()
         counts = torch.bincount(logits.argmax(dim=1), minlength=logits.shape[1]) if logits.shape[1] else logits[0]
@@ -278,7 +285,11 @@ class Trainer:
         return adversarial.item(), classification.item(), (real_score - rendered_score).detach()
 
     def _move_volume(
-        self, reals: Float[Tensor, "B 1 H W"], views: Float[Tensor, "B 1 H W"], share: float
+        self,
+        reals: Float[Tensor, "B 1 H W"],
+        views: Float[Tensor, "B 1 H W"],
+        rotations: Float[Tensor, "B 3 3"],
+        share: float,
     ) -> tuple[float, float, float, float, Float[Tensor, "B K"]]:
         options = self.losses
         self.discriminator.requires_grad_(False)
@@ -291,6 +302,10 @@ class Trainer:
         if logits.shape[1] and options.diversity > 0:
             diversity = class_diversity_loss(logits)
             loss = loss + options.diversity * diversity
+        if logits.shape[1] and options.diversity_everywhere > 0:
+            loss = loss + options.diversity_everywhere * self.class_prices(
+                logits, sphere_weights(rotations, self.poses)
+            )
         if (weight := options.nearest_weight(share)) > 0:
             nearest = self.nearest_pull(views, logits)
             loss = loss + weight * nearest
@@ -324,6 +339,7 @@ class Trainer:
             "discriminator": self.discriminator.state_dict(),
             "nearest_pull": self.nearest_pull.state_dict(),
             "target_weights": self.target_weights.state_dict(),
+            "class_prices": self.class_prices.state_dict(),
             "volume_optimiser": self.volume_optimiser.state_dict(),
             "discriminator_optimiser": self.discriminator_optimiser.state_dict(),
             "generator": self.generator.get_state(),
@@ -343,6 +359,8 @@ class Trainer:
         """
         for name in ("volume", "averaged", "discriminator", "nearest_pull", "target_weights"):
             getattr(self, name).load_state_dict(state[name])
+        if "class_prices" in state:  # checkpoints from before them have none, and begin with even shares
+            self.class_prices.load_state_dict(state["class_prices"])
         self.volume_optimiser = self._volume_adam()  # the state may be of another resolution
         for name in ("volume_optimiser", "discriminator_optimiser"):
             getattr(self, name).load_state_dict(state[name])

@@ -19,6 +19,7 @@ ALLOWED = {
     "exemplars": (),
     "plates": ("poses",),
     "group_weights": (),
+    "class_prices": (),
     "registration": ("exemplars",),
     "nearest_pull": ("exemplars", "group_weights", "plates", "registration"),
     "step_report": (),
@@ -36,6 +37,7 @@ ALLOWED = {
     "testing": ("kernels", "renderer", "poses", "volumes", "volume_contract"),
     "volume_contract": ("volumes",),
     "trainer": (
+        "class_prices",
         "datasets",
         "discriminator",
         "group_weights",

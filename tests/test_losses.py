@@ -87,7 +87,10 @@ def test_diversity_gradcheck():
     assert torch.autograd.gradcheck(class_diversity_loss, logits)
 
 
-@pytest.mark.parametrize(("key", "value"), [("penalty", -1.0), ("diversity", float("inf")), ("penalty_every", 0)])
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("penalty", -1.0), ("diversity", float("inf")), ("diversity_everywhere", -0.5), ("penalty_every", 0)],
+)
 def test_bad_options_name_the_key(key, value):
     with pytest.raises(ValueError, match=rf"losses\.{key}=.*allowed"):
         LossOptions(**{key: value})

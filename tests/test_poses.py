@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from mnist3d.poses import PoseOptions, euler_matrix, sample_rotations, training_rotations, turntable
+from mnist3d.poses import PoseOptions, euler_matrix, sample_rotations, sphere_weights, training_rotations, turntable
 
 
 def rotation_about(axis: int, angle: float) -> torch.Tensor:
@@ -115,3 +115,33 @@ def test_turntable_starts_at_the_front_and_steps_evenly():
 def test_bad_options_name_the_key(key, value):
     with pytest.raises(ValueError, match=rf"poses\.{key}=.*allowed"):
         PoseOptions(**{key: value})
+
+
+@pytest.mark.parametrize("share", [0.1, 0.25, 0.7])
+def test_training_views_weighed_stand_for_all_directions_alike(share):
+    options = PoseOptions(sphere_share=share)
+    rotations = training_rotations(40_000, torch.Generator().manual_seed(3), options)
+    weights = sphere_weights(rotations, options)
+    assert 0.0 <= weights.min() <= weights.max() <= 1.0 / share + 1e-5
+    assert weights.mean().item() == pytest.approx(1.0, abs=0.03)
+    assert weights[rotations[:, 1, 1] < 0.0].max() < 1e-6  # upside down
+    toward = rotations[:, 2]  # the camera's axis in the volume's frame: uniform on the sphere
+    mean = (weights[:, None] * toward).mean(dim=0)
+    second = (weights[:, None, None] * toward[:, :, None] * toward[:, None]).mean(dim=0)
+    torch.testing.assert_close(mean, torch.zeros(3), atol=0.03, rtol=0)
+    torch.testing.assert_close(second, torch.eye(3) / 3.0, atol=0.02, rtol=0)
+    assert toward.mean(dim=0)[2] > 0.1  # unweighed they do not
+
+
+@pytest.mark.parametrize("options", [PoseOptions("sphere"), PoseOptions("so3"), PoseOptions("ring")])
+def test_views_of_one_law_weigh_alike(options):
+    rotations = training_rotations(4, torch.Generator().manual_seed(0), options)
+    assert sphere_weights(rotations, options).tolist() == [1.0] * 4
+
+
+def test_views_that_never_come_from_everywhere_stand_for_nothing_else():
+    options = PoseOptions(sphere_share=0.0)
+    assert options.leaves_directions_out
+    assert not PoseOptions("sphere", sphere_share=0.0).leaves_directions_out
+    with pytest.raises(ValueError, match=r"poses\.sphere_share=0: allowed"):
+        sphere_weights(training_rotations(4, torch.Generator().manual_seed(0), options), options)

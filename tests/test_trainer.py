@@ -9,6 +9,7 @@ import torch
 from mnist3d import AbsorptionRenderer, VoxelGrid
 from mnist3d.datasets import ImageSet
 from mnist3d.losses import LossOptions
+from mnist3d.poses import PoseOptions
 from mnist3d.trainer import Trainer, TrainerOptions
 
 
@@ -139,9 +140,49 @@ def test_pictures_that_nothing_is_pulled_to_are_not_kept_and_the_state_is_the_sa
     target.step()
 
 
+def test_classes_dear_everywhere_are_left_and_a_resume_knows_the_prices():
+    """With even shares, at the start, nothing costs; then the volume goes another way, and goes on that way."""
+    plain, priced = make(), make(losses=LossOptions(diversity_everywhere=5.0))
+    for trainer in (plain, priced):
+        trainer.step()
+    assert same(plain.volume, priced.volume)
+    assert plain.class_prices.shares.tolist() == [0.5, 0.5] != priced.class_prices.shares.tolist()
+    for trainer in (plain, priced):
+        trainer.step()
+    assert not same(plain.volume, priced.volume)
+    other = make(seed=3, losses=LossOptions(diversity_everywhere=5.0))
+    other.load_state_dict(saved(priced))
+    for trainer in (other, priced):
+        trainer.step()
+    assert same(other.volume, priced.volume)
+
+
+def test_a_checkpoint_from_before_there_were_prices_is_continued():
+    trainer = make(losses=LossOptions(diversity_everywhere=1.0))
+    trainer.step()
+    old = saved(trainer)
+    del old["class_prices"]
+    other = make(losses=LossOptions(diversity_everywhere=1.0))
+    other.load_state_dict(old)
+    other.step()
+    assert other.steps_done == 2
+
+
+def test_prices_need_views_from_everywhere():
+    torch.manual_seed(0)
+    with pytest.raises(ValueError, match=r"losses\.diversity_everywhere=1: .*poses\.sphere_share=0 .*raise that share"):
+        Trainer(
+            VoxelGrid(12),
+            AbsorptionRenderer(16),
+            bars(),
+            losses=LossOptions(diversity_everywhere=1.0),
+            poses=PoseOptions(sphere_share=0.0),
+        )
+
+
 def test_without_labels():
     recorder = Recorder()
-    trainer = make(labelled=False, max_steps=3)
+    trainer = make(labelled=False, max_steps=3, losses=LossOptions(diversity_everywhere=1.0))
     trainer.run([recorder])
     assert trainer.discriminator.classes is None
     assert recorder.reports[-1].class_shares == []
