@@ -44,7 +44,7 @@ class ClassPrices(nn.Module):
 
         Args:
             logits: of the class head, on the rendered pictures.
-            weights: what each picture stands for, >= 0, 1 in the mean.
+            weights: what each picture stands for, >= 0, about 1 in the mean.
 
         Gradients:
             To the logits. Prices and weights are constants.

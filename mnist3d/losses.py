@@ -25,7 +25,7 @@ class LossOptions:
     Args:
         adversarial: How real and rendered scores are paired: relativistic, non_saturating, hinge or wasserstein.
         adversarial_weight: Weight of the adversarial term on the volume, >= 0; 0 leaves the discriminator out
-            altogether, and with it diversity and nearest: then targets alone pull, which is fast.
+            altogether, and with it diversity, diversity_everywhere and nearest: then targets alone pull, which is fast.
         classification: Weight of the class head's cross-entropy on labelled real pictures, >= 0.
         penalty: Weight (gamma) of the gradient penalties R1 and R2 on the discriminator, >= 0.
         penalty_every: Steps between penalties, each then weighted by this number, at least 1.

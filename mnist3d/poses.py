@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 
+TINY = 1e-12  # a density that is divided by
 PoseName = Literal["euler_normal", "sphere", "ring", "so3"]
 
 
@@ -203,7 +204,8 @@ def sphere_weights(rotations: Float[Tensor, "B 3 3"], options: PoseOptions | Non
     turns = 2.0 * math.pi * torch.arange(-2, 3, device=rotations.device)
     drawn = _normal_density(azimuth[:, None] + turns).sum(dim=1) * _normal_density(elevation)
     wanted = elevation.cos().clamp_min(0.0) / (4.0 * math.pi)
-    return wanted / ((1.0 - options.sphere_share) * drawn + options.sphere_share * wanted)
+    # at a pole of the sphere's law alone both are 0
+    return wanted / ((1.0 - options.sphere_share) * drawn + options.sphere_share * wanted).clamp_min(TINY)
 
 
 def _normal_density(value: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 What it is: plain figures and the one that has to be computed. What it is not: a verdict (`diagnosis`).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
@@ -30,6 +30,8 @@ class StepReport:
         view_variety: how far the views differ from each other, see `variety`; None: not measured.
         score_gap: mean of D(real) - D(rendered), paired as in the discriminator's loss; None without that loss.
         score_spread: root mean square of the same difference; 0 for a discriminator that tells nothing apart.
+        shares_everywhere: running share of each class over all directions, as the class head reads them; empty where
+            no prices follow from it (losses.diversity_everywhere=0).
     """
 
     step: int
@@ -46,6 +48,7 @@ class StepReport:
     view_variety: float | None = None
     score_gap: float | None = None
     score_spread: float | None = None
+    shares_everywhere: list[float] = field(default_factory=list)
 
 
 @torch.no_grad()

@@ -92,10 +92,12 @@ class Trainer:
                 "losses.adversarial_weight=0: without targets nothing would pull on the volume; "
                 "add targets.views or targets.rings"
             )
-        if self.losses.diversity_everywhere > 0 and self.poses.leaves_directions_out:
+        priced = self.losses.diversity_everywhere > 0 and self.losses.adversarial_weight > 0
+        self.priced = priced and images.labels is not None
+        if self.priced and self.poses.leaves_directions_out:
             raise ValueError(
                 f"losses.diversity_everywhere={self.losses.diversity_everywhere:g}: with poses.sphere_share=0 no view "
-                "comes from everywhere; raise that share, or leave this weight 0"
+                "comes from everywhere; raise that share, or set losses.diversity_everywhere=0"
             )
         self.device = next(volume.parameters()).device
         if targets is not None:
@@ -188,6 +190,7 @@ class Trainer:
             view_variety=variety(views.detach()).item(),
             score_gap=gaps.mean().item(),
             score_spread=gaps.square().mean().sqrt().item(),
+            shares_everywhere=F.normalize(self.class_prices.shares, p=1.0, dim=0).tolist() if self.priced else [],
         )
 
     def _grow(self, share: float) -> None:
@@ -302,10 +305,9 @@ class Trainer:
         if logits.shape[1] and options.diversity > 0:
             diversity = class_diversity_loss(logits)
             loss = loss + options.diversity * diversity
-        if logits.shape[1] and options.diversity_everywhere > 0:
-            loss = loss + options.diversity_everywhere * self.class_prices(
-                logits, sphere_weights(rotations, self.poses)
-            )
+        if self.priced:
+            weights = sphere_weights(rotations, self.poses)
+            loss = loss + options.diversity_everywhere * self.class_prices(logits, weights)
         if (weight := options.nearest_weight(share)) > 0:
             nearest = self.nearest_pull(views, logits)
             loss = loss + weight * nearest
@@ -359,8 +361,9 @@ class Trainer:
         """
         for name in ("volume", "averaged", "discriminator", "nearest_pull", "target_weights"):
             getattr(self, name).load_state_dict(state[name])
-        if "class_prices" in state:  # checkpoints from before them have none, and begin with even shares
-            self.class_prices.load_state_dict(state["class_prices"])
+        # checkpoints from before there were prices begin with even shares
+        even = {"shares": torch.full_like(self.class_prices.shares, 1.0 / len(self.class_prices.shares))}
+        self.class_prices.load_state_dict(state.get("class_prices", even))
         self.volume_optimiser = self._volume_adam()  # the state may be of another resolution
         for name in ("volume_optimiser", "discriminator_optimiser"):
             getattr(self, name).load_state_dict(state[name])

@@ -133,6 +133,24 @@ def test_training_views_weighed_stand_for_all_directions_alike(share):
     assert toward.mean(dim=0)[2] > 0.1  # unweighed they do not
 
 
+def test_the_weight_of_a_view_is_the_ratio_of_two_densities():
+    """From behind the normal law is there twice, from the left and from the right; at the poles the sphere's is 0."""
+    options = PoseOptions(sphere_share=0.1)
+    behind, front, pole = sphere_weights(
+        euler_matrix(torch.tensor([[0, math.pi, 0], [0, 0, 0], [math.pi / 2, 1, 0]])), options
+    )
+    normal, sphere = 2.0 * math.exp(-0.5 * math.pi**2) / (2.0 * math.pi), 1.0 / (4.0 * math.pi)
+    assert behind.item() == pytest.approx(sphere / (0.9 * normal + 0.1 * sphere), rel=1e-4)
+    normal = (1.0 + 2.0 * math.exp(-0.5 * (2.0 * math.pi) ** 2)) / (2.0 * math.pi)
+    assert front.item() == pytest.approx(sphere / (0.9 * normal + 0.1 * sphere), rel=1e-4)
+    assert pole.item() == pytest.approx(0.0, abs=1e-5)
+
+
+def test_the_poles_of_the_sphere_alone_have_a_finite_weight():
+    poles = euler_matrix(torch.tensor([[s * math.pi / 2, a, 0.0] for s in (-1, 1) for a in (-2.0, 0.0, 1.0)]))
+    assert sphere_weights(poles, PoseOptions(sphere_share=1.0)).isfinite().all()
+
+
 @pytest.mark.parametrize("options", [PoseOptions("sphere"), PoseOptions("so3"), PoseOptions("ring")])
 def test_views_of_one_law_weigh_alike(options):
     rotations = training_rotations(4, torch.Generator().manual_seed(0), options)

@@ -147,8 +147,8 @@ def test_classes_dear_everywhere_are_left_and_a_resume_knows_the_prices():
         trainer.step()
     assert same(plain.volume, priced.volume)
     assert plain.class_prices.shares.tolist() == [0.5, 0.5] != priced.class_prices.shares.tolist()
-    for trainer in (plain, priced):
-        trainer.step()
+    assert plain.step().shares_everywhere == []
+    assert sum(priced.step().shares_everywhere) == pytest.approx(1.0)
     assert not same(plain.volume, priced.volume)
     other = make(seed=3, losses=LossOptions(diversity_everywhere=5.0))
     other.load_state_dict(saved(priced))
@@ -163,21 +163,25 @@ def test_a_checkpoint_from_before_there_were_prices_is_continued():
     old = saved(trainer)
     del old["class_prices"]
     other = make(losses=LossOptions(diversity_everywhere=1.0))
-    other.load_state_dict(old)
     other.step()
-    assert other.steps_done == 2
+    other.class_prices.shares.fill_(0.7)
+    other.load_state_dict(old)
+    assert other.class_prices.shares.tolist() == [0.5, 0.5]
+    assert 0.5 not in other.step().shares_everywhere
 
 
 def test_prices_need_views_from_everywhere():
     torch.manual_seed(0)
     with pytest.raises(ValueError, match=r"losses\.diversity_everywhere=1: .*poses\.sphere_share=0 .*raise that share"):
-        Trainer(
-            VoxelGrid(12),
-            AbsorptionRenderer(16),
-            bars(),
-            losses=LossOptions(diversity_everywhere=1.0),
-            poses=PoseOptions(sphere_share=0.0),
-        )
+        front_only(bars())
+    front_only(bars(labelled=False)).step()  # classes that are not known cost nothing anywhere
+
+
+def front_only(images):
+    losses, poses = LossOptions(diversity_everywhere=1.0), PoseOptions(sphere_share=0.0)
+    return Trainer(
+        VoxelGrid(12), AbsorptionRenderer(16), images, options=TrainerOptions(views=4), losses=losses, poses=poses
+    )
 
 
 def test_without_labels():
