@@ -67,11 +67,11 @@ def test_share_of_upside_down_views_of_the_seeds_law():
 @pytest.mark.parametrize("count", [1, 2, 40])
 def test_of_a_training_steps_views_a_share_is_drawn_from_the_sphere(count):
     """Upside down are 11.6 % of the seed's views and none of the sphere's: a quarter fewer."""
-    generator, steps = torch.Generator().manual_seed(0), 40_000 // count
+    generator, steps = torch.Generator().manual_seed(0), 10_000 // count
     draws = torch.stack([training_rotations(count, generator, PoseOptions(sphere_share=0.25)) for _ in range(steps)])
     assert draws.shape == (steps, count, 3, 3)
     upside_down = (draws[..., 1, 1] < 0).double()
-    assert abs(upside_down.mean().item() - 0.75 * math.erfc(math.pi / 2 / math.sqrt(2))) < 0.006
+    assert abs(upside_down.mean().item() - 0.75 * math.erfc(math.pi / 2 / math.sqrt(2))) < 0.012
     # shuffled: whoever takes the first few of them, as beside targets, gets the same share
     assert abs(upside_down[:, 0].mean().item() - upside_down.mean().item()) < 4 * math.sqrt(0.087 * 0.913 / steps)
 
