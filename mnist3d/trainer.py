@@ -362,7 +362,7 @@ class Trainer:
         for name in ("volume", "averaged", "discriminator", "nearest_pull", "target_weights"):
             getattr(self, name).load_state_dict(state[name])
         # checkpoints from before there were prices begin with even shares
-        even = {"shares": torch.full_like(self.class_prices.shares, 1.0 / len(self.class_prices.shares))}
+        even = ClassPrices(len(self.class_prices.shares)).state_dict()
         self.class_prices.load_state_dict(state.get("class_prices", even))
         self.volume_optimiser = self._volume_adam()  # the state may be of another resolution
         for name in ("volume_optimiser", "discriminator_optimiser"):
