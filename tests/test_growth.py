@@ -22,7 +22,7 @@ def make(seed=0, grow_at=(3, 10), resolution=12, kind: type[Volume] = VoxelGrid,
     if kind is VoxelGrid:
         volume = VoxelGrid(resolution, grow_at=list(grow_at))
     else:
-        volume = HashGrid(**FIELD, bake_resolution=resolution, grow_at=list(grow_at))
+        volume = HashGrid(**FIELD, bake_resolution=resolution, grow_at=list(grow_at), levels_at=[4, 12])
     return Trainer(volume, AbsorptionRenderer(16), bars(), options=settings, seed=seed)
 
 
@@ -34,6 +34,11 @@ def grid(volume):
 
 def edge(volume):
     return grid(volume).shape[-1]
+
+
+def levels(volume):
+    """Of a field: how many it reads now."""
+    return volume.levels_now.num_levels if isinstance(volume, HashGrid) else None
 
 
 def saved(trainer):
@@ -91,11 +96,15 @@ def test_a_run_that_grows_resumes_to_the_bit(kind, stop_after):
     whole = make(kind=kind)
     whole.run()
     assert edge(whole.volume) == 12
+    assert levels(whole.volume) == (3 if kind is HashGrid else None)
     half = make(stop_after=stop_after, kind=kind)
     half.run()
     rest = make(seed=5, kind=kind)  # every weight and generator starts elsewhere: all must come from the state
     rest.load_state_dict(saved(half))
     assert edge(rest.volume) == edge(half.volume) == (3 if stop_after <= 3 else 6 if stop_after <= 10 else 12)
+    assert levels(rest.volume) == levels(half.volume)
+    if kind is HashGrid:
+        assert levels(rest.volume) == (1 if stop_after <= 4 else 2 if stop_after <= 12 else 3)
     rest.run()
     for part in ("volume", "averaged", "discriminator"):
         assert same(getattr(whole, part), getattr(rest, part)), part
@@ -104,18 +113,22 @@ def test_a_run_that_grows_resumes_to_the_bit(kind, stop_after):
 @pytest.mark.parametrize("kind", [VoxelGrid, HashGrid])
 def test_the_average_grows_and_every_stage_reloads(kind, tmp_path):
     trainer = make(kind=kind)
-    seen = set()
-    for _ in range(12):
+    seen, read = set(), set()
+    for _ in range(14):
         trainer.step()
         assert edge(trainer.averaged) == edge(trainer.volume)
+        assert levels(trainer.averaged) == levels(trainer.volume)
         assert not any(weight.requires_grad for weight in trainer.averaged.parameters())
         path = tmp_path / "volume.safetensors"
         path.write_bytes(volume_bytes(trainer.averaged))
         again = load_volume(path)
         assert isinstance(again, kind)
         assert torch.equal(grid(again), grid(trainer.averaged))
+        assert levels(again) == levels(trainer.averaged)
         seen.add(edge(again))
+        read.add(levels(again))
     assert seen == {3, 6, 12}
+    assert read == ({1, 2, 3} if kind is HashGrid else {None})
     assert not same(trainer.averaged, trainer.volume)
     optimised = [weight for group in trainer.volume_optimiser.param_groups for weight in group["params"]]
     assert [id(weight) for weight in optimised] == [id(weight) for weight in trainer.volume.parameters()]
@@ -130,8 +143,10 @@ def test_going_back_across_a_growth_grows_again(kind):
     for _ in range(3):
         trainer.step()
     assert edge(trainer.volume) == 6
+    assert levels(trainer.volume) in (2, None)
     trainer.rewind(good, 0.5)
     assert edge(trainer.volume) == 3
+    assert levels(trainer.volume) in (1, None)
     trainer.step()
     assert edge(trainer.volume) == edge(trainer.averaged) == 6
 
@@ -194,3 +209,48 @@ def test_a_complete_field_that_gets_more_time_keeps_its_grid():
 def test_only_a_baked_field_can_grow():
     with pytest.raises(ValueError, match=r"grow_at=\[0.3\]: only a baked grid grows; give bake_resolution"):
         HashGrid(**FIELD, grow_at=[0.3])
+
+
+def test_levels_that_join_change_nothing_yet_and_learn_from_then_on():
+    torch.manual_seed(0)
+    volume = HashGrid(**FIELD, initial_noise=1.0, levels_at=[0.25, 0.5], implementation="torch")
+    points = 2.0 * torch.rand(100, 3) - 1.0
+    ends = (*volume.hash_levels.offsets[1:], volume.hash_levels.entries)
+    before, read = torch.stack(volume(points)), []
+    assert before.std(dim=1).min() > 0.01
+    for share in (0.0, 0.25, 0.6):
+        assert volume.grow(0, share) == (share > 0)
+        volume.zero_grad()
+        torch.stack(volume(points)).sum().backward()
+        learning = (volume.table.grad != 0).any(dim=1)
+        read.append(levels(volume))
+        assert not learning[ends[read[-1] - 1] :].any()
+        assert all(learning[start:end].any() for start, end in zip((0, *ends), ends[: read[-1]], strict=False))
+        torch.testing.assert_close(torch.stack(volume(points)), before, rtol=1e-5, atol=1e-6)
+    assert read == [1, 2, 3]
+    assert not volume.grow(0, 1.0)
+
+
+def test_a_field_along_rays_lets_levels_join_too():
+    torch.manual_seed(0)
+    trainer = Trainer(
+        HashGrid(**FIELD, levels_at=[0.5]), AbsorptionRenderer(16), bars(), options=TrainerOptions(max_steps=4, views=4)
+    )
+    for expected in (2, 2, 3, 3):
+        trainer.step()
+        finest = trainer.volume.table[trainer.volume.hash_levels.offsets[2] :]
+        assert levels(trainer.volume) == expected
+        assert bool((finest != 0).any()) == (expected == 3)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "match"),
+    [
+        ([0.5, 0.2], "allowed are ascending"),
+        ([0.5, 1.0], "allowed are ascending"),
+        ([1, 2, 3], r"3 levels would join, but of num_levels=3 one is there .*up to 2 times"),
+    ],
+)
+def test_bad_times_for_levels_name_themselves(wrong, match):
+    with pytest.raises(ValueError, match=rf"levels_at=.*{match}"):
+        HashGrid(**FIELD, levels_at=wrong)

@@ -273,6 +273,28 @@ def test_half_precision_is_the_same_function(stand_in):
         assert (half - full).abs().max() < 1e-2 * full.abs().max()
 
 
+def test_the_coarsest_levels_alone_read_the_first_rows(stand_in):
+    """What a field with levels to come asks for: a cut table and a first matrix that is not contiguous."""
+    points, table, weights = field()
+    coarse = LEVELS.coarsest(2)
+    assert coarse.resolutions == LEVELS.resolutions[:2]
+    rows, cut = table[: coarse.entries], [weights[0][:, : coarse.width], *weights[1:]]
+    with torch.no_grad():
+        table[coarse.entries :] = 0.0
+    expected = network(hash_encode(points, table, LEVELS), weights)
+    torch.testing.assert_close(network(hash_encode(points, rows, coarse), cut), expected, rtol=1e-5, atol=1e-6)
+    numba = network_in_chunks(hash_encode(points, rows, coarse, "numba"), cut)
+    torch.testing.assert_close(numba, expected, rtol=1e-5, atol=1e-6)
+    found = adapter.encode_and_evaluate(points, rows, cut, coarse)
+    assert (found - expected).abs().max() < 2e-3
+    for outcome in (numba, found):
+        gradient, to_first = torch.autograd.grad(outcome.sum(), [table, weights[0]])
+        assert (gradient[: coarse.entries] != 0).any()
+        assert (to_first[:, : coarse.width] != 0).any()
+        assert not gradient[coarse.entries :].any()
+        assert not to_first[:, coarse.width :].any()
+
+
 def test_gradients_far_below_half_precision_are_kept(stand_in):
     """A mean over many pixels makes upstream gradients of 1e-9, which are 0 in half precision."""
     points, table, weights = field()

@@ -27,6 +27,7 @@ FIELD: dict[str, Any] = {"num_levels": 3, "log2_hashmap_size": 8, "max_resolutio
         VMGrid([1, 4, 1], 1),
         HashGrid(**FIELD),
         HashGrid(**FIELD, bake_resolution=9, grow_at=[3, 6]),
+        HashGrid(**FIELD, levels_at=[0.3]),
         Beads(4),
     ],
     ids=lambda volume: (

@@ -1,4 +1,4 @@
-"""When a volume refines itself while it is trained: the argument `grow_at`, and the sizes that follow from it.
+"""When a volume refines itself while it is trained: such arguments as `grow_at`, and the sizes that follow from them.
 
 What it is: checks and arithmetic. What it is not: it changes no volume.
 """
@@ -18,11 +18,7 @@ def checked_growths(grow_at: Sequence[int | float] | None, finest: int) -> list[
     Raises:
         ValueError: other values, or more doublings than `finest` has.
     """
-    times = list(grow_at or [])
-    shares = all(0.0 < at < 1.0 for at in times)
-    steps = all(1 <= at < math.inf and at == int(at) for at in times)
-    if not (shares or steps) or any(late <= early for early, late in pairwise(times)):
-        raise ValueError(f"grow_at={grow_at}: allowed are ascending shares between 0 and 1, or ascending steps from 1")
+    times = checked_times("grow_at", grow_at)
     if 2 ** len(times) > finest:
         raise ValueError(
             f"grow_at={grow_at}: {len(times)} doublings end at {finest} voxels only if they begin below 1; "
@@ -31,9 +27,23 @@ def checked_growths(grow_at: Sequence[int | float] | None, finest: int) -> list[
     return times
 
 
-def still_to_come(grow_at: Sequence[int | float], steps_done: int, share: float) -> list[int | float]:
-    """What of `grow_at` lies ahead after so many steps and this share of the run."""
-    return [at for at in grow_at if at > (share if at < 1 else steps_done)]
+def checked_times(name: str, times: Sequence[int | float] | None) -> list[int | float]:
+    """Ascending shares of the run in (0, 1), or ascending steps from 1; None: none.
+
+    Raises:
+        ValueError: other values; it calls them `name`.
+    """
+    given = list(times or [])
+    shares = all(0.0 < at < 1.0 for at in given)
+    steps = all(1 <= at < math.inf and at == int(at) for at in given)
+    if not (shares or steps) or any(late <= early for early, late in pairwise(given)):
+        raise ValueError(f"{name}={times}: allowed are ascending shares between 0 and 1, or ascending steps from 1")
+    return given
+
+
+def still_to_come(times: Sequence[int | float], steps_done: int, share: float) -> list[int | float]:
+    """What of `times` lies ahead after so many steps and this share of the run."""
+    return [at for at in times if at > (share if at < 1 else steps_done)]
 
 
 def coarser(size: int, growths_left: int) -> int:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ..kernels.hash_encoding import HashLevels, choose_implementation, hash_encode, require_implementation
 from ..kernels.hash_encoding.network import network, network_in_chunks
 from .base import Volume
-from .growth import checked_growths, coarser, still_to_come
+from .growth import checked_growths, checked_times, coarser, still_to_come
 
 MAX_BAKE = 256
 # Attenuation counts in steps of this length, as in the default dense grid, so that both begin alike.
@@ -22,6 +22,8 @@ POINTS_AT_ONCE = 2**18  # bounds the memory of a bake that needs no gradient
 # Adam's epsilon for tables: entries that few points read have gradients far below its default 1e-8 (Mueller et al.
 # 2022, section 4).
 TABLE_EPS = 1e-15
+# What says in the state how many times of an argument are still to come: a resumed run and a rewind find their stage.
+STAGES = {"grow_at": "growths_left", "levels_at": "levels_left"}
 Implementation = Literal["auto", "torch", "numba", "tinycudann"]
 
 
@@ -51,6 +53,8 @@ class HashGrid(Volume):
             with the fast dense kernel; default query it along the rays.
         grow_at: When that grid doubles while it is trained, as in VoxelGrid: ascending shares of the run in (0, 1), or
             ascending steps from 1. It begins at bake_resolution / 2^(their number); null: no growth.
+        levels_at: When the next finer level joins while it is trained, times as in grow_at: it begins with the coarsest
+            num_levels - (their number), the others at zero; null: all from the start.
         initial_opacity: Opacity of a step of 2/48 at the start, in (0, 1).
         initial_brightness: Mean of 1 - absorbance at the start, in (0, 1).
         initial_noise: Standard deviation of the table's values at the start.
@@ -80,6 +84,7 @@ class HashGrid(Volume):
         initial_noise: float = 0.1,
         table_rate: float = 1.0,
         grow_at: list[int | float] | None = None,
+        levels_at: list[int | float] | None = None,
     ) -> None:
         super().__init__()
         checks = {
@@ -102,13 +107,17 @@ class HashGrid(Volume):
         self.implementation, self.full_precision = implementation, full_precision
         self.table_rate = table_rate
         self._final = bake_resolution
-        self.grow_at = self._schedule = [] if bake_resolution is None else checked_growths(grow_at, bake_resolution)
-        self.bake_resolution = self._baked(len(self.grow_at))
-        if grow_at is not None:  # in the state, so that a resumed run and a rewind find their stage again
-            self.growths_left = nn.Buffer(torch.tensor(len(self.grow_at)))
+        growths = [] if bake_resolution is None else checked_growths(grow_at, bake_resolution)
+        self._schedules = {"grow_at": growths, "levels_at": _checked_levels(levels_at, num_levels)}
+        for argument, buffer in STAGES.items():
+            if self._init_args[argument] is not None:
+                self.register_buffer(buffer, torch.tensor(len(self._schedules[argument])))
+        self._take_stage(**self._schedules)
         # opacity of a step = 1 - exp(-softplus(raw)) = sigmoid(raw), so the bias is a plain logit.
         self.bias = nn.Buffer(torch.tensor([_logit(initial_opacity), _logit(1.0 - initial_brightness)]))
         self.table = nn.Parameter(initial_noise * torch.randn(self.hash_levels.entries, features_per_level))
+        with torch.no_grad():
+            self.table[self.levels_now.entries :] = 0.0  # so that a level that joins changes nothing yet
         sizes = [self.hash_levels.width, *[hidden_dim] * (num_layers - 1), CHANNELS]
         shapes = list(zip(sizes[1:], sizes[:-1], strict=True))
         # He et al. 2015: the spread of the features survives the layers
@@ -120,26 +129,33 @@ class HashGrid(Volume):
         return {**super().init_args, "implementation": "auto"}
 
     def grow(self, steps_done: int, share: float) -> bool:
-        """Bake a grid of twice the resolution when it is time (`grow_at`); the field itself stays what it is."""
-        left = still_to_come(self.grow_at, steps_done, share)
-        if len(left) == len(self.grow_at):
+        """When it is time, bake a grid of twice the resolution (`grow_at`) and read finer levels (`levels_at`).
+
+        The field stays what it is: levels that join have been zero so far.
+        """
+        growths, joining = (still_to_come(times, steps_done, share) for times in (self.grow_at, self.levels_at))
+        if len(growths) == len(self.grow_at) and len(joining) == len(self.levels_at):
             return False
-        self._grown_to(left)
+        self._take_stage(growths, joining)
         return True
 
-    def _baked(self, growths_left: int) -> int | None:
-        return None if self._final is None else coarser(self._final, growths_left)
-
-    def _grown_to(self, grow_at: list[int | float]) -> None:
-        self.grow_at = list(grow_at)
-        self.bake_resolution = self._baked(len(grow_at))
-        self._init_args["grow_at"] = list(grow_at)  # the saved volume is built at this stage
-        self.growths_left.fill_(len(grow_at))
+    def _take_stage(self, grow_at: list[int | float], levels_at: list[int | float]) -> None:
+        """What is baked and read with these times to come; the saved volume is built at that stage."""
+        self.grow_at, self.levels_at = list(grow_at), list(levels_at)
+        self.bake_resolution = None if self._final is None else coarser(self._final, len(grow_at))
+        self.levels_now = self.hash_levels.coarsest(self.hash_levels.num_levels - len(levels_at))
+        for argument, times in (("grow_at", grow_at), ("levels_at", levels_at)):
+            if STAGES[argument] in self._buffers:
+                self._init_args[argument] = list(times)
+                self.get_buffer(STAGES[argument]).fill_(len(times))
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
-        left = state_dict.get(f"{prefix}growths_left")
-        if left is not None and "growths_left" in self._buffers and 0 <= int(left) <= len(self._schedule):
-            self._grown_to(self._schedule[len(self._schedule) - int(left) :])
+        stage = {"grow_at": self.grow_at, "levels_at": self.levels_at}
+        for argument, times in self._schedules.items():
+            left = state_dict.get(prefix + STAGES[argument])
+            if left is not None and STAGES[argument] in self._buffers and 0 <= int(left) <= len(times):
+                stage[argument] = times[len(times) - int(left) :]
+        self._take_stage(**stage)
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
     def parameter_groups(self) -> list[dict[str, Any]]:
@@ -182,15 +198,17 @@ class HashGrid(Volume):
             return points.new_zeros(0, CHANNELS) + 0.0 * (points.sum() + self.table.sum())
         unit = 0.5 * (points.nan_to_num(0.0).clamp(-1.0, 1.0) + 1.0)
         unit = unit.to(self.table.dtype)
-        weights = list(self.weights)
+        levels = self.levels_now
+        table, weights = self.table[: levels.entries], list(self.weights)
+        weights[0] = weights[0][:, : levels.width]
         if implementation == "tinycudann":
             from ..kernels.hash_encoding import tiny_cuda_nn
 
             if not self.full_precision and tiny_cuda_nn.can_fuse(weights[0].shape[0], len(weights)):
-                return tiny_cuda_nn.encode_and_evaluate(unit, self.table, weights, self.hash_levels)
-            encoded = tiny_cuda_nn.encode_in_full_precision(unit, self.table, self.hash_levels)
+                return tiny_cuda_nn.encode_and_evaluate(unit, table, weights, levels)
+            encoded = tiny_cuda_nn.encode_in_full_precision(unit, table, levels)
         else:
-            encoded = hash_encode(unit, self.table, self.hash_levels, implementation)
+            encoded = hash_encode(unit, table, levels, implementation)
         return (network_in_chunks if implementation == "numba" else network)(encoded, weights)
 
 
@@ -223,6 +241,16 @@ def _per_level_scale(levels: int, base: int, scale: float | None, finest: int | 
     if not 1 <= base <= finest <= 1024:
         raise ValueError(f"max_resolution={finest}: allowed are base_resolution={base} to 1024")
     return (finest / base) ** (1.0 / max(levels - 1, 1))
+
+
+def _checked_levels(levels_at: list[int | float] | None, num_levels: int) -> list[int | float]:
+    times = checked_times("levels_at", levels_at)
+    if len(times) >= num_levels:
+        raise ValueError(
+            f"levels_at={levels_at}: {len(times)} levels would join, but of num_levels={num_levels} one is there from "
+            f"the start; allowed are up to {num_levels - 1} times, and null"
+        )
+    return times
 
 
 def _logit(share: float) -> float:

@@ -4,7 +4,7 @@ What it is: numbers of the levels, from the options of instant-ngp's configurati
 """
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -108,3 +108,7 @@ class HashLevels:
     def width(self) -> int:
         """Features of an encoded point: L * F."""
         return self.num_levels * self.features_per_level
+
+    def coarsest(self, num_levels: int) -> "HashLevels":
+        """The first so many of these levels; their table is the first rows of this one's."""
+        return replace(self, num_levels=num_levels)

@@ -1,0 +1,52 @@
+"""How smooth the strokes of runs' views are: python benchmarks/strokes.py RUN [RUN ...]
+
+Two figures of a picture, each relative to its brightness: how much of it a median filter of 3 x 3 pixels takes away
+(specks, gaps and ragged edges go, strokes stay), and the mean |Laplacian| (specks and edges, sharp ones too). Printed:
+the median over 1,000 views of the default law, a line for real digits and one for each run.
+"""
+
+import argparse
+
+import torch
+import torch.nn.functional as F
+from torch import Generator, Tensor
+
+from mnist3d import load_run
+from mnist3d.datasets import DataOptions, load_images
+from mnist3d.poses import PoseOptions, sample_rotations
+from mnist3d.renderer import render_views
+
+VIEWS, VIEW_SEED = 1000, 5
+LAPLACIAN = torch.tensor([[0.0, 1.0, 0.0], [1.0, -4.0, 1.0], [0.0, 1.0, 0.0]])[None, None]
+
+
+def taken_by_the_median(pictures: Tensor) -> Tensor:
+    """(B, 1, H, W) -> (B,): sum |picture - median of its 3 x 3 neighbourhood| / sum picture."""
+    neighbours = F.unfold(F.pad(pictures, (1, 1, 1, 1), mode="replicate"), 3)
+    median = neighbours.median(dim=1).values.reshape(pictures.shape)
+    return (pictures - median).abs().mean((1, 2, 3)) / pictures.mean((1, 2, 3)).clamp_min(1e-3)
+
+
+def roughness(pictures: Tensor) -> Tensor:
+    """(B, 1, H, W) -> (B,): mean |Laplacian| / mean brightness."""
+    return F.conv2d(pictures, LAPLACIAN).abs().mean((1, 2, 3)) / pictures.mean((1, 2, 3)).clamp_min(1e-3)
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="run directories of 28 x 28 pictures or others")
+    rotations = sample_rotations(VIEWS, Generator().manual_seed(VIEW_SEED), PoseOptions())
+
+    def line(name: str, pictures: Tensor) -> None:
+        taken, rough = (measure(pictures).median().item() for measure in (taken_by_the_median, roughness))
+        print(f"{name:40}  taken by the median {taken:.3f}  roughness {rough:.2f}", flush=True)
+
+    line("real digits", load_images(DataOptions(), 28, "held_out").images)
+    for path in parser.parse_args().runs:
+        run = load_run(path)
+        line(path, render_views(run.volume, run.renderer, rotations).cpu())
+
+
+if __name__ == "__main__":
+    main()
