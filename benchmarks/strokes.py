@@ -35,7 +35,8 @@ def roughness(pictures: Tensor) -> Tensor:
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("runs", nargs="+", metavar="RUN", help="run directories of 28 x 28 pictures or others")
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="run directories of digits, 28 x 28 pixels")
+    runs = [load_run(path) for path in parser.parse_args().runs]
     rotations = sample_rotations(VIEWS, Generator().manual_seed(VIEW_SEED), PoseOptions())
 
     def line(name: str, pictures: Tensor) -> None:
@@ -43,9 +44,8 @@ def main() -> None:
         print(f"{name:40}  taken by the median {taken:.3f}  roughness {rough:.2f}", flush=True)
 
     line("real digits", load_images(DataOptions(), 28, "held_out").images)
-    for path in parser.parse_args().runs:
-        run = load_run(path)
-        line(path, render_views(run.volume, run.renderer, rotations).cpu())
+    for run in runs:
+        line(str(run.path), render_views(run.volume, run.renderer, rotations).cpu())
 
 
 if __name__ == "__main__":

@@ -199,7 +199,8 @@ class Trainer:
             self.averaged.grow(self.steps_done, share)
             self.grown_at = self.steps_done
             # Not carried over: a finer voxel's gradient is an eighth of a coarser one's, so the second moments
-            # would hold the first hundred steps back; and the first has no memory (ADAM_BETAS).
+            # would hold the first hundred steps back, and what had no gradient so far would leap; the first
+            # moments have no memory (ADAM_BETAS).
             self.volume_optimiser = self._volume_adam()
 
     def _volume_adam(self) -> torch.optim.Adam:

@@ -16,11 +16,23 @@ from mnist3d.volumes import Volume, load_volume, volume_bytes
 FIELD: dict[str, Any] = {"num_levels": 3, "log2_hashmap_size": 8, "max_resolution": 12, "hidden_dim": 16}
 
 
+class Settled(HashGrid):
+    """A subclass that fixes the schedule; without levels_at, as runs had it before there was such an argument."""
+
+    def __init__(self, resolution: int = 12):
+        super().__init__(**FIELD, bake_resolution=resolution, grow_at=[3, 10])
+
+
+KINDS = [VoxelGrid, HashGrid, Settled]
+
+
 def make(seed=0, grow_at=(3, 10), resolution=12, kind: type[Volume] = VoxelGrid, **options):
     torch.manual_seed(seed)
     settings = TrainerOptions(**{"max_steps": 20, "views": 4, **options})
     if kind is VoxelGrid:
         volume = VoxelGrid(resolution, grow_at=list(grow_at))
+    elif kind is Settled:
+        volume = Settled(resolution)
     else:
         volume = HashGrid(**FIELD, bake_resolution=resolution, grow_at=list(grow_at), levels_at=[4, 12])
     return Trainer(volume, AbsorptionRenderer(16), bars(), options=settings, seed=seed)
@@ -37,8 +49,8 @@ def edge(volume):
 
 
 def levels(volume):
-    """Of a field: how many it reads now."""
-    return volume.levels_now.num_levels if isinstance(volume, HashGrid) else None
+    """Of a field with levels to come: how many it reads now."""
+    return volume.levels_now.num_levels if type(volume) is HashGrid else None
 
 
 def saved(trainer):
@@ -91,7 +103,7 @@ def test_values_at_the_border_of_their_range_stay_finite():
 
 
 @pytest.mark.parametrize("stop_after", [2, 3, 10, 15])
-@pytest.mark.parametrize("kind", [VoxelGrid, HashGrid])
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_run_that_grows_resumes_to_the_bit(kind, stop_after):
     whole = make(kind=kind)
     whole.run()
@@ -110,7 +122,7 @@ def test_a_run_that_grows_resumes_to_the_bit(kind, stop_after):
         assert same(getattr(whole, part), getattr(rest, part)), part
 
 
-@pytest.mark.parametrize("kind", [VoxelGrid, HashGrid])
+@pytest.mark.parametrize("kind", KINDS)
 def test_the_average_grows_and_every_stage_reloads(kind, tmp_path):
     trainer = make(kind=kind)
     seen, read = set(), set()
@@ -121,7 +133,7 @@ def test_the_average_grows_and_every_stage_reloads(kind, tmp_path):
         assert not any(weight.requires_grad for weight in trainer.averaged.parameters())
         path = tmp_path / "volume.safetensors"
         path.write_bytes(volume_bytes(trainer.averaged))
-        again = load_volume(path)
+        again = load_volume(path, trusted=[Settled])
         assert isinstance(again, kind)
         assert torch.equal(grid(again), grid(trainer.averaged))
         assert levels(again) == levels(trainer.averaged)
@@ -134,7 +146,7 @@ def test_the_average_grows_and_every_stage_reloads(kind, tmp_path):
     assert [id(weight) for weight in optimised] == [id(weight) for weight in trainer.volume.parameters()]
 
 
-@pytest.mark.parametrize("kind", [VoxelGrid, HashGrid])
+@pytest.mark.parametrize("kind", KINDS)
 def test_going_back_across_a_growth_grows_again(kind):
     trainer = make(kind=kind)
     for _ in range(2):
@@ -149,6 +161,10 @@ def test_going_back_across_a_growth_grows_again(kind):
     assert levels(trainer.volume) in (1, None)
     trainer.step()
     assert edge(trainer.volume) == edge(trainer.averaged) == 6
+    trainer.step()
+    trainer.step()
+    assert levels(trainer.volume) == levels(trainer.averaged)
+    assert levels(trainer.volume) in (2, None)
 
 
 def test_what_is_left_is_estimated_at_the_pace_since_the_growth(monkeypatch, capsys):

@@ -21,7 +21,7 @@ import pytest
 import torch
 from PIL import Image
 
-from mnist3d import AbsorptionRenderer, Volume, VoxelGrid, euler_matrix
+from mnist3d import AbsorptionRenderer, HashGrid, Volume, VoxelGrid, euler_matrix
 from mnist3d.command_line import parse_command_line
 from mnist3d.datasets import ImageSet
 from mnist3d.gallery import Gallery
@@ -668,13 +668,26 @@ def test_live_hands_over_copies():
     assert same_grid(live.scene.snapshot.volume, volume)
 
 
-def test_a_volume_that_grows_while_it_is_watched():
-    growing = VoxelGrid(16, grow_at=[1])
+@pytest.mark.parametrize(
+    "growing",
+    [VoxelGrid(16, grow_at=[1]), HashGrid(3, max_resolution=12, bake_resolution=16, grow_at=[1], levels_at=[1])],
+    ids=["VoxelGrid", "HashGrid"],
+)
+def test_a_volume_that_grows_and_goes_back_while_it_is_watched(growing):
     live = Live(growing, RendererOptions(16))
-    assert growing.grow(1, 0.5)
-    live.offer({key: value.clone() for key, value in growing.state_dict().items()}, step=1)
-    live.refresh()
-    assert same_grid(live.scene.snapshot.volume, growing)
+    states, grids = [], []
+    for step in range(2):
+        assert growing.grow(step, 0.5) == (step == 1)
+        for parameter in growing.parameters():
+            torch.nn.init.normal_(parameter)
+        states.append({key: value.clone() for key, value in growing.state_dict().items()})
+        grids.append(growing.dense().detach())
+    assert grids[0].shape[-1] == 8
+    assert grids[1].shape[-1] == 16
+    for step in (1, 0, 1):
+        live.offer(states[step], step=step)
+        live.refresh()
+        assert torch.equal(live.scene.snapshot.volume.dense(), grids[step])
 
 
 def test_a_field_is_drawn_as_the_renderer_draws_it():

@@ -27,11 +27,12 @@ FIELD: dict[str, Any] = {"num_levels": 3, "log2_hashmap_size": 8, "max_resolutio
         VMGrid([1, 4, 1], 1),
         HashGrid(**FIELD),
         HashGrid(**FIELD, bake_resolution=9, grow_at=[3, 6]),
-        HashGrid(**FIELD, levels_at=[0.3]),
+        HashGrid(**FIELD, bake_resolution=9, levels_at=[0.3]),
         Beads(4),
     ],
     ids=lambda volume: (
         f"{type(volume).__name__}{volume.init_args.get('resolution', '')}{volume.init_args.get('grow_at')}"
+        f"{volume.init_args.get('levels_at', '')}"
     ),
 )
 def test_good_backends_pass_and_stay_as_they_are(volume):

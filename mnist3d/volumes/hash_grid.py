@@ -57,7 +57,7 @@ class HashGrid(Volume):
             num_levels - (their number), the others at zero; null: all from the start.
         initial_opacity: Opacity of a step of 2/48 at the start, in (0, 1).
         initial_brightness: Mean of 1 - absorbance at the start, in (0, 1).
-        initial_noise: Standard deviation of the table's values at the start.
+        initial_noise: Standard deviation of the table's values at the start, in the levels that are read then.
         table_rate: Learning rate of the table as a factor on trainer.volume_rate, > 0.
 
     Raises:
@@ -109,9 +109,9 @@ class HashGrid(Volume):
         self._final = bake_resolution
         growths = [] if bake_resolution is None else checked_growths(grow_at, bake_resolution)
         self._schedules = {"grow_at": growths, "levels_at": _checked_levels(levels_at, num_levels)}
-        for argument, buffer in STAGES.items():
-            if self._init_args[argument] is not None:
-                self.register_buffer(buffer, torch.tensor(len(self._schedules[argument])))
+        for argument, given in (("grow_at", grow_at), ("levels_at", levels_at)):
+            if given is not None:
+                self.register_buffer(STAGES[argument], torch.tensor(len(self._schedules[argument])))
         self._take_stage(**self._schedules)
         # opacity of a step = 1 - exp(-softplus(raw)) = sigmoid(raw), so the bias is a plain logit.
         self.bias = nn.Buffer(torch.tensor([_logit(initial_opacity), _logit(1.0 - initial_brightness)]))
@@ -120,18 +120,19 @@ class HashGrid(Volume):
             self.table[self.levels_now.entries :] = 0.0  # so that a level that joins changes nothing yet
         sizes = [self.hash_levels.width, *[hidden_dim] * (num_layers - 1), CHANNELS]
         shapes = list(zip(sizes[1:], sizes[:-1], strict=True))
-        # He et al. 2015: the spread of the features survives the layers
+        # He et al. 2015: the spread of the features survives the layers, once all levels are read
         self.weights = nn.ParameterList(torch.randn(shape) * math.sqrt(2.0 / shape[1]) for shape in shapes)
 
     @property
     def init_args(self) -> dict[str, Any]:
         """The constructor's arguments, but for the implementation: what one has sculpted, any other shows."""
-        return {**super().init_args, "implementation": "auto"}
+        arguments = super().init_args
+        return {**arguments, "implementation": "auto"} if "implementation" in arguments else arguments
 
     def grow(self, steps_done: int, share: float) -> bool:
         """When it is time, bake a grid of twice the resolution (`grow_at`) and read finer levels (`levels_at`).
 
-        The field stays what it is: levels that join have been zero so far.
+        The field stays what it is: levels that join are zero from the start on.
         """
         growths, joining = (still_to_come(times, steps_done, share) for times in (self.grow_at, self.levels_at))
         if len(growths) == len(self.grow_at) and len(joining) == len(self.levels_at):
@@ -146,16 +147,18 @@ class HashGrid(Volume):
         self.levels_now = self.hash_levels.coarsest(self.hash_levels.num_levels - len(levels_at))
         for argument, times in (("grow_at", grow_at), ("levels_at", levels_at)):
             if STAGES[argument] in self._buffers:
-                self._init_args[argument] = list(times)
                 self.get_buffer(STAGES[argument]).fill_(len(times))
+                if argument in self._init_args:  # a subclass may have settled it
+                    self._init_args[argument] = list(times)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
-        stage = {"grow_at": self.grow_at, "levels_at": self.levels_at}
+        stage = {}
         for argument, times in self._schedules.items():
             left = state_dict.get(prefix + STAGES[argument])
             if left is not None and STAGES[argument] in self._buffers and 0 <= int(left) <= len(times):
                 stage[argument] = times[len(times) - int(left) :]
-        self._take_stage(**stage)
+        if stage:
+            self._take_stage(**{"grow_at": self.grow_at, "levels_at": self.levels_at, **stage})
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
     def parameter_groups(self) -> list[dict[str, Any]]:
@@ -198,9 +201,9 @@ class HashGrid(Volume):
             return points.new_zeros(0, CHANNELS) + 0.0 * (points.sum() + self.table.sum())
         unit = 0.5 * (points.nan_to_num(0.0).clamp(-1.0, 1.0) + 1.0)
         unit = unit.to(self.table.dtype)
-        levels = self.levels_now
-        table, weights = self.table[: levels.entries], list(self.weights)
-        weights[0] = weights[0][:, : levels.width]
+        levels, table, weights = self.levels_now, self.table, list(self.weights)
+        if levels.num_levels < self.hash_levels.num_levels:  # a cut costs a second table in backward
+            table, weights[0] = table[: levels.entries], weights[0][:, : levels.width]
         if implementation == "tinycudann":
             from ..kernels.hash_encoding import tiny_cuda_nn
 

@@ -110,5 +110,7 @@ class HashLevels:
         return self.num_levels * self.features_per_level
 
     def coarsest(self, num_levels: int) -> "HashLevels":
-        """The first so many of these levels; their table is the first rows of this one's."""
+        """The first so many of these levels, 1 to all; their table is the first rows of this one's."""
+        if num_levels > self.num_levels:
+            raise ValueError(f"num_levels={num_levels}: there are {self.num_levels}")
         return replace(self, num_levels=num_levels)
