@@ -256,7 +256,7 @@ def _one_line(message: str, parser: ArgumentParser) -> str:
         given = ".".join(unknown.groups())
         return f"{given}: no such key{_nearest(given, parser)}; --help lists all"
     value = re.search(r"(?:Got value|Given value): (.*)", message)
-    expected = re.findall(r"Expected an? (.+?)(?:\. Got|\.?$)", message, re.MULTILINE)
+    expected = re.findall(r"Expected (?:an? )?(.+?)(?:\. Got|\.?$)", message, re.MULTILINE)
     if key == "config" and "does not exist" in message:
         return f"config={(given := _after(message, 'exist: '))}: no such file{_nearest_preset(given)}"
     if key == "config" and "not a file" in message:

@@ -69,6 +69,7 @@ def finished_run(tmp_path_factory):
         (["--volume.resolution", "abc"], ["volume.resolution=abc", "whole numbers"]),
         (["--volume.resolution", "0"], ["volume.resolution=0", "1 to 1024"]),
         (["--volume.grow_at", "[.inf]"], ["volume.grow_at=[inf]", "ascending steps"]),
+        (["--volume.grow_at", "[0.2,a]"], ["volume.grow_at=a", "allowed are whole numbers or numbers or null"]),
         (["--volume.resolution", "1"], ["volume.grow_at=[0.3]", "up to 0, and null"]),
         (
             ["--volume", "HashGrid", "--volume.levels_at", "[1,2,3,4,5,6,7,8]"],
