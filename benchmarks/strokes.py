@@ -2,7 +2,7 @@
 
 Two figures of a picture, each relative to its brightness: how much of it a median filter of 3 x 3 pixels takes away
 (specks, gaps and ragged edges go, strokes stay), and the mean |Laplacian| (specks and edges, sharp ones too). Printed:
-the median over 1,000 views of the default law, a line for real digits and one for each run.
+medians, over the held-out real digits and over 1,000 views of the default law of each run.
 """
 
 import argparse
