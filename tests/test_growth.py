@@ -249,13 +249,12 @@ def test_levels_that_join_change_nothing_yet_and_learn_from_then_on():
 
 def test_a_field_along_rays_lets_levels_join_too():
     torch.manual_seed(0)
-    trainer = Trainer(
-        HashGrid(**FIELD, levels_at=[0.5]), AbsorptionRenderer(16), bars(), options=TrainerOptions(max_steps=4, views=4)
-    )
+    volume = HashGrid(**FIELD, levels_at=[0.5])
+    trainer = Trainer(volume, AbsorptionRenderer(16), bars(), options=TrainerOptions(max_steps=4, views=4))
     for expected in (2, 2, 3, 3):
         trainer.step()
-        finest = trainer.volume.table[trainer.volume.hash_levels.offsets[2] :]
-        assert levels(trainer.volume) == expected
+        finest = volume.table[volume.hash_levels.offsets[2] :]
+        assert levels(volume) == expected
         assert bool((finest != 0).any()) == (expected == 3)
 
 

@@ -687,7 +687,9 @@ def test_a_volume_that_grows_and_goes_back_while_it_is_watched(growing):
     for step in (1, 0, 1):
         live.offer(states[step], step=step)
         live.refresh()
-        assert torch.equal(live.scene.snapshot.volume.dense(), grids[step])
+        shown = live.scene.snapshot.volume.dense()
+        assert shown is not None
+        assert torch.equal(shown, grids[step])
 
 
 def test_a_field_is_drawn_as_the_renderer_draws_it():
