@@ -131,7 +131,10 @@ def test_chromium_plays_videos(frames, tmp_path, suffix):
         const video = document.getElementById('v');
         if (video.readyState < 2) await new Promise((done, fail) => {
             video.onloadeddata = done; video.onerror = () => fail(video.error.message); });
+        // "seeked" may come before the frame that it is about; where that was there already, no frame is announced
+        const shown = new Promise(done => { video.requestVideoFrameCallback(done); setTimeout(done, 1000); });
         await new Promise(done => { video.onseeked = done; video.currentTime = time; });
+        await shown;
         const canvas = document.createElement('canvas');
         canvas.width = video.videoWidth; canvas.height = video.videoHeight;
         const context = canvas.getContext('2d');
