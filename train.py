@@ -6,7 +6,7 @@ import os
 # and saves a factor of ten on one that does something else as well.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-from mnist3d.session import train_command
+from mnist3d.cli.train import train_command
 
 if __name__ == "__main__":
     train_command()

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mnist3d.cameras import orthographic_rays
+from mnist3d.geometry.cameras import orthographic_rays
 from mnist3d.kernels.absorption import ball_quadrature, render_grid
 from mnist3d.kernels.compositing import composite
 

@@ -17,10 +17,10 @@ from pathlib import Path
 
 import numpy as np
 
-from mnist3d.command_line import run_command_line
+from mnist3d.cli.program import run_command_line
+from mnist3d.cli.tool_parser import OneLineParser, in_range
 from mnist3d.export import MESH_FORMATS, VOXEL_FORMATS, export_mesh, export_voxels
-from mnist3d.run_directory import environment
-from mnist3d.tool_arguments import OneLineParser, in_range
+from mnist3d.storage.environment import environment
 
 
 def sculpture(resolution: int) -> np.ndarray:

@@ -19,9 +19,12 @@ from statistics import median
 import torch
 from renderer import interleaved, machine
 
-from mnist3d import AbsorptionRenderer, HashGrid, VoxelGrid, sample_rotations
+from mnist3d.geometry.rotations import sample_rotations
 from mnist3d.kernels.hash_encoding import HashLevels, hash_encode
+from mnist3d.rendering.renderer import AbsorptionRenderer
 from mnist3d.volumes import Volume
+from mnist3d.volumes.hash_grid import HashGrid
+from mnist3d.volumes.voxel_grid import VoxelGrid
 
 LEVELS = HashLevels(8, 2, 14, 4, 16 ** (1 / 7))  # of HashGrid's defaults: 4 to 64
 POINTS = 2**16

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from mnist3d import HashGrid
 from mnist3d.kernels.hash_encoding import tinycudann_obstacle
+from mnist3d.volumes.hash_grid import HashGrid
 
 OPTIONS: dict[str, Any] = {"num_levels": 8, "hidden_dim": 32, "num_layers": 3}
 POINTS = 1000

@@ -23,7 +23,7 @@ from renderer import SETTINGS, Setting, machine, scene
 from torch import Tensor
 
 from mnist3d.kernels.absorption import render_grid
-from mnist3d.testing import TOLERANCES
+from mnist3d.testing.kernels import TOLERANCES
 
 CUDA_SETTINGS = SETTINGS | {"D": Setting(64, 128, 128, 128)}
 

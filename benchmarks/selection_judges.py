@@ -17,9 +17,10 @@ import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
 from mnist3d import load_run
-from mnist3d.datasets import DataOptions, ImageSet, load_images
-from mnist3d.poses import PoseOptions, sample_rotations
-from mnist3d.renderer import render_views
+from mnist3d.data.images import ImageSet, load_images
+from mnist3d.data.options import DataOptions
+from mnist3d.geometry.rotations import PoseOptions, sample_rotations
+from mnist3d.rendering.renderer import render_views
 
 DIGITS, NONE = 10, 10
 STEPS, REAL_BATCH, OTHER_BATCH = 1100, 64, 40

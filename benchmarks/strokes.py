@@ -12,9 +12,10 @@ import torch.nn.functional as F
 from torch import Generator, Tensor
 
 from mnist3d import load_run
-from mnist3d.datasets import DataOptions, load_images
-from mnist3d.poses import PoseOptions, sample_rotations
-from mnist3d.renderer import render_views
+from mnist3d.data.images import load_images
+from mnist3d.data.options import DataOptions
+from mnist3d.geometry.rotations import PoseOptions, sample_rotations
+from mnist3d.rendering.renderer import render_views
 
 VIEWS, VIEW_SEED = 1000, 5
 LAPLACIAN = torch.tensor([[0.0, 1.0, 0.0], [1.0, -4.0, 1.0], [0.0, 1.0, 0.0]])[None, None]

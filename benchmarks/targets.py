@@ -31,15 +31,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mnist3d.command_line import parse_command_line
-from mnist3d.config import Config
-from mnist3d.datasets import load_images
-from mnist3d.exemplars import blur
-from mnist3d.export.pictures import contact_sheet
-from mnist3d.poses import upright_matrix
-from mnist3d.renderer import render_views
-from mnist3d.session import build_trainer
-from mnist3d.targets import Targets
+from mnist3d.cli.parser import parse_command_line
+from mnist3d.data.images import load_images
+from mnist3d.data.registration import blur
+from mnist3d.geometry.rotations import upright_matrix
+from mnist3d.rendering.pictures import contact_sheet
+from mnist3d.rendering.renderer import render_views
+from mnist3d.runs.config import Config
+from mnist3d.runs.session import build_trainer
+from mnist3d.training.objectives.targets import Targets
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
 ELEVATIONS = {1: [0.0], 2: [-22.0, 22.0], 3: [-38.0, 0.0, 38.0]}
@@ -87,7 +87,7 @@ def compared(views: Tensor, target: Tensor, pictures: Tensor) -> dict[str, float
 
 def judged(views: Tensor, target: Tensor, digits: list[int], config: Config) -> dict[str, float]:
     """What the scorecard's judges read."""
-    from mnist3d.scorecard import load_judges  # pyright: ignore[reportMissingImports]
+    from mnist3d.evaluation import load_judges  # pyright: ignore[reportMissingImports]
 
     held_out = load_images(config.data, config.renderer.image_size, "held_out")
     judges = load_judges(held_out.images, held_out.labels, held_out.class_names)

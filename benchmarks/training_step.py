@@ -27,9 +27,9 @@ import torch
 from renderer import _resident, machine
 from torch import Tensor
 
-from mnist3d.config import Config
-from mnist3d.session import build_trainer
-from mnist3d.trainer import Trainer
+from mnist3d.runs.config import Config
+from mnist3d.runs.session import build_trainer
+from mnist3d.training.trainer import Trainer
 
 SHARE = 0.65  # of the run that is done: past `losses.nearest_from`, before the rates have fallen far
 MAX_STEPS = 10_000  # any run so long that the steps measured here do not move the share

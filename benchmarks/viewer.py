@@ -27,12 +27,13 @@ from typing import Any
 
 import torch
 
-from mnist3d.command_line import parse_command_line
-from mnist3d.run_directory import environment
-from mnist3d.session import build_trainer
-from mnist3d.trainer import Hook, Trainer
-from mnist3d.viewer import Frozen, Scene, Snapshot, Viewer, ViewerOptions
-from mnist3d.viewer_hook import start_viewer
+from mnist3d.callbacks.live_page import start_viewer
+from mnist3d.cli.parser import parse_command_line
+from mnist3d.runs.session import build_trainer
+from mnist3d.storage.environment import environment
+from mnist3d.training.trainer import Hook, Trainer
+from mnist3d.viewer import Scene, Snapshot, Viewer, ViewerOptions
+from mnist3d.volumes.wrappers import FrozenField
 
 LATENCY_SIZE = 128  # pixels
 RESAMPLES = 4000
@@ -145,7 +146,7 @@ def latency(pictures: int, arguments: list[str]) -> dict[str, Any]:
     """Milliseconds from request to picture: at rest, then beside a training."""
     trainer = build_trainer(parse_command_line([*GRID, *arguments, "--trainer.max_steps", "1000000"]).config)
     timed(trainer, [], 5)
-    snapshot = Snapshot(Frozen(trainer.averaged), 0)
+    snapshot = Snapshot(FrozenField(trainer.averaged), 0)
     viewer = Viewer(ViewerOptions(port=0), first=Scene("benchmark", trainer.renderer.options, snapshot))
     viewer.start()
     found = {}

@@ -11,8 +11,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from mnist3d.command_line import parse_command_line
-from mnist3d.config import ConfigError, import_volume_class, load_run
+from mnist3d.cli.parser import parse_command_line
+from mnist3d.errors import ConfigError
+from mnist3d.runs.building import import_volume_class
+from mnist3d.runs.loading import load_run
 
 ROOT = Path(__file__).parent.parent
 THIRD_PARTY = Path(__file__).parent / "third_party"

@@ -2,8 +2,8 @@
 
 import torch
 
-from mnist3d.cameras import camera_to_world, orthographic_rays
-from mnist3d.poses import euler_matrix
+from mnist3d.geometry.cameras import camera_to_world, orthographic_rays
+from mnist3d.geometry.rotations import euler_matrix
 
 
 def test_identity_looks_along_z_with_x_right_and_y_down():

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from mnist3d.class_prices import MEMORY, ClassPrices
+from mnist3d.training.objectives.class_balance import MEMORY, ClassPrices
 
 
 def sure(*classes: int, of: int = 3) -> torch.Tensor:

@@ -14,10 +14,12 @@ from pathlib import Path
 import pytest
 import yaml
 
-from mnist3d.command_line import CommandLine, parse_command_line, run_command_line
-from mnist3d.config import SECTIONS, Config, build_volume
-from mnist3d.losses import LossOptions
-from mnist3d.session import sculpt
+from mnist3d.cli.parser import parse_command_line
+from mnist3d.cli.program import run_command_line
+from mnist3d.runs.building import build_volume
+from mnist3d.runs.config import SECTIONS, Config
+from mnist3d.runs.session import CommandLine, sculpt
+from mnist3d.training.gan_losses import LossOptions
 from mnist3d.volumes import Volume, VoxelGrid
 
 ROOT = Path(__file__).parent.parent
@@ -186,7 +188,7 @@ def test_an_option_newer_than_the_run_can_be_told_when_it_resumes(tmp_path, caps
 
 
 def test_a_volume_that_fails_in_its_arithmetic_is_one_line(monkeypatch):
-    from mnist3d.config import ConfigError
+    from mnist3d.errors import ConfigError
 
     monkeypatch.setattr(VoxelGrid, "_levels", lambda self: 1 / 0)
     with pytest.raises(ConfigError, match="division by zero"):

@@ -4,11 +4,15 @@ import pytest
 import torch
 import yaml
 
-from mnist3d import AbsorptionRenderer, VoxelGrid, load_run
-from mnist3d.config import Config, ConfigError, build_device, build_volume, load_sculpture
-from mnist3d.run_directory import RunError
-from mnist3d.trainer import TrainerOptions
-from mnist3d.volumes import VolumeFileError, volume_bytes
+from mnist3d import load_run
+from mnist3d.errors import ConfigError, RunError, VolumeFileError
+from mnist3d.rendering.renderer import AbsorptionRenderer
+from mnist3d.runs.building import build_device, build_volume
+from mnist3d.runs.config import Config
+from mnist3d.runs.loading import load_sculpture
+from mnist3d.training.trainer import TrainerOptions
+from mnist3d.volumes import volume_bytes
+from mnist3d.volumes.voxel_grid import VoxelGrid
 
 
 def test_yaml_round_trip():

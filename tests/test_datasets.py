@@ -8,7 +8,9 @@ import pytest
 import torch
 from PIL import Image
 
-from mnist3d.datasets import DataError, DataOptions, load_images
+from mnist3d.data.images import load_images
+from mnist3d.data.options import DataOptions
+from mnist3d.errors import DataError
 
 
 def idx_bytes(array):

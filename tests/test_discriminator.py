@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from mnist3d.discriminator import Discriminator, DiscriminatorOptions, random_shift
+from mnist3d.data.augment import random_shift
+from mnist3d.training.discriminator import Discriminator, DiscriminatorOptions
 
 
 @pytest.mark.parametrize("size", [8, 28, 33, 64])

@@ -2,8 +2,9 @@
 
 import torch
 
-from mnist3d import exemplars
-from mnist3d.exemplars import Exemplars, blur
+from mnist3d.data import nearest as exemplars
+from mnist3d.data.nearest import Exemplars
+from mnist3d.data.registration import blur
 
 
 def pictures(count, seed=0):

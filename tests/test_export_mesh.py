@@ -10,7 +10,8 @@ import subprocess
 import numpy as np
 import pytest
 
-from mnist3d.export import MESH_FORMATS, ExportError, export_mesh
+from mnist3d.errors import ExportError
+from mnist3d.export import MESH_FORMATS, export_mesh
 from mnist3d.export.sampling import voxel_centres
 from mnist3d.export.solid import best_level
 from tests.conftest import need

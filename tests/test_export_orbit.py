@@ -13,13 +13,15 @@ import pytest
 import torch
 from PIL import Image
 
-from mnist3d import AbsorptionRenderer, Volume, VoxelGrid
-from mnist3d.export import ExportError
+from mnist3d.errors import ExportError
 from mnist3d.export.frames import FrameStyle, orbit_frames
 from mnist3d.export.paths import CAMERA_PATHS, camera_path
 from mnist3d.export.video import write_orbit
-from mnist3d.occupancy import occupied_cells
-from mnist3d.poses import euler_matrix, sample_rotations, turntable
+from mnist3d.geometry.rotations import euler_matrix, sample_rotations, turntable
+from mnist3d.rendering.renderer import AbsorptionRenderer
+from mnist3d.volumes.base import Volume
+from mnist3d.volumes.occupancy import occupied_cells
+from mnist3d.volumes.voxel_grid import VoxelGrid
 from tests.conftest import need
 
 FPS = 12

@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from mnist3d import AbsorptionRenderer, VoxelGrid, euler_matrix
 from mnist3d.export import export_voxels
+from mnist3d.geometry.rotations import euler_matrix
+from mnist3d.rendering.renderer import AbsorptionRenderer
+from mnist3d.volumes.voxel_grid import VoxelGrid
 from tests.conftest import need
 
 SIZE = 64

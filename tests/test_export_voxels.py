@@ -14,9 +14,13 @@ import numpy as np
 import pytest
 import torch
 
-from mnist3d import AbsorptionRenderer, Volume, VoxelGrid
-from mnist3d.export import VOXEL_FORMATS, ExportError, Voxels, export_voxels, voxel_arrays
-from mnist3d.export.sampling import upright, voxel_centres
+from mnist3d.errors import ExportError
+from mnist3d.export import VOXEL_FORMATS, export_voxels, voxel_arrays
+from mnist3d.export.sampling import voxel_centres
+from mnist3d.formats.voxel_array import Voxels, upright
+from mnist3d.rendering.renderer import AbsorptionRenderer
+from mnist3d.volumes.base import Volume
+from mnist3d.volumes.voxel_grid import VoxelGrid
 from tests.conftest import need
 
 SHAPE = (12, 16, 20)  # z, y, x: every axis another length, so another spacing

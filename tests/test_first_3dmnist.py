@@ -8,9 +8,12 @@ import zipfile
 import pytest
 import torch
 
-from mnist3d import AbsorptionRenderer, VoxelGrid, euler_matrix
-from mnist3d.config import load_sculpture
-from mnist3d.volumes import VolumeFileError, load_volume
+from mnist3d.errors import VolumeFileError
+from mnist3d.geometry.rotations import euler_matrix
+from mnist3d.rendering.renderer import AbsorptionRenderer
+from mnist3d.runs.loading import load_sculpture
+from mnist3d.volumes import load_volume
+from mnist3d.volumes.voxel_grid import VoxelGrid
 
 
 def logits(shape=(28, 28, 28, 1), seed=0):

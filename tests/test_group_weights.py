@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from mnist3d.group_weights import MEMORY, GroupWeights
+from mnist3d.training.objectives.group_weights import MEMORY, GroupWeights
 
 WANTED = torch.full((3, 1, 4, 4), 0.5)
 

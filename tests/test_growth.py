@@ -9,9 +9,13 @@ import pytest
 import torch
 from test_trainer import bars, same
 
-from mnist3d import AbsorptionRenderer, HashGrid, VoxelGrid, euler_matrix, hooks
-from mnist3d.trainer import StepReport, Trainer, TrainerOptions
+from mnist3d.callbacks import pictures as hooks
+from mnist3d.geometry.rotations import euler_matrix
+from mnist3d.rendering.renderer import AbsorptionRenderer
+from mnist3d.training.trainer import StepReport, Trainer, TrainerOptions
 from mnist3d.volumes import Volume, load_volume, volume_bytes
+from mnist3d.volumes.hash_grid import HashGrid
+from mnist3d.volumes.voxel_grid import VoxelGrid
 
 FIELD: dict[str, Any] = {"num_levels": 3, "log2_hashmap_size": 8, "max_resolution": 12, "hidden_dim": 16}
 

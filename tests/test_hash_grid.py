@@ -10,15 +10,17 @@ import numpy as np
 import pytest
 import torch
 
-from mnist3d import AbsorptionRenderer, HashGrid, VoxelGrid, euler_matrix
-from mnist3d.command_line import parse_command_line
-from mnist3d.config import ConfigError, build_volume
-from mnist3d.datasets import ImageSet
-from mnist3d.occupancy import EMPTY_BELOW, occupied_cells
-from mnist3d.renderer import render_views
-from mnist3d.trainer import Trainer, TrainerOptions
+from mnist3d.cli.parser import parse_command_line
+from mnist3d.data.images import ImageSet
+from mnist3d.errors import ConfigError
+from mnist3d.geometry.rotations import euler_matrix
+from mnist3d.rendering.renderer import AbsorptionRenderer, render_views
+from mnist3d.runs.building import build_volume
+from mnist3d.training.trainer import Trainer, TrainerOptions
 from mnist3d.volumes import Volume, hash_grid, load_volume, volume_bytes
-from mnist3d.volumes.hash_grid import ball_voxels
+from mnist3d.volumes.hash_grid import HashGrid, ball_voxels
+from mnist3d.volumes.occupancy import EMPTY_BELOW, occupied_cells
+from mnist3d.volumes.voxel_grid import VoxelGrid
 
 ROOT = Path(__file__).parents[1]
 GOLDEN = ROOT / "tests" / "golden" / "tinycudann.npz"

@@ -16,7 +16,7 @@ from torch import Tensor
 from mnist3d.kernels.absorption import ball_quadrature, render_grid
 from mnist3d.kernels.absorption.reference import render_grid_reference
 from mnist3d.kernels.absorption.trilinear_numba import render_grid_numba
-from mnist3d.testing import check_absorption_kernel, random_rotations
+from mnist3d.testing.kernels import check_absorption_kernel, random_rotations
 
 BOTH = ("reference", "numba")
 Recurrence = Callable[[Tensor, Tensor], Tensor]

@@ -10,7 +10,7 @@ from mnist3d.kernels.absorption import render_grid
 from mnist3d.kernels.absorption.shear_warp import ball_share, shear_of
 from mnist3d.kernels.absorption.slices_numba import render_slices_numba
 from mnist3d.kernels.absorption.slices_reference import render_slices_reference
-from mnist3d.testing import check_absorption_kernel, random_rotations
+from mnist3d.testing.kernels import check_absorption_kernel, random_rotations
 
 RENDERERS = {"reference": render_slices_reference, "numba": render_slices_numba}
 

@@ -5,14 +5,14 @@ import math
 import pytest
 import torch
 
-from mnist3d.losses import (
+from mnist3d.training.gan_losses import (
     ADVERSARIAL_LOSSES,
     LossOptions,
-    class_diversity_loss,
     gradient_penalty,
     relativistic_discriminator_loss,
     relativistic_volume_loss,
 )
+from mnist3d.training.objectives.diversity import class_diversity_loss
 
 REAL, RENDERED = torch.tensor([2.0, -1.0]), torch.tensor([0.5, 3.0])
 

@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
-from mnist3d.nearest_pull import MOST_EXEMPLARS, NearestPull
-from mnist3d.plates import tilted
+from mnist3d.data.augment import tilted
+from mnist3d.training.objectives.nearest_image import MOST_EXEMPLARS, NearestPull
 
 
 def pictures() -> tuple[torch.Tensor, torch.Tensor]:
@@ -98,13 +98,13 @@ def test_tilted_exemplars_are_found_and_few() -> None:
 def test_few_but_large_pictures_are_not_tilted(monkeypatch) -> None:
     images = torch.rand(6, 1, 10, 10)
     for pixels, expected in ((6 * 3 * 100, 18), (6 * 3 * 100 - 1, 12), (6 * 2 * 100 - 1, 6), (100, 6)):
-        monkeypatch.setattr("mnist3d.nearest_pull.MOST_PIXELS", pixels)
+        monkeypatch.setattr("mnist3d.training.objectives.nearest_image.MOST_PIXELS", pixels)
         assert len(NearestPull(images, None, 0, tilt=20.0).exemplars.images) == expected
 
 
 def test_tilting_in_parts_changes_neither_labels_nor_number(monkeypatch) -> None:
     images, labels = pictures()
-    monkeypatch.setattr("mnist3d.nearest_pull.TILTED_AT_ONCE", 1)
+    monkeypatch.setattr("mnist3d.training.objectives.nearest_image.TILTED_AT_ONCE", 1)
     pull = NearestPull(images, labels, 2, tilt=10.0)
     assert pull.exemplars.labels.tolist() == [0, 1] * 3
     for picture, label in zip(pull.exemplars.images, pull.exemplars.labels, strict=True):

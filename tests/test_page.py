@@ -13,13 +13,14 @@ import pytest
 import torch
 from PIL import Image
 
-from mnist3d import AbsorptionRenderer, Volume, VoxelGrid
-from mnist3d.export import ExportError
+from mnist3d.errors import ExportError
 from mnist3d.export.page import page_html
-from mnist3d.poses import upright_matrix
-from mnist3d.renderer import RendererOptions
-from mnist3d.run_directory import write_atomically
+from mnist3d.geometry.rotations import upright_matrix
+from mnist3d.rendering.renderer import AbsorptionRenderer, RendererOptions
+from mnist3d.storage.atomic import write_atomically
 from mnist3d.volumes import volume_bytes
+from mnist3d.volumes.base import Volume
+from mnist3d.volumes.voxel_grid import VoxelGrid
 
 ROOT = Path(__file__).parent.parent
 SIZE = 96

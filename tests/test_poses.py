@@ -5,7 +5,14 @@ import math
 import pytest
 import torch
 
-from mnist3d.poses import PoseOptions, euler_matrix, sample_rotations, sphere_weights, training_rotations, turntable
+from mnist3d.geometry.rotations import (
+    PoseOptions,
+    euler_matrix,
+    sample_rotations,
+    sphere_weights,
+    training_rotations,
+    turntable,
+)
 
 
 def rotation_about(axis: int, angle: float) -> torch.Tensor:

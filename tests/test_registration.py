@@ -6,8 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from mnist3d.exemplars import blur
-from mnist3d.registration import registered
+from mnist3d.data.registration import blur, registered
 
 
 def picture() -> torch.Tensor:

@@ -6,9 +6,11 @@ import pytest
 import torch
 from torch import nn
 
-from mnist3d import AbsorptionRenderer, Volume, VoxelGrid, euler_matrix
-from mnist3d.occupancy import occupied_cells
-from mnist3d.poses import turntable
+from mnist3d.geometry.rotations import euler_matrix, turntable
+from mnist3d.rendering.renderer import AbsorptionRenderer
+from mnist3d.volumes.base import Volume
+from mnist3d.volumes.occupancy import occupied_cells
+from mnist3d.volumes.voxel_grid import VoxelGrid
 
 
 class Analytic(Volume):
@@ -250,7 +252,7 @@ def test_memory_of_a_large_picture_of_a_field_is_bounded(monkeypatch):
     views = turntable(3).to(torch.float64)
     whole = renderer(volume, views)
     assert len(asked) == 1
-    monkeypatch.setattr("mnist3d.renderer.POINTS_AT_ONCE", 3000)
+    monkeypatch.setattr("mnist3d.rendering.renderer.POINTS_AT_ONCE", 3000)
     asked.clear()
     with torch.no_grad():
         assert torch.equal(renderer(volume, views), whole)

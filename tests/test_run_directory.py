@@ -8,7 +8,10 @@ import sys
 import numpy as np
 import pytest
 
-from mnist3d.run_directory import RunDirectory, RunError, environment, latest_run, write_atomically
+from mnist3d.errors import RunError
+from mnist3d.storage.atomic import write_atomically
+from mnist3d.storage.environment import environment
+from mnist3d.storage.run_directory import RunDirectory, latest_run
 
 
 def test_folders_are_named_by_time_and_never_shared(tmp_path):

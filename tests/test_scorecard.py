@@ -11,10 +11,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from mnist3d.datasets import DataOptions, ImageSet, load_images
-from mnist3d.poses import PoseOptions
-from mnist3d.renderer import AbsorptionRenderer
-from mnist3d.scorecard import (
+from mnist3d.data.images import ImageSet, load_images
+from mnist3d.data.options import DataOptions
+from mnist3d.evaluation import (
     Judges,
     Scorecard,
     fixed_rotations,
@@ -25,9 +24,11 @@ from mnist3d.scorecard import (
     turntable_strip,
     view_atlas,
 )
-from mnist3d.scorecard import judges as judges_module
-from mnist3d.scorecard.counterexamples import Counterexamples, wear
-from mnist3d.scorecard.distances import frechet_distance, kernel_distance, nearest_distance, precision_recall
+from mnist3d.evaluation import classifiers as judges_module
+from mnist3d.evaluation.distances import frechet_distance, kernel_distance, nearest_distance, precision_recall
+from mnist3d.evaluation.negatives import Counterexamples, wear
+from mnist3d.geometry.rotations import PoseOptions
+from mnist3d.rendering.renderer import AbsorptionRenderer
 from mnist3d.volumes import VoxelGrid
 
 # Fewer than half the steps of a real run keep the suite short; real digits then lose about .01 legible.

@@ -10,16 +10,22 @@ import torch
 import yaml
 from PIL import Image
 
-from mnist3d import AbsorptionRenderer, VoxelGrid
-from mnist3d.command_line import parse_command_line, run_command_line
-from mnist3d.config import Config
-from mnist3d.datasets import DataError, DataOptions, ImageSet, load_images
-from mnist3d.glyphs import draw_text
-from mnist3d.losses import LossOptions
-from mnist3d.poses import upright_matrix
-from mnist3d.session import sculpt
-from mnist3d.targets import TargetOptions, Targets, build_targets, exemplar
-from mnist3d.trainer import Trainer, TrainerOptions
+from mnist3d.cli.parser import parse_command_line
+from mnist3d.cli.program import run_command_line
+from mnist3d.data.images import ImageSet, load_images
+from mnist3d.data.options import DataOptions
+from mnist3d.data.text import draw_text
+from mnist3d.data.typical import exemplar
+from mnist3d.errors import DataError
+from mnist3d.geometry.rotations import upright_matrix
+from mnist3d.rendering.renderer import AbsorptionRenderer
+from mnist3d.runs.config import Config
+from mnist3d.runs.session import sculpt
+from mnist3d.training.gan_losses import LossOptions
+from mnist3d.training.objectives.target_list import TargetOptions
+from mnist3d.training.objectives.targets import Targets, build_targets
+from mnist3d.training.trainer import Trainer, TrainerOptions
+from mnist3d.volumes.voxel_grid import VoxelGrid
 
 ROOT = Path(__file__).parent.parent
 DIGITS = list(range(10))
@@ -324,7 +330,7 @@ def test_without_targets_the_poses_are_those_of_the_law():
     trainer = make(alone=False)
     trainer.targets = None
     generator = torch.Generator().manual_seed(0)
-    from mnist3d.poses import training_rotations
+    from mnist3d.geometry.rotations import training_rotations
 
     assert torch.equal(trainer._draw_rotations(), training_rotations(6, generator))
 

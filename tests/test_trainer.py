@@ -6,11 +6,12 @@ import io
 import pytest
 import torch
 
-from mnist3d import AbsorptionRenderer, VoxelGrid
-from mnist3d.datasets import ImageSet
-from mnist3d.losses import LossOptions
-from mnist3d.poses import PoseOptions
-from mnist3d.trainer import Trainer, TrainerOptions
+from mnist3d.data.images import ImageSet
+from mnist3d.geometry.rotations import PoseOptions
+from mnist3d.rendering.renderer import AbsorptionRenderer
+from mnist3d.training.gan_losses import LossOptions
+from mnist3d.training.trainer import Trainer, TrainerOptions
+from mnist3d.volumes.voxel_grid import VoxelGrid
 
 
 def bars(labelled=True, count=64, size=16):

@@ -21,25 +21,32 @@ import pytest
 import torch
 from PIL import Image
 
-from mnist3d import AbsorptionRenderer, HashGrid, Volume, VoxelGrid, euler_matrix
-from mnist3d.command_line import parse_command_line
-from mnist3d.datasets import ImageSet
-from mnist3d.gallery import Gallery
-from mnist3d.renderer import RendererOptions
-from mnist3d.run_directory import RunError
-from mnist3d.session import sculpt
-from mnist3d.trainer import Trainer, TrainerOptions
-from mnist3d.viewer import Frozen, Live, Scene, Snapshot, Viewer, ViewerError, ViewerOptions, gate, workshop
-from mnist3d.viewer.access import may_connect
-from mnist3d.viewer.allowance import BURST_SECONDS, Allowance
+from mnist3d.callbacks.live_page import start_viewer
+from mnist3d.cli.parser import parse_command_line
+from mnist3d.data.images import ImageSet
+from mnist3d.errors import RunError, ViewerError
+from mnist3d.geometry.rotations import euler_matrix
+from mnist3d.rendering.renderer import AbsorptionRenderer, RendererOptions
+from mnist3d.runs.gallery import Gallery
+from mnist3d.runs.session import sculpt
+from mnist3d.training.trainer import Trainer, TrainerOptions
+from mnist3d.viewer import Live, Scene, Snapshot, Viewer, ViewerOptions
+from mnist3d.viewer import jobs as workshop
+from mnist3d.viewer import network as gate
+from mnist3d.viewer.client import MAX_OUTBOX, MAX_UNREAD
+from mnist3d.viewer.cpu_budget import BURST_SECONDS, Allowance
+from mnist3d.viewer.curves import Curves
 from mnist3d.viewer.downloads import DOWNLOADS
 from mnist3d.viewer.messages import parse_request
-from mnist3d.viewer.painter import Painter, one_thread
+from mnist3d.viewer.network import may_connect
+from mnist3d.viewer.render_thread import Painter, one_thread
 from mnist3d.viewer.scene import View, picture
 from mnist3d.viewer.server import MAX_PAGES
-from mnist3d.viewer.session import MAX_OUTBOX, MAX_UNREAD
-from mnist3d.viewer_hook import Curves, start_viewer
 from mnist3d.volumes import load_volume
+from mnist3d.volumes.base import Volume
+from mnist3d.volumes.hash_grid import HashGrid
+from mnist3d.volumes.voxel_grid import VoxelGrid
+from mnist3d.volumes.wrappers import FrozenField
 
 TINY = ["--trainer.views", "4", "--volume.resolution", "12", "--data.limit", "40"]
 ANY_PORT = ViewerOptions(port=0)
@@ -58,7 +65,7 @@ def same_grid(first, second):
 
 
 def scene(volume=None, name="blob", **more):
-    return Scene(name, RendererOptions(16, 15), Snapshot(Frozen(volume or blob()), 0, 7), **more)
+    return Scene(name, RendererOptions(16, 15), Snapshot(FrozenField(volume or blob()), 0, 7), **more)
 
 
 @pytest.fixture
@@ -129,7 +136,7 @@ def test_a_view_is_the_renderers_picture_at_that_rotation():
 def test_scale_cut_and_exposure_do_what_they_say():
     """A uniform ball: the middle ray's optical depth is attenuation * scale * what the plane leaves of 2."""
     ball = VoxelGrid.from_array(torch.stack([torch.full((40, 40, 40), 0.3), torch.zeros(40, 40, 40)]))
-    snapshot, options = Snapshot(Frozen(ball), 0), RendererOptions(16, 80)
+    snapshot, options = Snapshot(FrozenField(ball), 0), RendererOptions(16, 80)
 
     def middle(**view):
         return float(picture(snapshot, options, View(size=9, **view))[0, 0, 4, 4])
@@ -149,7 +156,7 @@ def test_a_cut_through_infinite_attenuation_is_no_nan():
     solid = VoxelGrid.from_array(torch.stack([torch.full((8, 8, 8), 3.0), torch.zeros(8, 8, 8)]))
     with torch.no_grad():
         solid.levels[0][0] = math.inf
-    shown = picture(Snapshot(Frozen(solid), 0), RendererOptions(), View(cut=0.3, scale=2.0))
+    shown = picture(Snapshot(FrozenField(solid), 0), RendererOptions(), View(cut=0.3, scale=2.0))
     assert bool(shown.isfinite().all())
 
 
@@ -638,9 +645,9 @@ def test_no_failure_of_the_page_reaches_the_run(fault, capsys, monkeypatch):
     elif fault == "address":
         options.host = "203.0.113.7"
     elif fault == "painter":
-        monkeypatch.setattr("mnist3d.viewer.painter.Painter._turn", fail)
+        monkeypatch.setattr("mnist3d.viewer.render_thread.Painter._turn", fail)
     else:
-        monkeypatch.setattr("mnist3d.viewer_hook.LiveView._show", fail)
+        monkeypatch.setattr("mnist3d.callbacks.live_page.LiveView._show", fail)
     trainer = small_trainer()
     trainer.run(start_viewer(options, trainer, "run", None, None))
     assert trainer.steps_done == 3
@@ -698,7 +705,7 @@ def test_a_field_is_drawn_as_the_renderer_draws_it():
             inside = torch.sigmoid(12.0 * (0.6 - points.norm(dim=-1)))
             return 4.0 * inside, torch.sigmoid(3.0 * points[..., 0])
 
-    snapshot = Snapshot(Frozen(Egg()), 0)
+    snapshot = Snapshot(FrozenField(Egg()), 0)
     shown = picture(snapshot, RendererOptions(16, 20), View(azimuth=0.5, size=21))
     like = AbsorptionRenderer(21, 20)(Egg(), euler_matrix(torch.tensor([0.0, 0.5, 0.0])))
     assert torch.equal(shown, like)

@@ -15,11 +15,14 @@ import pytest
 import torch
 from PIL import Image
 
-from mnist3d import AbsorptionRenderer, VoxelGrid, euler_matrix, load_run
-from mnist3d.renderer import RendererOptions
-from mnist3d.viewer import Frozen, Scene, Snapshot, Viewer, ViewerOptions
+from mnist3d import load_run
+from mnist3d.geometry.rotations import euler_matrix
+from mnist3d.rendering.renderer import AbsorptionRenderer, RendererOptions
+from mnist3d.viewer import Scene, Snapshot, Viewer, ViewerOptions
 from mnist3d.viewer.downloads import DOWNLOADS
 from mnist3d.volumes import load_volume
+from mnist3d.volumes.voxel_grid import VoxelGrid
+from mnist3d.volumes.wrappers import FrozenField
 
 ROOT = Path(__file__).parent.parent
 TINY = ["--trainer.views", "4", "--volume.resolution", "12", "--data.limit", "40", "--trainer.max_steps", "100000"]
@@ -87,7 +90,7 @@ def expected(azimuth, elevation, size, scale=1.0):
 
 @pytest.fixture(scope="module")
 def viewer():
-    scene = Scene("blob", RendererOptions(16), Snapshot(Frozen(VoxelGrid.from_array(grid())), 0, 1))
+    scene = Scene("blob", RendererOptions(16), Snapshot(FrozenField(VoxelGrid.from_array(grid())), 0, 1))
     made = Viewer(ViewerOptions(port=0), first=scene)
     made.start()
     yield made
@@ -179,7 +182,9 @@ def test_every_file_is_taken_home_by_a_click(chromium, viewer, tmp_path):
 def test_names_from_outside_stay_text_and_a_run_that_is_gone_is_said(chromium, tmp_path):
     evil, gone = "<img src=x onerror='window.harmed = 1'>", "gone"
     scenes = {
-        name: Scene(name, RendererOptions(16), Snapshot(Frozen(VoxelGrid.from_array(grid())), 0, 1), figures=figures)
+        name: Scene(
+            name, RendererOptions(16), Snapshot(FrozenField(VoxelGrid.from_array(grid())), 0, 1), figures=figures
+        )
         for name, figures in ((evil, {"state": "finished", "histogram": {evil: 0.7, "2": 0.3}}), ("good", None))
     }
 

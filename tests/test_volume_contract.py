@@ -7,9 +7,11 @@ from typing import Any
 import pytest
 import torch
 
-from mnist3d import HashGrid, VoxelGrid, volume_contract
 from mnist3d.testing import check_volume
+from mnist3d.testing import volumes as volume_contract
 from mnist3d.volumes import VMGrid
+from mnist3d.volumes.hash_grid import HashGrid
+from mnist3d.volumes.voxel_grid import VoxelGrid
 
 sys.path.insert(0, str(Path(__file__).parent / "third_party"))
 

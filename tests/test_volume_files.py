@@ -7,8 +7,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from mnist3d import Volume, VoxelGrid
-from mnist3d.volumes import VolumeFileError, load_volume, read_description, volume_bytes
+from mnist3d.errors import VolumeFileError
+from mnist3d.volumes import load_volume, read_description, volume_bytes
+from mnist3d.volumes.base import Volume
+from mnist3d.volumes.voxel_grid import VoxelGrid
 
 
 class Sphere(Volume):
@@ -143,8 +145,8 @@ def test_another_classes_init_and_keywords_are_its_own(tmp_path):
 
 
 def test_a_resumed_run_leaves_out_the_start_file_and_no_other_classes_init():
-    from mnist3d.config import Config
-    from mnist3d.session import _without_start
+    from mnist3d.runs.config import Config
+    from mnist3d.runs.session import _without_start
 
     named = {"class_path": f"{Named.__module__}.Named", "init_args": {"init": "zeros"}}
     grid = {"class_path": "mnist3d.volumes.VoxelGrid", "init_args": {"init": "gone.npz", "resolution": 6}}

@@ -11,10 +11,12 @@ import numpy as np
 import pytest
 import torch
 
-from mnist3d import AbsorptionRenderer, VoxelGrid
+from mnist3d.errors import VolumeFileError
 from mnist3d.export import export_voxels
-from mnist3d.volumes import VolumeFileError, load_volume, volume_bytes
-from mnist3d.volumes.readers import read_voxels
+from mnist3d.formats.reading import read_voxels
+from mnist3d.rendering.renderer import AbsorptionRenderer
+from mnist3d.volumes import load_volume, volume_bytes
+from mnist3d.volumes.voxel_grid import VoxelGrid
 from tests.conftest import need
 
 SHAPE = (12, 16, 20)
@@ -52,7 +54,7 @@ def test_vdb_comes_back_where_openvdb_is(tmp_path):
     values = np.random.default_rng(0).random((2, *SHAPE)).astype(np.float32)
     values[:, :3] = 0.0  # empty at one side: OpenVDB stores nothing there
     path = export_voxels(values, tmp_path / "p.vdb", voxel_size_mm=0.5)
-    source = Path(importlib.import_module("mnist3d.volumes.readers").__file__ or "")
+    source = Path(importlib.import_module("mnist3d.formats.reading").__file__ or "")
     code = f"""
 import sys, types, numpy
 for name in ("jaxtyping", "m", "m.files"):

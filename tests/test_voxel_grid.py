@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from mnist3d import VoxelGrid
+from mnist3d.volumes.voxel_grid import VoxelGrid
 
 
 def test_start_is_as_bright_and_dense_as_asked():

@@ -4,8 +4,12 @@ import pytest
 import torch
 from test_volume_contract import Beads  # pyright: ignore[reportAttributeAccessIssue]
 
-from mnist3d import AbsorptionRenderer, Volume, VoxelGrid, euler_matrix
-from mnist3d.volumes import VMGrid, voxelize
+from mnist3d.geometry.rotations import euler_matrix
+from mnist3d.rendering.renderer import AbsorptionRenderer
+from mnist3d.volumes import VMGrid
+from mnist3d.volumes import voxel_grid as voxelize
+from mnist3d.volumes.base import Volume
+from mnist3d.volumes.voxel_grid import VoxelGrid
 
 
 def decibels(found, expected):

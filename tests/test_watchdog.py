@@ -9,14 +9,16 @@ import math
 import pytest
 import torch
 
-from mnist3d import AbsorptionRenderer, VoxelGrid
-from mnist3d.command_line import parse_command_line, run_command_line
-from mnist3d.datasets import ImageSet
-from mnist3d.diagnosis import PROBE_LENGTH, RealFigures, ball_points, diagnose, finite, opaque_share
-from mnist3d.discriminator import DiscriminatorOptions
-from mnist3d.session import sculpt
-from mnist3d.trainer import StepReport, Trainer, TrainerOptions, variety
-from mnist3d.watchdog import Watchdog, WatchdogGaveUp, WatchdogOptions
+from mnist3d.callbacks.diagnosis import PROBE_LENGTH, RealFigures, ball_points, diagnose, finite, opaque_share
+from mnist3d.callbacks.watchdog import Watchdog, WatchdogGaveUp, WatchdogOptions
+from mnist3d.cli.parser import parse_command_line
+from mnist3d.cli.program import run_command_line
+from mnist3d.data.images import ImageSet
+from mnist3d.rendering.renderer import AbsorptionRenderer
+from mnist3d.runs.session import sculpt
+from mnist3d.training.discriminator import DiscriminatorOptions
+from mnist3d.training.trainer import StepReport, Trainer, TrainerOptions, variety
+from mnist3d.volumes.voxel_grid import VoxelGrid
 
 REALS = RealFigures(brightness=0.13, variety=0.7, largest_class=0.1)
 HEALTHY = StepReport(

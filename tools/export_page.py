@@ -1,36 +1,7 @@
 """A sculpture as one HTML file that turns in any browser: no server, no network."""
 
-from collections.abc import Sequence
-from pathlib import Path
-
-from mnist3d.command_line import run_command_line
-from mnist3d.export import ExportError
-from mnist3d.export.page import MAX_RESOLUTION, page_html
-from mnist3d.run_directory import write_atomically
-from mnist3d.tool_arguments import OneLineParser, add_sculpture_arguments, in_range, open_sculpture
-
-
-def main(arguments: Sequence[str]) -> None:
-    """Parse, write, say where the file lies."""
-    parser = OneLineParser(prog="export_page.py", description=__doc__)
-    add_sculpture_arguments(parser)
-    parser.add_argument("--output", type=Path, default=Path("sculpture.html"), help=".html (default %(default)s)")
-    parser.add_argument(
-        "--resolution",
-        type=in_range(int, 2, MAX_RESOLUTION),
-        help=f"voxels along each edge, 2 to {MAX_RESOLUTION}; default the volume's own, 64 for a field",
-    )
-    parser.add_argument("--title", help="shown on the page; default the run's name")
-    options = parser.parse_args(arguments)
-    if options.output.suffix.lower() not in (".html", ".htm"):
-        raise ExportError(f"output={options.output}: it is a page; give a name that ends in .html")
-    if not options.output.parent.is_dir():
-        raise ExportError(f"output={options.output}: the folder {options.output.parent} does not exist")
-    run = open_sculpture(options.run, options.volume)
-    page = page_html(run.volume, run.renderer.options, options.title or run.path.resolve().name, options.resolution)
-    write_atomically(options.output, page.encode())
-    print(f"{options.output}: {options.output.stat().st_size / 1024:.0f} KiB; open it in a browser, or send it on")
-
+from mnist3d.cli.page import main
+from mnist3d.cli.program import run_command_line
 
 if __name__ == "__main__":
     run_command_line(main)

@@ -1,44 +1,7 @@
 """Write a sculpture as voxels for other tools; docs/formats.md says what opens which file."""
 
-from collections.abc import Sequence
-from pathlib import Path
-
-from mnist3d.command_line import run_command_line
-from mnist3d.export import VOXEL_FORMATS, check_output, describe_file, export_voxels
-from mnist3d.export.sampling import FIELD_RESOLUTION, MAX_RESOLUTION
-from mnist3d.tool_arguments import OneLineParser, add_sculpture_arguments, export_description, in_range, open_sculpture
-
-
-def main(arguments: Sequence[str]) -> None:
-    """Parse, sample, write, say where the file lies and what opens it."""
-    parser = OneLineParser(prog="export_voxels.py", description=__doc__)
-    add_sculpture_arguments(parser)
-    parser.add_argument(
-        "--output", type=Path, default=Path("sculpture.npz"), help=f"{', '.join(VOXEL_FORMATS)} (default %(default)s)"
-    )
-    parser.add_argument(
-        "--resolution",
-        type=in_range(int, 1, MAX_RESOLUTION),
-        help=f"voxels along the longest edge, 1 to {MAX_RESOLUTION}; default a grid's own, {FIELD_RESOLUTION} for a "
-        "field (.vox: at most 256)",
-    )
-    parser.add_argument(
-        "--voxel_size_mm",
-        type=in_range(float, 1e-6, 1e6),
-        help="edge of a voxel in mm, 1e-6 to 1e6; default: lengths are world units, of which the volume is 2 wide",
-    )
-    options = parser.parse_args(arguments)
-    suffix = check_output(options.output, VOXEL_FORMATS)
-    run = open_sculpture(options.run, options.volume)
-    export_voxels(
-        run.volume,
-        options.output,
-        resolution=options.resolution,
-        voxel_size_mm=options.voxel_size_mm,
-        description=export_description(run),
-    )
-    print(describe_file(options.output, VOXEL_FORMATS[suffix].opens_with))
-
+from mnist3d.cli.program import run_command_line
+from mnist3d.cli.voxels import main
 
 if __name__ == "__main__":
     run_command_line(main)

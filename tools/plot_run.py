@@ -1,47 +1,7 @@
 """Draw a run: loss curves, scorecard over time, view atlas. Of a volume file on its own, the atlas."""
 
-from collections.abc import Sequence
-from pathlib import Path
-
-from mnist3d.command_line import run_command_line
-from mnist3d.datasets import DataError, load_images
-from mnist3d.export import check_output, describe_file
-from mnist3d.export.plots import PLOT_FORMATS, plot_run
-from mnist3d.run_directory import RunDirectory, RunError
-from mnist3d.scorecard import cached_judges, view_atlas
-from mnist3d.scorecard.atlas import class_colour
-from mnist3d.tool_arguments import OneLineParser, add_sculpture_arguments, export_description, open_sculpture
-
-
-def main(arguments: Sequence[str]) -> None:
-    """Parse, draw, say where the figure lies."""
-    parser = OneLineParser(prog="plot_run.py", description=__doc__)
-    add_sculpture_arguments(parser)
-    parser.add_argument(
-        "--output", type=Path, default=Path("run.png"), help=f"{', '.join(PLOT_FORMATS)} (default %(default)s)"
-    )
-    options = parser.parse_args(arguments)
-    suffix = check_output(options.output, PLOT_FORMATS)
-    run = open_sculpture(options.run, options.volume)
-    alone = Path(options.run).is_file()  # then neither its records nor its pictures are known
-    records = [] if alone else RunDirectory(run.path).read_stats()
-    if not records and not alone:
-        raise RunError(f"{run.path}: stats.jsonl holds nothing to draw; it is written while a run goes on")
-    judges = None
-    if not alone:
-        try:
-            held_out = load_images(run.config.data, run.renderer.options.image_size, "held_out")
-            judges = cached_judges(held_out.images, held_out.labels, held_out.class_names)
-        except DataError:
-            pass  # the pictures are not here: the atlas comes without a map of what is read
-    atlas = view_atlas(run.volume, run.renderer, judges)
-    step = run.origin["step"] or (records[-1].get("step") if records else None)
-    title = run.origin["run"] + ("" if step is None else f", {step} steps")
-    names = judges.class_names if judges else []
-    colours = [class_colour(index) for index in range(max(10, len(names)))]
-    plot_run(options.output, records, title, atlas, names, export_description(run), colours)
-    print(describe_file(options.output, PLOT_FORMATS[suffix]))
-
+from mnist3d.cli.plot import main
+from mnist3d.cli.program import run_command_line
 
 if __name__ == "__main__":
     run_command_line(main)

@@ -8,15 +8,16 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 import torch.nn.functional as F
 from jaxtyping import Float, UInt8
 from PIL import Image, ImageColor, ImageDraw, ImageFont
 from torch import Tensor
 
-from ..renderer import MAX_IMAGE_SIZE, AbsorptionRenderer, StillVolume, render_views
-from ..volumes.base import Volume
-from .files import ExportError, require
+from ..errors import ExportError
+from ..rendering.renderer import MAX_IMAGE_SIZE, AbsorptionRenderer, render_views
+from ..storage.optional import require
+from ..volumes.base import Field
+from ..volumes.wrappers import FrozenField, UnabsorbedField
 
 GREY = "gray"
 TRANSPARENT = "transparent"
@@ -76,24 +77,8 @@ class FrameStyle:
         return red, green, blue
 
 
-class _Unabsorbed(Volume):
-    """The same matter, all of it bright: its picture is the share of each ray that is intercepted."""
-
-    def __init__(self, volume: Volume) -> None:
-        super().__init__()
-        self.volume = volume
-
-    def dense(self) -> Float[Tensor, "2 Z Y X"] | None:
-        grid = self.volume.dense()
-        return None if grid is None else torch.stack([grid[0], torch.zeros_like(grid[1])])
-
-    def forward(self, points: Tensor) -> tuple[Tensor, Tensor]:
-        attenuation, absorbance = self.volume(points)
-        return attenuation, torch.zeros_like(absorbance)
-
-
 def orbit_frames(
-    volume: Volume,
+    volume: Field,
     renderer: AbsorptionRenderer,
     rotations: Float[Tensor, "B 3 3"],
     style: FrameStyle | None = None,
@@ -114,10 +99,10 @@ def orbit_frames(
     fine = AbsorptionRenderer(
         style.size * style.supersample, options.samples_per_ray, options.quadrature, impl=renderer.impl
     )
-    still = StillVolume(volume)
-    unabsorbed = None if style.background is None else StillVolume(_Unabsorbed(still))
+    frozen = FrozenField(volume)
+    unabsorbed = None if style.background is None else FrozenField(UnabsorbedField(frozen))
     for k, rotation in enumerate(rotations):
-        picture = _shrunk(render_views(still, fine, rotation[None]), style.supersample)
+        picture = _shrunk(render_views(frozen, fine, rotation[None]), style.supersample)
         if unabsorbed is None:
             frame = style.colours()[_to_bytes(picture)]
         else:

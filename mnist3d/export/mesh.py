@@ -11,10 +11,13 @@ import numpy as np
 from jaxtyping import Float
 from numpy.typing import ArrayLike
 
-from ..volumes.base import Volume
-from .files import ExportError, check_output, require, whole_files, write_description
+from ..errors import ExportError
+from ..formats.voxel_array import upright
+from ..storage.atomic import check_output, whole_files, write_description
+from ..storage.optional import require
+from ..volumes.base import Field
 from .printability import MeshReport, inspect_surface
-from .sampling import as_voxels, upright
+from .sampling import as_voxels
 from .solid import Matter, best_level, matter_field
 from .surface import FACES_AT_ONCE, Surface, contour, smoothed, unit_normals
 
@@ -32,7 +35,7 @@ STL_TRIANGLE = np.dtype([("normal", "<f4", 3), ("corners", "<f4", (3, 3)), ("att
 
 
 def export_mesh(
-    volume: Volume | ArrayLike,
+    volume: Field | ArrayLike,
     path: str | Path,
     *,
     level: float | None = None,

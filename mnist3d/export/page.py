@@ -14,16 +14,17 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from ..renderer import RendererOptions
-from ..volumes.base import Volume
-from . import ExportError
+from ..errors import ExportError
+from ..geometry.grids import voxel_centres
+from ..rendering.renderer import RendererOptions
+from ..volumes.base import Field
 
 FIELD_RESOLUTION = 64  # voxels along each edge of a volume that is no grid, unless told otherwise
 MAX_RESOLUTION = 256  # 45 MB of page; what a phone's graphics processor still turns
 CHUNK = 2**18  # points that a field is asked for at once
 
 
-def page_html(volume: Volume, options: RendererOptions, title: str, resolution: int | None = None) -> str:
+def page_html(volume: Field, options: RendererOptions, title: str, resolution: int | None = None) -> str:
     """The whole page.
 
     Opacity of one step and absorbance are stored with 8 bits a voxel, the opacity as its square root: 2.7 bytes of page
@@ -59,7 +60,7 @@ def page_html(volume: Volume, options: RendererOptions, title: str, resolution: 
 
 
 @torch.no_grad()
-def _voxels(volume: Volume, resolution: int | None) -> Float[Tensor, "2 Z Y X"]:
+def _voxels(volume: Field, resolution: int | None) -> Float[Tensor, "2 Z Y X"]:
     """The grid on the CPU, resampled where it has to be."""
     grid = volume.dense()
     if grid is None:
@@ -70,11 +71,10 @@ def _voxels(volume: Volume, resolution: int | None) -> Float[Tensor, "2 Z Y X"]:
     return _resampled(grid, resolution or MAX_RESOLUTION)
 
 
-def _sampled(volume: Volume, resolution: int) -> Float[Tensor, "2 Z Y X"]:
+def _sampled(volume: Field, resolution: int) -> Float[Tensor, "2 Z Y X"]:
     """A field, asked at the voxels' centres."""
-    weights = next(volume.parameters(), None)
-    device = torch.device("cpu") if weights is None else weights.device
-    centre = (2.0 * torch.arange(resolution) + 1.0) / resolution - 1.0
+    device = volume.like().device
+    centre = voxel_centres(resolution).float()
     z, y, x = torch.meshgrid(centre, centre, centre, indexing="ij")
     points = torch.stack([x, y, z], dim=-1).reshape(-1, 3)
     parts = [torch.stack(volume(part.to(device))).float().cpu() for part in points.split(CHUNK)]

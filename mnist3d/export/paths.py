@@ -13,8 +13,8 @@ import yaml
 from jaxtyping import Float
 from torch import Tensor
 
-from ..poses import PoseOptions, euler_matrix, sample_rotations, turntable
-from .files import ExportError
+from ..errors import ExportError
+from ..geometry.rotations import PoseOptions, euler_matrix, sample_rotations, turntable
 
 TILT = 0.7  # radians to each side
 EIGHT = (0.9, 0.45)  # radians of azimuth and elevation

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt8
 
-from .files import check_output, require, whole_files, write_description
+from ..storage.atomic import check_output, whole_files, write_description
+from ..storage.optional import require
 
 PLOT_FORMATS: dict[str, str] = {
     ".png": "everything",

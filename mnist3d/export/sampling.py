@@ -4,90 +4,23 @@ What it is: a volume sampled at voxel centres, in chunks. What it is not: no fil
 axes, (Z, Y, X) with y down; `upright` turns them for tools whose up is +z.
 """
 
-from dataclasses import dataclass
-
 import numpy as np
 import torch
 from jaxtyping import Float
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from ..volumes.base import Volume
+from ..errors import ExportError
+from ..formats.voxel_array import Voxels, check_values
+from ..volumes.base import Field
 from ..volumes.resampling import resampled
-from .files import ExportError
 
 FIELD_RESOLUTION = 128  # voxels along each edge for a volume that is no grid and so has none of its own
 MAX_RESOLUTION = 1024  # 8 GiB of two float32 channels
 POINTS_AT_ONCE = 2**18
-WORLD_EXTENT = 2.0  # the volume fills [-1, 1]^3
 
 
-@dataclass
-class Voxels:
-    """A volume as arrays, with the place of every voxel.
-
-    Args:
-        values: (2, Z, Y, X) float32 in the world's axes: attenuation per world unit, absorbance.
-        voxel_size_mm: edge of the smallest side of a voxel in mm; None: lengths stay world units.
-    """
-
-    values: Float[np.ndarray, "2 Z Y X"]
-    voxel_size_mm: float | None = None
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """Voxels along (Z, Y, X)."""
-        return self.values.shape[1:]
-
-    @property
-    def unit(self) -> str:
-        """The unit of all lengths in the file."""
-        return "world unit" if self.voxel_size_mm is None else "mm"
-
-    @property
-    def scale(self) -> float:
-        """Length of a world unit in `unit`."""
-        return 1.0 if self.voxel_size_mm is None else self.voxel_size_mm * max(self.shape) / WORLD_EXTENT
-
-    @property
-    def spacing(self) -> tuple[float, float, float]:
-        """Distance of neighbouring voxels' centres along the world's x, y, z, in `unit`."""
-        z, y, x = (WORLD_EXTENT * self.scale / n for n in self.shape)
-        return x, y, z
-
-    @property
-    def origin(self) -> tuple[float, float, float]:
-        """Centre of the first voxel in the world's x, y, z, in `unit`; the volume's middle is (0, 0, 0)."""
-        x, y, z = ((step - WORLD_EXTENT * self.scale) / 2.0 for step in self.spacing)
-        return x, y, z
-
-    @property
-    def attenuation(self) -> Float[np.ndarray, "Z Y X"]:
-        """Per `unit`, so that attenuation times length is the optical depth in the file's own unit."""
-        return self.values[0] if self.scale == 1.0 else self.values[0] / np.float32(self.scale)
-
-    @property
-    def absorbance(self) -> Float[np.ndarray, "Z Y X"]:
-        """The share of the intercepted light that is lost."""
-        return self.values[1]
-
-
-def upright(array: Float[np.ndarray, "Z Y X"]) -> Float[np.ndarray, "up away right"]:
-    """The same voxels for tools whose up is +z: (x, y, z) becomes (x, z, -y), a rotation; a view, no copy.
-
-    The front, which the identity rotation shows, then faces -y, as in Blender's front view and in the patient axes
-    of medical images (left, posterior, superior).
-    """
-    return array[:, ::-1, :].transpose(1, 0, 2)
-
-
-def upright_xyz(triple: tuple[float, float, float]) -> tuple[float, float, float]:
-    """Spacing or (the volume being centred) origin along the axes of `upright`."""
-    x, y, z = triple
-    return x, z, y
-
-
-def as_voxels(volume: Volume | ArrayLike, resolution: int | None = None, voxel_size_mm: float | None = None) -> Voxels:
+def as_voxels(volume: Field | ArrayLike, resolution: int | None = None, voxel_size_mm: float | None = None) -> Voxels:
     """What a writer needs, of a volume or of an array (2, Z, Y, X) in the world's axes.
 
     Raises:
@@ -95,7 +28,7 @@ def as_voxels(volume: Volume | ArrayLike, resolution: int | None = None, voxel_s
     """
     if voxel_size_mm is not None and not 0.0 < voxel_size_mm <= 1e6:
         raise ExportError(f"voxel_size_mm={voxel_size_mm}: allowed are millimetres above 0, at most 1e6")
-    if isinstance(volume, Volume):
+    if isinstance(volume, Field):
         return Voxels(voxel_arrays(volume, resolution), voxel_size_mm)
     if resolution is not None:
         raise ExportError("resolution is for volumes; an array is written as it is")
@@ -106,21 +39,8 @@ def as_voxels(volume: Volume | ArrayLike, resolution: int | None = None, voxel_s
     return Voxels(values, voxel_size_mm)
 
 
-def check_values(values: Float[np.ndarray, "2 Z Y X"]) -> None:
-    """Attenuation finite and >= 0, absorbance in [0, 1].
-
-    Raises:
-        ExportError: they are not.
-    """
-    low, high = values[0].min(), values[0].max()  # nan if there is any
-    if not (low >= 0.0 and high < np.inf and values[1].min() >= 0.0 and values[1].max() <= 1.0):
-        raise ExportError(
-            "the volume's attenuation must be finite and >= 0, its absorbance in [0, 1]; this one's is not"
-        )
-
-
 @torch.no_grad()
-def voxel_arrays(volume: Volume, resolution: int | None = None) -> Float[np.ndarray, "2 Z Y X"]:
+def voxel_arrays(volume: Field, resolution: int | None = None) -> Float[np.ndarray, "2 Z Y X"]:
     """Attenuation per world unit and absorbance at voxel centres, float32, in the world's axes.
 
     Voxels that no ray can meet (the renderer sees the unit ball alone) hold zero attenuation: nothing was sculpted
@@ -163,7 +83,7 @@ def _unseen(shape: tuple[int, ...]):
         yield distance + plane >= 1.0
 
 
-def _sample(volume: Volume, shape: tuple[int, ...]) -> Float[np.ndarray, "2 Z Y X"]:
+def _sample(volume: Field, shape: tuple[int, ...]) -> Float[np.ndarray, "2 Z Y X"]:
     weights = next(volume.parameters(), None)
     device = torch.device("cpu") if weights is None else weights.device
     dtype = torch.float32 if weights is None or not weights.is_floating_point() else weights.dtype

@@ -10,32 +10,17 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
-from ..poses import turntable
-from ..renderer import AbsorptionRenderer, render_views
-from ..volumes.base import Volume
-from ..volumes.resampling import ask, drawn
+from ..geometry.rotations import turntable
+from ..rendering.renderer import AbsorptionRenderer, render_views
+from ..volumes.wrappers import GridField
 
 Matter = Literal["bright", "all"]
 LEVELS = 20  # tried, evenly spaced in opacity up to the largest
 COMPARED_SIZE = 32  # pixels of the compared pictures, about what the sculpture was made for
 COMPARED_RESOLUTION = 64  # a finer grid is coarsened for the comparison alone
 COMPARED_VIEWS, COMPARED_ELEVATIONS = 6, (0.0, 0.5, -0.5)  # views a turn, radians
-
-
-class _Grid(Volume):
-    """An array as a volume, so that the renderer can show it."""
-
-    def __init__(self, values: Tensor) -> None:
-        super().__init__()
-        self.values = nn.Buffer(values)
-
-    def dense(self) -> Float[Tensor, "2 Z Y X"]:
-        return self.values
-
-    def forward(self, points: Tensor) -> tuple[Tensor, Tensor]:
-        return ask(drawn(self.values), points)
 
 
 def matter_field(values: Float[np.ndarray, "2 Z Y X"], matter: Matter) -> Float[np.ndarray, "Z Y X"]:
@@ -73,7 +58,7 @@ def best_level(values: Float[np.ndarray, "2 Z Y X"], matter: Matter) -> tuple[fl
     if highest <= 0.0:
         return 0.0, 0.0
     rotations = torch.cat([turntable(COMPARED_VIEWS, elevation) for elevation in COMPARED_ELEVATIONS])
-    pictures = render_views(_Grid(grid), AbsorptionRenderer(COMPARED_SIZE), rotations)[:, 0]
+    pictures = render_views(GridField(grid), AbsorptionRenderer(COMPARED_SIZE), rotations)[:, 0]
     levels = highest * (torch.arange(LEVELS) + 0.5) / LEVELS
     channels = torch.stack([opacity, 1.0 - grid[1]])
     shared, joint = torch.zeros(LEVELS), torch.zeros(LEVELS)

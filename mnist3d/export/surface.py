@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from .files import require
+from ..storage.optional import require
 
 FACES_AT_ONCE = 2**17
 

@@ -13,7 +13,8 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
-from .files import ExportError, check_folder, check_output, suffix_of, whole_files, write_description
+from ..errors import ExportError
+from ..storage.atomic import check_folder, check_output, suffix_of, whole_files, write_description
 
 Frame = UInt8[np.ndarray, "..."]
 # Of Frame. A type checker that looked at an item of a generator would swallow a picture.

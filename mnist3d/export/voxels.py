@@ -13,12 +13,19 @@ from typing import Any
 
 from numpy.typing import ArrayLike
 
-from ..volumes.base import Volume
-from . import voxel_writers
-from .files import check_output, whole_files, write_description
-from .sampling import Voxels, as_voxels
-from .vdb import write_vdb
-from .vox import write_vox
+from ..formats.mrc import write_mrc
+from ..formats.nifti import write_nifti
+from ..formats.npz import write_npz
+from ..formats.nrrd import write_nrrd
+from ..formats.raw import write_raw
+from ..formats.tiff import write_tif
+from ..formats.vdb import write_vdb
+from ..formats.vox import write_vox
+from ..formats.voxel_array import Voxels
+from ..formats.vti import write_vti
+from ..storage.atomic import check_output, whole_files, write_description
+from ..volumes.base import Field
+from .sampling import as_voxels
 
 
 @dataclass(frozen=True)
@@ -36,20 +43,20 @@ class VoxelFormat:
 
 
 VOXEL_FORMATS: dict[str, VoxelFormat] = {
-    ".npz": VoxelFormat(voxel_writers.write_npz, "NumPy, mnist3d"),
-    ".nrrd": VoxelFormat(voxel_writers.write_nrrd, "3D Slicer, ParaView, ITK-SNAP, napari"),
-    ".nii.gz": VoxelFormat(voxel_writers.write_nifti, "3D Slicer, ITK-SNAP, MRIcroGL, napari"),
-    ".mrc": VoxelFormat(voxel_writers.write_mrc, "ChimeraX, IMOD, napari"),
-    ".vti": VoxelFormat(voxel_writers.write_vti, "ParaView, VTK, PyVista"),
+    ".npz": VoxelFormat(write_npz, "NumPy, mnist3d"),
+    ".nrrd": VoxelFormat(write_nrrd, "3D Slicer, ParaView, ITK-SNAP, napari"),
+    ".nii.gz": VoxelFormat(write_nifti, "3D Slicer, ITK-SNAP, MRIcroGL, napari"),
+    ".mrc": VoxelFormat(write_mrc, "ChimeraX, IMOD, napari"),
+    ".vti": VoxelFormat(write_vti, "ParaView, VTK, PyVista"),
     ".vdb": VoxelFormat(write_vdb, "Blender, Houdini, OpenVDB"),
     ".vox": VoxelFormat(write_vox, "MagicaVoxel, Goxel"),
-    ".raw": VoxelFormat(voxel_writers.write_raw, "Unity, Unreal, Godot, WebGL as a 3D texture (layout: the .json)"),
-    ".tif": VoxelFormat(voxel_writers.write_tif, "ImageJ, Fiji, napari"),
+    ".raw": VoxelFormat(write_raw, "Unity, Unreal, Godot, WebGL as a 3D texture (layout: the .json)"),
+    ".tif": VoxelFormat(write_tif, "ImageJ, Fiji, napari"),
 }
 
 
 def export_voxels(
-    volume: Volume | ArrayLike,
+    volume: Field | ArrayLike,
     path: str | Path,
     *,
     resolution: int | None = None,

@@ -4,10 +4,9 @@ What it is: a small server and one page. What it is not: it never touches the tr
 copies, and knows neither the trainer nor run directories.
 """
 
-from .connection import ViewerError as ViewerError
+from ..errors import ViewerError as ViewerError
 from .live import Live as Live
 from .options import ViewerOptions as ViewerOptions
-from .scene import Frozen as Frozen
 from .scene import Reader as Reader
 from .scene import Scene as Scene
 from .scene import Snapshot as Snapshot

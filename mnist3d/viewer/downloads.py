@@ -62,7 +62,7 @@ def _orbit_mp4(order: Order) -> bytes:
 
 def _safetensors(order: Order) -> bytes:
     extra = {"step": order.snapshot.step, "renderer": dataclasses.asdict(order.scene.renderer)}
-    return volume_bytes(order.snapshot.volume.volume, extra)
+    return volume_bytes(order.snapshot.volume.field, extra)
 
 
 def _page(order: Order) -> bytes:
@@ -82,9 +82,10 @@ def _voxels(suffix: str) -> Callable[[Order], bytes]:
     """Voxels for other tools; a format of several files as one zip."""
 
     def made(order: Order) -> bytes:
-        voxels = importlib.import_module("..export.voxels", __package__)
+        from ..export.voxels import export_voxels
+
         with tempfile.TemporaryDirectory(prefix="mnist3d-") as folder:
-            voxels.export_voxels(order.snapshot.volume, Path(folder) / f"volume{suffix}")
+            export_voxels(order.snapshot.volume, Path(folder) / f"volume{suffix}")
             files = sorted(Path(folder).iterdir())
             data = [path for path in files if path.suffix != ".json"]
             if len(data) == 1:
@@ -106,7 +107,7 @@ DOWNLOADS: dict[str, Callable[[Order], bytes]] = {
     "volume.vdb": _voxels(".vdb"),
     "sculpture.html": _page,
 }
-NEEDS = {"volume.nrrd.zip": ("mnist3d.export.voxels", "nrrd"), "volume.vdb": ("mnist3d.export.voxels",)}
+NEEDS = {"volume.nrrd.zip": "nrrd"}  # libraries
 MEDIA_TYPES = {".png": "image/png", ".mp4": "video/mp4", ".html": "text/html; charset=utf-8"}
 
 
@@ -122,9 +123,9 @@ def make(name: str, order: Order) -> bytes:
 
 def available() -> list[str]:
     """The names of the files that can be made here: those whose libraries are installed."""
-    return [name for name in DOWNLOADS if all(map(_there, NEEDS.get(name, ())))]
+    return [name for name in DOWNLOADS if name not in NEEDS or _there(NEEDS[name])]
 
 
 @cache
 def _there(module: str) -> bool:
-    return importlib.util.find_spec(module, __package__) is not None
+    return importlib.util.find_spec(module) is not None

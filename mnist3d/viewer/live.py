@@ -11,9 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..renderer import RendererOptions
+from ..rendering.renderer import RendererOptions
 from ..volumes.base import Volume
-from .scene import Frozen, Reader, Scene, Snapshot
+from ..volumes.wrappers import FrozenField
+from .scene import Reader, Scene, Snapshot
 
 LIVE_NAME = "this run"
 
@@ -37,8 +38,8 @@ class Live:
         name: str = LIVE_NAME,
         step: int = 0,
     ) -> None:
-        self._pattern = copy.deepcopy(volume).cpu()
-        self.scene = Scene(name, renderer, Snapshot(Frozen(copy.deepcopy(self._pattern)), 0, step), reader)
+        self._pattern = copy.deepcopy(volume).cpu().eval().requires_grad_(False)
+        self.scene = Scene(name, renderer, Snapshot(FrozenField(copy.deepcopy(self._pattern)), 0, step), reader)
         if reader is None:
             self.scene.why_no_reader = "no judges yet: tools/score_views.py on a finished run trains them"
         self._offered: tuple[int, int, dict[str, Tensor]] | None = None
@@ -67,4 +68,4 @@ class Live:
             version, step, weights = offered
             volume = copy.deepcopy(self._pattern)
             volume.load_state_dict(weights)
-            self.scene.snapshot = Snapshot(Frozen(volume), version, step)
+            self.scene.snapshot = Snapshot(FrozenField(volume), version, step)

@@ -13,15 +13,15 @@ from jaxtyping import Float, UInt8
 from numpy import ndarray
 from torch import Tensor
 
-from ..export.pictures import to_uint8
-from ..poses import upright_matrix
-from ..renderer import AbsorptionRenderer, RendererOptions
-from ..volumes.base import Volume
+from ..geometry.rotations import upright_matrix
+from ..rendering.pictures import to_uint8
+from ..rendering.renderer import AbsorptionRenderer, RendererOptions
+from ..volumes.base import Field
+from ..volumes.wrappers import NO_CUT, CutField, FrozenField
 
 MIN_SIZE, MAX_SIZE = 8, 1024  # pixels
 EXPOSURES = (0.1, 8.0)
 SCALES = (0.05, 20.0)
-NO_CUT = -1.0  # the plane lies before the unit ball
 
 
 @runtime_checkable
@@ -42,63 +42,6 @@ class Reader(Protocol):
     def read(self, pictures: Float[Tensor, "N 1 H W"]) -> Verdict:
         """Which class each picture shows."""
         ...
-
-
-class Frozen(Volume):
-    """A volume that no longer changes, its grid computed once.
-
-    Args:
-        volume: on the CPU; nobody else may change it afterwards.
-    """
-
-    def __init__(self, volume: Volume) -> None:
-        super().__init__()
-        self.volume = volume.eval().requires_grad_(False)
-        with torch.no_grad():
-            self._grid = volume.dense()
-
-    def forward(self, points: Tensor) -> tuple[Tensor, Tensor]:
-        """As the volume."""
-        return self.volume(points)
-
-    def dense(self) -> Tensor | None:
-        """As the volume, without the work."""
-        return self._grid
-
-
-class Altered(Volume):
-    """A volume as the page's sliders want it: attenuation scaled, and nothing before a plane.
-
-    Args:
-        volume: what is altered.
-        scale: factor on the attenuation.
-        normal: (3,), unit, world: away from the side that is taken away.
-        depth: of the plane along the normal, world units; the border is one voxel soft.
-    """
-
-    def __init__(self, volume: Volume, scale: float, normal: Tensor, depth: float) -> None:
-        super().__init__()
-        self.volume, self.scale, self.normal, self.depth = volume, scale, normal, depth
-
-    def forward(self, points: Tensor) -> tuple[Tensor, Tensor]:
-        """The volume's answer, altered."""
-        attenuation, absorbance = self.volume(points)
-        kept = (points @ self.normal.to(points)) >= self.depth
-        return torch.where(kept, attenuation * self.scale, 0.0), absorbance  # infinity times nothing is nothing
-
-    def dense(self) -> Tensor | None:
-        """The volume's grid, altered."""
-        grid = self.volume.dense()
-        if grid is None:
-            return None
-        attenuation = grid[0] * self.scale
-        if self.depth > NO_CUT:
-            z, y, x = ((2.0 * torch.arange(n) + 1.0) / n - 1.0 for n in attenuation.shape)
-            across = self.normal[2] * z[:, None, None] + self.normal[1] * y[:, None] + self.normal[0] * x
-            kept = ((across - self.depth) * (max(attenuation.shape) / 2.0) + 0.5).clamp_(0.0, 1.0)
-            # infinite attenuation is legitimate, and infinity times nothing must be nothing
-            attenuation = torch.where(kept > 0.0, attenuation * kept, 0.0)
-        return torch.stack([attenuation, grid[1]])
 
 
 @dataclass(frozen=True)
@@ -179,7 +122,7 @@ class Snapshot:
         step: of the training that made it; None where that is not known.
     """
 
-    volume: Frozen
+    volume: FrozenField
     version: int
     step: int | None = None
 
@@ -194,11 +137,11 @@ def picture(snapshot: Snapshot, options: RendererOptions, view: View, size: int 
         view: from where.
         size: pixels; default the view's.
     """
-    volume: Volume = snapshot.volume
+    volume: Field = snapshot.volume
     rotation = view.rotation
     if view.scale != 1.0 or view.cut > NO_CUT:
         normal = rotation[2] if view.cut_normal is None else torch.tensor(view.cut_normal)
-        volume = Altered(volume, view.scale, normal, view.cut)
+        volume = CutField(volume, view.scale, normal, view.cut)
     renderer = AbsorptionRenderer(size or view.size, options.samples_per_ray, options.quadrature)
     return (renderer(volume, rotation) * view.exposure).clamp_(0.0, 1.0)
 

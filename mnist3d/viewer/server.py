@@ -14,18 +14,17 @@ from importlib import resources
 from pathlib import PurePosixPath
 from typing import Any
 
-from .access import may_connect
-from .allowance import Allowance, run_clock
-from .connection import ViewerError, listen, response
+from ..errors import ViewerError
+from .client import Session
+from .cpu_budget import Allowance, run_clock
 from .downloads import MEDIA_TYPES, available
-from .gate import Gate
+from .jobs import Workshop
 from .live import Live
 from .messages import Request, pack, parse_request
+from .network import Gate, listen, may_connect, response
 from .options import ViewerOptions
-from .painter import Painter
+from .render_thread import Painter
 from .scene import Scene, Shelf
-from .session import Session
-from .workshop import Workshop
 
 MAX_PAGES = 16
 MAX_MESSAGE = 4096  # bytes that a page may send at once

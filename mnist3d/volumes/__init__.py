@@ -1,7 +1,9 @@
 """Volumes: the abstract class and its backends."""
 
+from ..errors import VolumeFileError as VolumeFileError
+from .base import Field as Field
 from .base import Volume as Volume
-from .errors import VolumeFileError as VolumeFileError
+from .files import OWN_VOLUMES as OWN_VOLUMES
 from .files import class_path as class_path
 from .files import load_volume as load_volume
 from .files import read_description as read_description

@@ -4,7 +4,6 @@ What it is: the file people share. What it is not: it cannot carry code, and a c
 built only when the caller has named it.
 """
 
-import importlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,21 +13,29 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as safetensors_bytes
 
+from ..errors import VolumeFileError as VolumeFileError
 from .base import Volume
-from .errors import VolumeFileError as VolumeFileError
-from .first_3dmnist import ORIGINAL_FRAME, SUFFIXES
+from .hash_grid import HashGrid
+from .legacy_3dmnist import ORIGINAL_FRAME, SUFFIXES
+from .vm_grid import VMGrid
 from .voxel_grid import VoxelGrid
 
 FORMAT_VERSION = 1
 OWN_PACKAGE = __name__.split(".", 1)[0]
+OWN_VOLUMES: dict[str, type[Volume]] = {kind.__name__: kind for kind in (HashGrid, VMGrid, VoxelGrid)}
+PUBLIC_PLACE = f"{OWN_PACKAGE}.volumes"
 
 
 def class_path(cls: type[Volume]) -> str:
     """The import path of a volume class; our own backends under their public place."""
-    public = f"{OWN_PACKAGE}.volumes"
-    if getattr(importlib.import_module(public), cls.__name__, None) is cls:
-        return f"{public}.{cls.__name__}"
+    if OWN_VOLUMES.get(cls.__name__) is cls:
+        return f"{PUBLIC_PLACE}.{cls.__name__}"
     return f"{cls.__module__}.{cls.__qualname__}"
+
+
+def without_start(init_args: dict[str, Any]) -> dict[str, Any]:
+    """Version 0.1 kept, as `init`, the file that a VoxelGrid had started from; its weights say it all."""
+    return {name: value for name, value in init_args.items() if name != "init"}
 
 
 def volume_bytes(volume: Volume, extra: dict[str, Any] | None = None) -> bytes:
@@ -100,18 +107,20 @@ def load_volume(path: str | Path, *, trusted: Sequence[type[Volume]] = ()) -> Vo
         return VoxelGrid.from_3dmnist(path)
     description = read_description(path)
     volume_class = _trusted_class(Path(path), description["class_path"], trusted)
-    for name in volume_class.FILE_ARGUMENTS:
-        if description["init_args"].get(name) is not None:
-            raise VolumeFileError(f"{path}: asks for another file ({name}); a volume file stands alone")
+    init_args = description["init_args"]
+    if volume_class in OWN_VOLUMES.values():
+        if init_args.get("init") is not None:
+            raise VolumeFileError(f"{path}: asks for another file (init); a volume file stands alone")
+        init_args = without_start(init_args)
     try:
         with safe_open(path, framework="pt") as file:
             weights = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (no mapping)
         if volume_class not in trusted:  # a few bytes of arguments must not make us allocate gigabytes
             with torch.device("meta"):
-                expected = volume_class(**description["init_args"]).state_dict()
+                expected = volume_class(**init_args).state_dict()
             if {k: w.shape for k, w in expected.items()} != {k: w.shape for k, w in weights.items()}:
                 raise ValueError("the weights do not fit the arguments")
-        volume = volume_class(**description["init_args"])
+        volume = volume_class(**init_args)
         volume.load_state_dict(weights)
     except (SafetensorError, RuntimeError, TypeError, ValueError, ArithmeticError) as error:
         reason = " ".join(str(error).split())[:200]
@@ -126,11 +135,9 @@ def _trusted_class(path: Path, name: str, trusted: Sequence[type[Volume]]) -> ty
     for cls in trusted:
         if name in (f"{cls.__module__}.{cls.__qualname__}", cls.__qualname__):
             return cls
-    public = f"{OWN_PACKAGE}.volumes"
-    found = None
-    if name.rpartition(".")[0] == public:
-        found = getattr(importlib.import_module(public), name.rpartition(".")[2], None)
-    if not (isinstance(found, type) and issubclass(found, Volume) and found is not Volume):
+    package, _, short = name.rpartition(".")
+    found = OWN_VOLUMES.get(short) if package == PUBLIC_PLACE else None
+    if found is None:
         raise VolumeFileError(
             f"{path}: its volume is a {name}, which {OWN_PACKAGE} does not contain; if you trust that class, name it: "
             f"--volume {name}, or load_volume(path, trusted=[...])"

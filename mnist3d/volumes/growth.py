@@ -41,9 +41,9 @@ def checked_times(name: str, times: Sequence[int | float] | None) -> list[int | 
     return given
 
 
-def still_to_come(times: Sequence[int | float], steps_done: int, share: float) -> list[int | float]:
-    """What of `times` lies ahead after so many steps and this share of the run."""
-    return [at for at in times if at > (share if at < 1 else steps_done)]
+def still_to_come(times: Sequence[int | float], steps_done: int, progress: float) -> list[int | float]:
+    """What of `times` lies ahead after so many steps and with this progress of the run."""
+    return [at for at in times if at > (progress if at < 1 else steps_done)]
 
 
 def coarser(size: int, growths_left: int) -> int:

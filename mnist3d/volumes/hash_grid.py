@@ -129,12 +129,12 @@ class HashGrid(Volume):
         arguments = super().init_args
         return {**arguments, "implementation": "auto"} if "implementation" in arguments else arguments
 
-    def grow(self, steps_done: int, share: float) -> bool:
+    def grow(self, steps_done: int, progress: float) -> bool:
         """When it is time, bake a grid of twice the resolution (`grow_at`) and read finer levels (`levels_at`).
 
         The field stays what it is: levels that join are zero from the start on.
         """
-        growths, joining = (still_to_come(times, steps_done, share) for times in (self.grow_at, self.levels_at))
+        growths, joining = (still_to_come(times, steps_done, progress) for times in (self.grow_at, self.levels_at))
         if len(growths) == len(self.grow_at) and len(joining) == len(self.levels_at):
             return False
         self._take_stage(growths, joining)

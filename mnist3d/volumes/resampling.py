@@ -8,6 +8,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from ..geometry.grids import voxel_centres
+
 WORLD_EXTENT = 2.0  # a grid fills [-1, 1]^3
 POINTS_AT_ONCE = 2**18  # bounds the memory of doubles
 LEAST_TRANSMITTANCE = 1e-290  # a double is less exact below, and nothing shines through
@@ -85,8 +87,3 @@ def _finer(grid: Float[Tensor, "2 Z Y X"], shape: tuple[int, ...]) -> Float[Tens
         for channel, part in zip(place, ask(values, torch.stack(places[::-1], dim=-1)), strict=True):
             channel.copy_(part)
     return found
-
-
-def voxel_centres(count: int) -> Float[Tensor, " N"]:
-    """World coordinates of the voxels' centres along an axis, in double precision."""
-    return (2.0 * torch.arange(count, dtype=torch.float64) + 1.0) / count - 1.0

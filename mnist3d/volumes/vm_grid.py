@@ -7,8 +7,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from ..geometry.grids import grid_size
 from .base import Volume
-from .sizes import grid_size
 
 AXES = ((0, 1, 2), (1, 0, 2), (2, 0, 1))  # of (Z, Y, X): the line's axis, then the plane's two
 

@@ -1,6 +1,9 @@
 """The dense backend: a voxel grid, optionally parametrised as a sum of coarser grids."""
 
 import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +14,14 @@ from jaxtyping import Float
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
-from .base import Volume
-from .first_3dmnist import EMITS, MAX_RAW, ORIGINAL_FRAME, read_3dmnist
+from ..formats.reading import read_voxels
+from ..geometry.grids import grid_size, voxel_centres
+from .base import Field, Volume
 from .growth import checked_growths, coarser, still_to_come
+from .legacy_3dmnist import EMITS, MAX_RAW, ORIGINAL_FRAME, read_3dmnist
 from .resampling import ask, drawn, resampled, undrawn
-from .sizes import grid_size
 
+POINTS_AT_ONCE = 2**16  # bounds the memory of a field with a network in it
 STARTING_RAW = 8.0  # beyond, sigmoid and softplus pass on no gradient that a step could use
 
 
@@ -38,14 +43,10 @@ class VoxelGrid(Volume):
         initial_opacity: Mean opacity of one voxel step at the start, in (0, 1).
         initial_brightness: Mean of 1 - absorbance at the start, in (0, 1).
         initial_noise: Standard deviation of the finest level's raw values at the start.
-        init: Voxel file to start from (.npz, .nrrd, .nii.gz, .mrc, .vti, .vdb), resampled to the resolution; the
-            initial_* and grow_at above are then not used. A saved volume does not read it again.
 
     Raises:
         ValueError: a value outside its range.
     """
-
-    FILE_ARGUMENTS = ("init",)
 
     def __init__(
         self,
@@ -55,7 +56,6 @@ class VoxelGrid(Volume):
         initial_brightness: float = 0.27,
         initial_noise: float = 0.3,
         grow_at: list[int | float] | None = None,
-        init: str | None = None,
     ) -> None:
         super().__init__()
         self._final = grid_size(resolution)
@@ -68,8 +68,7 @@ class VoxelGrid(Volume):
         if not 0.0 <= initial_noise < math.inf:
             raise ValueError(f"initial_noise={initial_noise}: allowed are values >= 0")
         self._shares = shares
-        times = None if init is not None else grow_at  # a coarse start would blur the file
-        self.grow_at = self._schedule = checked_growths(times, max(self._final))
+        self.grow_at = self._schedule = checked_growths(grow_at, max(self._final))
         self.resolution = self._stage(len(self.grow_at))
         # opacity of a step = 1 - exp(-softplus(raw)) = sigmoid(raw), so the bias is a plain logit.
         bias = [_logit(initial_opacity), _logit(1.0 - initial_brightness)]
@@ -77,9 +76,6 @@ class VoxelGrid(Volume):
         self.levels = self._levels()
         with torch.no_grad():
             self.levels[-1].copy_(initial_noise * torch.randn(2, *self.resolution))
-        if init is not None:
-            self._init_args |= {"init": None, "grow_at": None}  # from now on the weights say it all
-            self._start_from(init)
 
     def _stage(self, growths_left: int) -> tuple[int, ...]:
         """The resolution with so many growths to come."""
@@ -107,13 +103,13 @@ class VoxelGrid(Volume):
         the outermost values go on."""
         return ask(drawn(self.dense()), points)
 
-    def grow(self, steps_done: int, share: float) -> bool:
+    def grow(self, steps_done: int, progress: float) -> bool:
         """Double the resolution when it is time (`grow_at`), keeping what the picture shows.
 
         Between its voxels a grid is drawn with interpolated opacity, so it is the opacity of the old step that is
         interpolated. All of it goes into the finest level, the coarser ones begin at zero again.
         """
-        left = still_to_come(self.grow_at, steps_done, share)
+        left = still_to_come(self.grow_at, steps_done, progress)
         if len(left) == len(self.grow_at):
             return False
         with torch.no_grad():
@@ -167,21 +163,55 @@ class VoxelGrid(Volume):
             volume.levels[0].copy_(raw)
         return volume
 
-    def _start_from(self, path: str) -> None:
-        from .readers import read_voxels
+    def take_voxels(self, grid: Float[Tensor, "2 Z Y X"]) -> None:
+        """Show what a grid shows, resampled to the resolution; no growth is left, as a coarse start would blur it.
 
-        try:
-            values = torch.from_numpy(read_voxels(path))
-        except ValueError as error:
-            raise ValueError(f"init={error}") from None
-        attenuation, absorbance = resampled(values.double(), self.resolution)
+        Raw values end at +-8, where a step's gradient ends.
+        """
+        self._grown_to([])
+        attenuation, absorbance = resampled(grid.double().cpu(), self.resolution)
         raw = torch.stack([_softplus_inverse(attenuation * self.voxel_step), torch.logit(absorbance)])
         with torch.no_grad():
-            self.levels[-1].copy_(raw.clamp(-STARTING_RAW, STARTING_RAW) - self.bias)
+            self.levels[-1].copy_(raw.clamp(-STARTING_RAW, STARTING_RAW).to(self.bias) - self.bias)
+
+    @classmethod
+    @torch.no_grad()
+    def from_field(cls, field: Field, resolution: int | Sequence[int]) -> "VoxelGrid":
+        """A bare grid whose voxels hold a field's attenuation and absorbance at their centres.
+
+        No filter comes before the sampling. A voxel outside the unit ball that a view can still interpolate with (its
+        centre less than a voxel's diagonal outside) holds what the field says at the nearest point of the sphere;
+        voxels farther out are empty.
+
+        Args:
+            field: any; asked on its own device and in its own precision, a part at a time.
+            resolution: voxels along each edge, or along (Z, Y, X); 1 to 1024.
+
+        Returns:
+            A grid on the CPU.
+
+        Raises:
+            ValueError: a resolution out of range, or a field that is not finite or out of its range.
+        """
+        size = grid_size(resolution)
+        centres = [voxel_centres(n) for n in size]
+        diagonal = sum((2.0 / n) ** 2 for n in size) ** 0.5
+        array = torch.zeros(2, size[0] * size[1] * size[2])
+        with asked_for_values(field) as asked:
+            for voxels in torch.arange(array.shape[1]).split(POINTS_AT_ONCE):
+                k, j, i = torch.unravel_index(voxels, size)
+                points = torch.stack([centres[2][i], centres[1][j], centres[0][k]], dim=-1)
+                distance = points.norm(dim=-1)
+                seen = distance < 1.0 + diagonal
+                points = (points / distance.clamp_min(1.0)[:, None])[seen].to(field.like())
+                attenuation, absorbance = asked(points)
+                array[0, voxels[seen]] = attenuation.float().cpu()
+                array[1, voxels[seen]] = absorbance.float().cpu()
+        return cls.from_array(array.reshape(2, *size))
 
     @classmethod
     def load(cls, path: str | Path) -> "VoxelGrid":
-        """A bare grid of a voxel file, ours or another tool's; see `readers.read_voxels`.
+        """A bare grid of a voxel file, ours or another tool's; see `formats.read_voxels`.
 
         Args:
             path: .npz, .nrrd, .nii.gz, .nii, .mrc, .vti or .vdb.
@@ -189,7 +219,6 @@ class VoxelGrid(Volume):
         Raises:
             VolumeFileError: missing or damaged file, unknown suffix, no reader installed, or values out of range.
         """
-        from .readers import read_voxels
 
         return cls.from_array(read_voxels(path))
 
@@ -248,3 +277,18 @@ def _softplus_inverse(value: Float[Tensor, "*S"]) -> Float[Tensor, "*S"]:
 
 def _logit(share: float) -> float:
     return math.log(share / (1.0 - share))
+
+
+@contextmanager
+def asked_for_values(field: Field) -> Iterator[Callable[[Tensor], tuple[Tensor, Tensor]]]:
+    """The field as it is in evaluation; the grid of a VoxelGrid is computed once, not once a part."""
+    was_training = isinstance(field, Volume) and field.training
+    if isinstance(field, Volume):
+        field.eval()
+    try:
+        # A subclass with a forward of its own is asked that.
+        grid = isinstance(field, VoxelGrid) and type(field).forward is VoxelGrid.forward
+        yield partial(ask, drawn(field.dense())) if grid else field
+    finally:
+        if isinstance(field, Volume):
+            field.train(was_training)

@@ -13,9 +13,9 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from ..absorption import slices_layout as layout
+from ..absorption import slices_loops as loops
 from ..numba_runtime import run_chunks, spans
-from . import slices_layout as layout
-from . import slices_loops as loops
 from .shear_warp import LANES, margin, shear_of
 
 

@@ -12,8 +12,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from ..absorption import trilinear_loops as loops
 from ..numba_runtime import run_chunks, spans
-from . import trilinear_loops as loops
 
 
 def render_grid_numba(

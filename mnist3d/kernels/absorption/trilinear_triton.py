@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from . import trilinear_triton_loops as loops
+from ..absorption import trilinear_triton_loops as loops
 
 # Triton decides when a kernel is defined whether its interpreter is to run it (TRITON_INTERPRET=1): on the CPU, slowly.
 INTERPRETED = not isinstance(loops.draw, triton.runtime.JITFunction)

@@ -2,7 +2,7 @@
 
 import torch
 
-from mnist3d import Volume
+from mnist3d.volumes.base import Volume
 
 
 class Beads(Volume):

@@ -1,0 +1,204 @@
+"""A run and its page: a hook that hands copies of the averaged volume to the viewer, and obeys its buttons.
+
+What it is: the only place that knows both trainer and viewer. What it is not: it draws and serves nothing, and it never
+lends out the weights themselves.
+"""
+
+import math
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from ..evaluation import Judges
+from ..training.trainer import StepReport, Trainer
+from ..viewer import Live, Viewer, ViewerOptions
+from ..viewer.curves import histogram_of, losses_of, plain, read_curves, scores_of
+from ..viewer.scene import Shelf
+from .scores import Scores
+
+COPY_SECONDS = 0.25  # between copies at least: faster than the page would draw them
+COPY_SHARE = 0.005  # of the time that copying may take
+FIGURES_SECONDS = 0.5
+PAUSE_POLL = 0.1
+
+
+class LiveView:
+    """Shows a run on the page. No failure of the page reaches the run.
+
+    Args:
+        live: what is shared with the viewer.
+        viewer: that serves it.
+        scores: the run's scores, or None.
+        why_no_scores: shown where the scores would stand.
+        records: lines of `stats.jsonl` of earlier sessions of a resumed run.
+    """
+
+    def __init__(
+        self,
+        live: Live,
+        viewer: Viewer,
+        scores: Scores | None = None,
+        why_no_scores: str = "",
+        records: list[dict[str, Any]] | None = None,
+    ) -> None:
+        self.live, self.viewer, self.scores, self.why_no_scores = live, viewer, scores, why_no_scores
+        self.curves, self.score_curves, self.last_score = read_curves(records or [])
+        self.began: tuple[float, int] | None = None
+        self.grown_at, self.pace_from = 0, (0.0, 0.0)  # seconds and share from which what is left is estimated
+        self.next_copy = self.next_figures = 0.0
+        self.failed = False
+
+    def after_step(self, trainer: Trainer, report: StepReport) -> None:
+        """Note the figures; when a page is open, hand over copies now and then; wait while paused."""
+        if self.failed:
+            return
+        try:
+            self._show(trainer, report)
+        except Exception as error:  # whatever it was, the run goes on without its page
+            self.failed = True
+            self.live.paused = False
+            _say(f"the viewer is off for the rest of this run: {' '.join(str(error).split())[:200]}")
+
+    def finish(self, trainer: Trainer) -> None:
+        """The last picture and figures, then the end of the page."""
+        try:
+            if self.live.watched and not self.failed:
+                self.viewer.allowance.unlimited = True  # nothing trains any more
+                self._copy(trainer)
+                self._tell(trainer, "finished")
+                self.viewer.wake()
+                time.sleep(1.0)  # for the page to fetch them
+        except Exception as error:  # the volume is saved already, and nothing here may change that
+            _say(f"the viewer could not show the end of the run: {' '.join(str(error).split())[:200]}")
+        finally:
+            self.viewer.close()
+
+    def _show(self, trainer: Trainer, report: StepReport) -> None:
+        now = time.monotonic()
+        if self.began is None:
+            self.began = now, report.step - 1
+        self.curves.add(losses_of(vars(report)))
+        score = None if self.scores is None else self.scores.latest
+        if score is not None and score is not self.last_score:
+            self.last_score = score
+            self.score_curves.add(scores_of(score))
+        if self.live.stop_asked:
+            trainer.stop_requested = True
+            _say("stopping after this step and saving: asked for on the page")
+        if self.live.watched:
+            if now >= self.next_copy:
+                self._copy(trainer)
+                took = time.monotonic() - now
+                self.next_copy = now + max(COPY_SECONDS, took / COPY_SHARE)
+            if now >= self.next_figures or trainer.stop_requested:
+                self.next_figures = now + FIGURES_SECONDS
+                self._tell(trainer, "stopping" if trainer.stop_requested else "training", report)
+        if self.live.paused and not trainer.stop_requested:
+            self._wait(trainer, report)
+
+    def _wait(self, trainer: Trainer, report: StepReport) -> None:
+        """Paused: the pages may use all the time that the training does not."""
+        began = time.monotonic()
+        _say("paused on the page; resume there, or stop with Ctrl-C")
+        self._copy(trainer)
+        self._tell(trainer, "paused", report)
+        self.viewer.allowance.unlimited = True
+        try:
+            while self.live.paused and not self.live.stop_asked and not trainer.stop_requested:
+                time.sleep(PAUSE_POLL)
+        finally:
+            self.viewer.allowance.unlimited = False
+            trainer.leave_out(time.monotonic() - began)
+        if self.live.stop_asked:
+            trainer.stop_requested = True
+        self.next_figures = 0.0
+        self.began = None
+        _say("going on" if not trainer.stop_requested else "stopping and saving")
+
+    def _copy(self, trainer: Trainer) -> None:
+        with torch.no_grad():
+            weights = {key: value.detach().to("cpu", copy=True) for key, value in trainer.averaged.state_dict().items()}
+        self.live.offer(weights, trainer.steps_done)
+        self.viewer.wake()
+
+    def _tell(self, trainer: Trainer, state: str, report: StepReport | None = None) -> None:
+        share, seconds = trainer.share, trainer.seconds
+        if trainer.grown_at != self.grown_at:  # finer steps take longer
+            self.grown_at, self.pace_from = trainer.grown_at, (seconds, share)
+            self.began = self.began and (time.monotonic(), trainer.steps_done)
+        passed, done = seconds - self.pace_from[0], share - self.pace_from[1]
+        left = passed * (1.0 - share) / done if done > 0 else math.inf  # not known yet
+        left = min(left, max(trainer.options.seconds_limit - seconds, 0.0))
+        rate = None
+        if self.began is not None and state in ("training", "stopping"):
+            rate = (trainer.steps_done - self.began[1]) / max(time.monotonic() - self.began[0], 1e-9)
+        histogram, note = self._histogram(trainer, report)
+        self.live.tell(
+            {
+                "state": state,
+                "step": trainer.steps_done,
+                "share": share,
+                "rate": plain(rate),
+                "seconds": plain(trainer.seconds),
+                "seconds_left": None if state == "finished" else plain(left),
+                "curves": self.curves.as_columns(),
+                "scores": self.score_curves.as_columns(),
+                "why_no_scores": self.why_no_scores,
+                "histogram": histogram,
+                "histogram_note": note,
+            }
+        )
+
+    def _histogram(self, trainer: Trainer, report: StepReport | None) -> tuple[dict[str, Any], str]:
+        if self.last_score is not None and (shares := histogram_of(self.last_score)):
+            return shares, f"Classes among the legible views, step {plain(self.last_score.get('step'))}"
+        if report is not None and report.class_shares:
+            shares = [plain(share) or 0.0 for share in report.class_shares]
+            return dict(zip(trainer.class_names, shares, strict=False)), "Classes that the critic sees in this step"
+        return {}, ""
+
+
+def _say(line: str) -> None:
+    tqdm.write(line, file=sys.stderr)  # keeps the progress bar whole
+
+
+def start_viewer(
+    options: ViewerOptions,
+    trainer: Trainer,
+    name: str,
+    judges: Judges | None,
+    scores: Scores | None,
+    shelf: Callable[[], Shelf] | None = None,
+    records: list[dict[str, Any]] | None = None,
+) -> list[LiveView]:
+    """The hook that shows a run, or none with the reason in one line on stderr; never an error.
+
+    Args:
+        options: where; nothing is done unless they are enabled.
+        trainer: of the run.
+        name: of the run.
+        judges: read the views, or None.
+        scores: the run's scores, or None.
+        shelf: makes the shelf of the other runs.
+        records: lines of `stats.jsonl` of earlier sessions of a resumed run.
+    """
+    if not options.enabled:
+        return []
+    try:
+        live = Live(trainer.averaged, trainer.renderer.options, judges, name, trainer.steps_done)
+        viewer = Viewer(options, live=live, shelf=None if shelf is None else shelf(), say=_say)
+        url = viewer.start()
+    except Exception as error:  # a page is never worth a run
+        print(f"no page for this run: {' '.join(str(error).split())[:200]}", file=sys.stderr, flush=True)
+        return []
+    print(f"watch it: {url}", file=sys.stderr, flush=True)
+    if options.host not in ("127.0.0.1", "localhost", "::1"):
+        print("everybody who reaches that port can watch, pause and stop this run", file=sys.stderr, flush=True)
+    why = "No scores during this run: its judges are trained by tools/score_views.py"
+    if scores is not None:
+        why = f"The first score comes at step {scores.every * (trainer.steps_done // scores.every + 1)}, or at the end"
+    return [LiveView(live, viewer, scores, why, records)]

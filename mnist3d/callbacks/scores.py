@@ -1,0 +1,94 @@
+"""The scorecard while a run goes on: in `stats.jsonl`, the progress line and, where it is installed, TensorBoard.
+
+What it is: a hook that judges the averaged volume now and then, outside the training clock's randomness.
+What it is not: the full scorecard, which `tools/score_views.py` makes of a finished run.
+"""
+
+import importlib.util
+import sys
+from dataclasses import dataclass
+from typing import Any
+
+from ..data.images import load_images
+from ..data.options import DataOptions
+from ..errors import DataError
+from ..evaluation import Judges, cached_judges, load_judges, quick_score
+from ..storage.run_directory import RunDirectory
+from ..training.trainer import StepReport, Trainer
+
+
+@dataclass
+class ScorecardOptions:
+    """How often a running sculpture is judged.
+
+    Args:
+        every: Steps between scores, at least 1; 0 for none.
+        train_judges: Train the judges at the start where the cache has none, which takes a minute or two; without
+            it only cached judges are used, which tools/score_views.py leaves behind.
+    """
+
+    every: int = 500
+    train_judges: bool = False
+
+    def __post_init__(self) -> None:
+        if self.every < 0:
+            raise ValueError(f"scorecard.every={self.every}: allowed are steps from 1, or 0 for none")
+
+
+def find_judges(options: ScorecardOptions, data: DataOptions, image_size: int) -> Judges | None:
+    """The judges of a source's held-out pictures, or None with the reason on stderr; never an error."""
+    if options.every == 0:
+        return None
+    try:
+        held_out = load_images(data, image_size, "held_out")
+    except DataError as error:
+        print(f"no scores during this run: {error}", file=sys.stderr)
+        return None
+    arguments = (held_out.images, held_out.labels, held_out.class_names)
+    judges = load_judges(*arguments) if options.train_judges else cached_judges(*arguments)
+    if judges is None:
+        print("no scores during this run: its judges are trained by tools/score_views.py, once", file=sys.stderr)
+    return judges
+
+
+class Scores:
+    """Judges the averaged volume every few steps.
+
+    Args:
+        run: where the figures go.
+        judges: who judges.
+        every: steps between scores.
+    """
+
+    def __init__(self, run: RunDirectory, judges: Judges, every: int) -> None:
+        self.run, self.judges, self.every = run, judges, every
+        self.summary = ""
+        self.latest: dict[str, Any] | None = None  # what stats.jsonl got last
+        self.writer: Any = None
+        if importlib.util.find_spec("tensorboard") is not None:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self.writer = SummaryWriter(str(run.path / "tensorboard"))
+
+    def after_step(self, trainer: Trainer, report: StepReport) -> None:
+        """Judge when it is time."""
+        if report.step % self.every and report.share < 1.0:
+            return
+        score = quick_score(trainer.averaged, trainer.renderer, self.judges, trainer.poses)
+        if score.legible is None:
+            return
+        figures = {"legible": score.legible, "clean": score.clean, "effective_classes": score.effective_classes}
+        self.summary = f"legible {score.legible:.2f} of {score.effective_classes:.1f} classes"
+        record = {key: round(value, 4) for key, value in figures.items() if value is not None}
+        self.latest = {"step": report.step, **record, "histogram": score.histogram}
+        self.run.append_stats(self.latest)
+        if self.writer is not None:
+            for key, value in record.items():
+                self.writer.add_scalar(f"scorecard/{key}", value, report.step)
+            self.writer.add_scalar("loss/discriminator", report.discriminator_loss, report.step)
+            self.writer.add_scalar("loss/volume", report.volume_loss, report.step)
+
+    def finish(self, trainer: Trainer) -> None:
+        """Close what was opened."""
+        if self.writer is not None:
+            self.writer.close()

@@ -1,0 +1,1 @@
+"""One file a command, a user's mistake in one line."""

@@ -1,0 +1,78 @@
+"""Write a sculpture's surface as a mesh, and say whether it can be printed."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..export import MESH_FORMATS, export_mesh
+from ..export.mesh import MAX_SMOOTHING, SIZE_MM
+from ..export.sampling import FIELD_RESOLUTION, MAX_RESOLUTION
+from ..storage.atomic import check_output, describe_file
+from .tool_parser import OneLineParser, add_sculpture_arguments, export_description, in_range, open_sculpture
+
+LARGEST_LEVEL = 1e6
+
+
+def level_or_auto(text: str) -> float | None:
+    """A level, or None for auto."""
+    try:
+        return None if text == "auto" else in_range(float, 1e-6, LARGEST_LEVEL)(text)
+    except argparse.ArgumentTypeError as error:
+        raise argparse.ArgumentTypeError(f"{error}, or auto") from None
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Parse, contour, write, say what came out."""
+    parser = OneLineParser(prog="export_mesh.py", description=__doc__)
+    add_sculpture_arguments(parser)
+    parser.add_argument(
+        "--output", type=Path, default=Path("sculpture.stl"), help=f"{', '.join(MESH_FORMATS)} (default %(default)s)"
+    )
+    parser.add_argument(
+        "--level",
+        type=level_or_auto,
+        help=f"attenuation per world unit where the surface lies, 1e-6 to {LARGEST_LEVEL:g}, or auto: where the mesh "
+        "looks most like the pictures (default auto)",
+    )
+    parser.add_argument(
+        "--matter",
+        choices=("bright", "all"),
+        default="bright",
+        help="bright: only what gives light back, for one colour; all: the black matter too, which with its vertex "
+        "colours (ply, obj, glb) looks as the pictures do (default %(default)s)",
+    )
+    parser.add_argument(
+        "--resolution",
+        type=in_range(int, 2, MAX_RESOLUTION),
+        help=f"voxels along the longest edge, 2 to {MAX_RESOLUTION}; default a grid's own, {FIELD_RESOLUTION} for a "
+        "field",
+    )
+    parser.add_argument(
+        "--smoothing",
+        type=in_range(int, 0, MAX_SMOOTHING),
+        default=0,
+        help=f"passes of Taubin's filter, 0 to {MAX_SMOOTHING} (default %(default)s)",
+    )
+    parser.add_argument("--largest", action="store_true", help="keep only the largest piece")
+    parser.add_argument(
+        "--size_mm",
+        type=in_range(float, 0.1, 1e4),
+        default=SIZE_MM,
+        help="longest edge of the bounding box, 0.1 to 10000 (default %(default)s)",
+    )
+    options = parser.parse_args(arguments)
+    suffix = check_output(options.output, MESH_FORMATS)
+    run = open_sculpture(options.run, options.volume)
+    report = export_mesh(
+        run.volume,
+        options.output,
+        level=options.level,
+        matter=options.matter,
+        resolution=options.resolution,
+        smoothing=options.smoothing,
+        largest_only=options.largest,
+        size_mm=options.size_mm,
+        description=export_description(run),
+    )
+    print(*report.lines(), sep="\n")
+    print(describe_file(options.output, MESH_FORMATS[suffix]))

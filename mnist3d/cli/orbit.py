@@ -1,0 +1,100 @@
+"""A way around a sculpture: video, animation, frames, or a strip of views. The last frame leads into the first."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from tqdm import tqdm
+
+from ..data.images import load_images
+from ..errors import ExportError
+from ..evaluation import load_judges
+from ..export.frames import GREY, TRANSPARENT, FrameStyle, orbit_frames
+from ..export.paths import CAMERA_PATHS, camera_path
+from ..export.video import FOLDER, KEEPS_TRANSPARENCY, ORBIT_FORMATS, SUFFIXES, check_orbit, write_orbit
+from ..rendering.renderer import render_views
+from ..runs.loading import Run
+from ..storage.atomic import describe_file
+from .tool_parser import OneLineParser, add_sculpture_arguments, export_description, in_range, open_sculpture
+
+
+def readings(run: Run, rotations: Float[torch.Tensor, "B 3 3"]) -> list[str]:
+    """What two classifiers read in each view: a class and how sure the less sure one is, or a dash."""
+    held_out = load_images(run.config.data, run.renderer.options.image_size, "held_out")
+    judges = load_judges(held_out.images, held_out.labels, held_out.class_names)
+    if not judges.class_names:
+        raise ExportError("caption: this run's pictures have no classes, so nothing can be read in its views")
+    reading = judges.read(render_views(run.volume, run.renderer, rotations))
+    return [
+        f"{judges.class_names[int(label)]}  {confidence:.0%}" if legible else "-"
+        for label, confidence, legible in zip(reading.label, reading.confidence.tolist(), reading.legible, strict=True)
+    ]
+
+
+def parser() -> OneLineParser:
+    """All flags."""
+    result = OneLineParser(prog="render_orbit.py", description=__doc__)
+    add_sculpture_arguments(result)
+    result.add_argument(
+        "--output",
+        type=Path,
+        default=Path("orbit.mp4"),
+        help=f"{', '.join(SUFFIXES)} (a strip), or no suffix for a new folder of PNG frames (default %(default)s)",
+    )
+    ways = "; ".join(f"{name}: {what}" for name, (what, _) in CAMERA_PATHS.items())
+    result.add_argument(
+        "--path",
+        default="turntable",
+        help=f"{ways}; or FILE.yaml, a list of keyframes such as {{azimuth: 90, elevation: 10, roll: 0}} in degrees "
+        "(default %(default)s)",
+    )
+    result.add_argument("--frames", type=in_range(int, 2, 3600), default=120, help="2 to 3600 (default %(default)s)")
+    result.add_argument("--fps", type=in_range(int, 1, 60), default=24, help="1 to 60, gif 50 (default %(default)s)")
+    result.add_argument(
+        "--size", type=in_range(int, 8, 2048), default=256, help="pixels, 8 to 2048 (default %(default)s)"
+    )
+    result.add_argument(
+        "--supersample",
+        type=in_range(int, 1, 8),
+        default=1,
+        help="render so many times finer, then average; 1 to 8 (default %(default)s)",
+    )
+    result.add_argument("--colormap", default=GREY, help="gray, or one of matplotlib's: inferno (default %(default)s)")
+    result.add_argument(
+        "--background",
+        help=f"colour behind the sculpture, such as white or #202428, or {TRANSPARENT} (webp, apng, png, frames); "
+        "default none: black",
+    )
+    result.add_argument(
+        "--elevation", type=in_range(float, -1.6, 1.6), default=0.0, help="radians, -1.6 to 1.6 (default %(default)s)"
+    )
+    result.add_argument(
+        "--seed", type=in_range(int, 0, 2**63 - 1), default=0, help="of --path seed_walk (default %(default)s)"
+    )
+    result.add_argument(
+        "--caption", action="store_true", help="write below each view which class two classifiers read in it"
+    )
+    return result
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Parse, render, write, say where the file lies."""
+    options = parser().parse_args(arguments)
+    suffix = check_orbit(options.output, options.fps)
+    style = FrameStyle(options.size, options.supersample, options.colormap, options.background)
+    style.check()
+    if options.background == TRANSPARENT and suffix not in KEEPS_TRANSPARENCY:
+        raise ExportError(f"background={TRANSPARENT}: not with {suffix}; .webp, .apng, .png and frames keep it")
+    run = open_sculpture(options.run, options.volume)
+    rotations = camera_path(
+        options.path, options.frames, elevation=options.elevation, seed=options.seed, poses=run.config.poses
+    )
+    captions = readings(run, rotations) if options.caption else None
+    frames = orbit_frames(run.volume, run.renderer, rotations, style, captions)
+    shown = tqdm(frames, total=len(rotations), unit="frame", leave=False, disable=not sys.stderr.isatty())
+    write_orbit(options.output, shown, options.fps, export_description(run))
+    opens = ORBIT_FORMATS.get(suffix, FOLDER)
+    length = "" if suffix == ".png" else f"; {options.frames} frames, {options.frames / options.fps:.1f} s"
+    print(f"{describe_file(options.output, opens)}{length}")

@@ -1,0 +1,64 @@
+"""How good and how diverse a sculpture's views are: a table, scorecard.json, the view atlas and a turntable."""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..data.images import load_images
+from ..evaluation import PictureScore, Scorecard, fixed_rotations, load_judges, score_views, turntable_strip, view_atlas
+from ..storage.run_directory import RunDirectory
+from .tool_parser import OneLineParser, add_sculpture_arguments, in_range, open_sculpture
+
+ROWS = {
+    "legible": ("legible views", "{:.3f}"),
+    "clean": ("clean views", "{:.3f}"),
+    "effective_classes": ("effective classes", "{:.2f}"),
+    "rarest_share": ("rarest class", "{:.3f}"),
+    "frechet_distance": ("Frechet distance", "{:.2f}"),
+    "kernel_distance": ("kernel distance", "{:.4f}"),
+    "precision": ("precision", "{:.3f}"),
+    "recall": ("recall", "{:.3f}"),
+    "nearest_distance": ("to nearest training picture", "{:.3f}"),
+}
+
+
+def table(card: Scorecard) -> str:
+    """The scorecard as lines of text, one column a pose law, the last one real pictures."""
+    columns: dict[str, PictureScore] = {**card.laws, "real pictures": card.real}
+    lines = [f"{'':28}" + "".join(f"{name:>15}" for name in columns)]
+    for key, (title, form) in ROWS.items():
+        cells = [getattr(score, key) for score in columns.values()]
+        lines.append(f"{title:28}" + "".join(f"{'-' if cell is None else form.format(cell):>15}" for cell in cells))
+    for k, name in enumerate(card.class_names):
+        cells = [(score.histogram or {}).get(name, 0.0) for score in columns.values()]
+        title = "share of each class" if k == 0 else ""
+        lines.append(f"{title:19} {name[:8]:>8}" + "".join(f"{cell:15.3f}" for cell in cells))
+    return "\n".join([*lines, card.note] if card.note else lines)
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Parse, judge, print the table and where the files lie."""
+    parser = OneLineParser(prog="score_views.py", description=__doc__)
+    add_sculpture_arguments(parser)
+    parser.add_argument(
+        "--views", type=in_range(int, 2, 1_000_000), default=2000, help="of each pose law (default %(default)s)"
+    )
+    parser.add_argument("--output", type=Path, help="folder for the files; default the run directory")
+    parser.add_argument("--judges", type=Path, help="folder where the judges are kept; default the user's cache")
+    options = parser.parse_args(arguments)
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("mnist3d.scorecard").setLevel(logging.INFO)  # training the judges is announced
+    run = open_sculpture(options.run, options.volume)
+    size = run.renderer.options.image_size
+    held_out, training = (load_images(run.config.data, size, part) for part in ("held_out", "training"))
+    judges = load_judges(held_out.images, held_out.labels, held_out.class_names, options.judges)
+    rotations = fixed_rotations(run.config.poses, options.views)
+    card = score_views(run.volume, run.renderer, judges, training.images, rotations)
+    print(table(card))
+    folder = RunDirectory(options.output or run.path)
+    written = [
+        folder.write_json("scorecard.json", card.as_dict()),
+        folder.write_picture("atlas.png", view_atlas(run.volume, run.renderer, judges)),
+        folder.write_picture("turntable_read.png", turntable_strip(run.volume, run.renderer, judges)),
+    ]
+    print(*written, sep="\n")

@@ -1,0 +1,59 @@
+"""Look at a finished volume: python inference.py [RUN | volume.safetensors] serves a page that shows and turns it."""
+
+import os
+import sys
+import threading
+import webbrowser
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..errors import ConfigError, ViewerError
+from ..rendering.pictures import contact_sheet, sheet_views
+from ..runs.gallery import Gallery, scene_of
+from ..runs.session import RUNS_ROOT
+from ..storage.atomic import write_atomically
+from ..storage.run_directory import latest_run, png_bytes
+from ..viewer import Viewer, ViewerOptions
+from .tool_parser import OneLineParser, add_sculpture_arguments, in_range, open_sculpture
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Parse, load, then write the snapshot or serve the page until Ctrl-C."""
+    default = ViewerOptions()
+    parser = OneLineParser(prog="inference.py", description=__doc__)
+    add_sculpture_arguments(parser, default=f"default the newest run under {RUNS_ROOT}/")
+    parser.add_argument(
+        "--snapshot", type=Path, metavar="FILE.png", help="write 40 views as one picture and exit; serves no page"
+    )
+    parser.add_argument(
+        "--port",
+        type=in_range(int, 0, 65535),
+        default=default.port,
+        help="of the page, the next free one when taken (default %(default)s)",
+    )
+    parser.add_argument("--host", default=default.host, help="address to listen on (default %(default)s)")
+    options = parser.parse_args(arguments)
+    if options.snapshot is not None and options.snapshot.suffix.lower() != ".png":
+        raise ConfigError(f"snapshot={options.snapshot}: it is a picture; give a name that ends in .png")
+    path = Path(options.run or latest_run(RUNS_ROOT))
+    run = open_sculpture(path, options.volume)
+    if options.snapshot is not None:
+        sheet = contact_sheet(sheet_views(run.volume, run.renderer, run.config.poses), columns=8)
+        print(f"40 views of {path}: {write_atomically(options.snapshot, png_bytes(sheet))}")
+        return
+    name = path.name if path.resolve().parent == Path(RUNS_ROOT).resolve() else str(path)
+    try:
+        gallery = Gallery(RUNS_ROOT, trusted=[type(run.volume)])
+        viewer = Viewer(ViewerOptions(port=options.port, host=options.host), shelf=gallery, first=scene_of(run, name))
+        url = viewer.start()
+    except (ViewerError, ValueError) as error:
+        raise ConfigError(f"no page: {error}") from None
+    print(f"{path}: {url} (Ctrl-C ends)", flush=True)
+    if sys.stdout.isatty() and (sys.platform in ("darwin", "win32") or os.environ.get("DISPLAY")):
+        webbrowser.open(url)
+    try:
+        threading.Event().wait()
+    except KeyboardInterrupt:
+        return  # the way to end it, not a mistake
+    finally:
+        viewer.close()

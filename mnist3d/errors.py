@@ -1,0 +1,36 @@
+"""What can be wrong with what a user gave: one `UserError`, and its kinds.
+
+Every message is one line: which key or file, what was given, what is allowed, what to do.
+"""
+
+
+class UserError(Exception):
+    """Something that the user can mend; a command prints its message as one line and ends with exit code 2."""
+
+
+class ConfigError(UserError, ValueError):
+    """A key, value or file of the configuration that is not allowed."""
+
+
+class DataError(UserError, ValueError):
+    """Images that are missing, unreadable or do not fit."""
+
+
+class VolumeFileError(UserError, ValueError):
+    """A volume file that is missing, damaged, of another format, or of a class that is not trusted."""
+
+
+class ExportError(UserError, ValueError):
+    """A file that cannot be made as asked."""
+
+
+class RunError(UserError, RuntimeError):
+    """A run directory that is missing, incomplete, taken or damaged."""
+
+
+class WriteError(UserError, RuntimeError):
+    """A file that cannot be written; what was there before is unchanged."""
+
+
+class ViewerError(UserError, RuntimeError):
+    """A page that cannot be served."""

@@ -1,0 +1,341 @@
+"""Two classifiers that say which class a picture shows, or that it shows none.
+
+What it is: their networks, their training on pictures that the sculpture never sees, their cache on disk.
+What it is not: nothing here is a loss. A judge that training uses, or that experiments are selected on, is
+never the one that scores.
+"""
+
+import hashlib
+import logging
+import os
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import platformdirs
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import Tensor, nn
+
+from .negatives import Counterexamples, blur, wear
+
+RECIPE = 1  # raise it with every change that changes what the judges say: older caches are then not used
+JUDGE_SIZE = 28  # pixels: pictures of another size are resampled, so that judging costs the same everywhere
+FEATURES = 64  # of each judge's last hidden layer
+STEPS = 450
+REAL_BATCH, OTHER_BATCH = 60, 36
+LEARNING_RATE = 4e-3
+AVERAGED_SHARE = 1 / 15  # of the training that the averaged weights remember
+LEGIBLE, CLEAN = 0.5, 0.9  # both judges' probability of one class above this
+CLUSTERS = 10  # pseudo-classes of unlabelled pictures, which only shape the features
+ZOOMS = (0.92, 1.0, 1.1)  # a judge's verdict is its mean over three sizes of the picture, which steadies it
+CHUNK = 256  # pictures judged at once: what fits a core's cache
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Reading:
+    """What the judges say of each picture.
+
+    Args:
+        label: the class that both hold most probable, else -1.
+        confidence: the less convinced judge's probability of that class; 0 where they differ.
+        guess: the class with the highest mean probability, whether a picture of it or not.
+        features: of the last hidden layers, side by side, in units of their spread over real pictures.
+    """
+
+    label: Int[Tensor, " N"]
+    confidence: Float[Tensor, " N"]
+    guess: Int[Tensor, " N"]
+    features: Float[Tensor, "N F"]
+
+    @property
+    def legible(self) -> Tensor:
+        """Both judges above .5 on the same class; (N,) booleans."""
+        return self.confidence > LEGIBLE
+
+    @property
+    def clean(self) -> Tensor:
+        """Both judges above .9 on the same class; (N,) booleans."""
+        return self.confidence > CLEAN
+
+
+@dataclass
+class Judges:
+    """The two classifiers; made by `load_judges`.
+
+    Args:
+        networks: each maps (N, 1, 28, 28) to class logits, the last of them "none", and features.
+        class_names: one a class; empty when the pictures had no labels, then only the features mean something.
+        version: recipe and data they were trained with.
+    """
+
+    networks: list[nn.Module]
+    class_names: list[str]
+    version: str
+
+    @torch.no_grad()
+    def read(self, pictures: Float[Tensor, "N 1 H W"]) -> Reading:
+        """What each picture shows.
+
+        Args:
+            pictures: in [0, 1], any size and device; judged on the CPU.
+        """
+        pictures = _judged_size(pictures.detach().float().cpu())
+        probabilities, features = [], []
+        for network in self.networks:
+            verdicts, hidden = [], []
+            for part in pictures.split(CHUNK):
+                logits, seen = zip(*(network(_zoomed(part, zoom)) for zoom in ZOOMS), strict=True)
+                verdicts.append(torch.stack(logits).softmax(dim=2).mean(dim=0))
+                hidden.append(seen[ZOOMS.index(1.0)] / network.get_buffer("spread"))
+            probabilities.append(torch.cat(verdicts)[:, :-1])  # without the class "none"
+            features.append(torch.cat(hidden))
+        stacked = torch.stack(probabilities)
+        best, label = stacked.max(dim=2)
+        confidence = best.amin(dim=0) * (label[0] == label[1])
+        guess = stacked.mean(dim=0).argmax(dim=1)
+        return Reading(torch.where(confidence > 0, label[0], -1), confidence, guess, torch.cat(features, dim=1))
+
+
+class _Pyramid(nn.Module):
+    """Judge one: convolutions and pooling, as VGG (Simonyan & Zisserman 2014)."""
+
+    def __init__(self, outputs: int) -> None:
+        super().__init__()
+        layers: list[nn.Module] = [nn.Conv2d(1, 24, 5, stride=2, padding=2), nn.ReLU(), nn.BatchNorm2d(24)]
+        for width, channels in ((24, 48), (48, 96)):
+            layers += [nn.Conv2d(width, channels, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.BatchNorm2d(channels)]
+        self.body = nn.Sequential(*layers, nn.Flatten(), nn.Dropout(0.2), nn.Linear(96 * 9, FEATURES), nn.ReLU())
+        self.head = nn.Linear(FEATURES, outputs)
+        self.register_buffer("spread", torch.ones(()))
+
+    def forward(self, pictures: Tensor) -> tuple[Tensor, Tensor]:
+        features = self.body(2.0 * pictures - 1.0)
+        return self.head(features), features
+
+
+class _MixerBlock(nn.Module):
+    """Mixing across the places, then between the channels."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.across = nn.Conv2d(channels, channels, 3, padding=1, groups=channels)
+        self.between = nn.Conv2d(channels, channels, 1)
+        self.across_norm, self.between_norm = nn.BatchNorm2d(channels), nn.BatchNorm2d(channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.across_norm(F.gelu(self.across(x)))
+        return self.between_norm(F.gelu(self.between(x)))
+
+
+class _Mixer(nn.Module):
+    """Judge two: overlapping patches, then depthwise and pointwise mixing (ConvMixer, Trockman & Kolter 2022)."""
+
+    def __init__(self, outputs: int, channels: int = 96) -> None:
+        super().__init__()
+        patches = nn.Conv2d(1, channels, 8, stride=4, padding=2)
+        blocks = [_MixerBlock(channels) for _ in range(3)]
+        self.body = nn.Sequential(patches, nn.GELU(), nn.BatchNorm2d(channels), *blocks, nn.Flatten())
+        self.last = nn.Sequential(nn.Dropout(0.2), nn.Linear(channels * 49, FEATURES), nn.GELU())
+        self.head = nn.Linear(FEATURES, outputs)
+        self.register_buffer("spread", torch.ones(()))
+
+    def forward(self, pictures: Tensor) -> tuple[Tensor, Tensor]:
+        features = self.last(self.body(2.0 * pictures - 1.0))
+        return self.head(features), features
+
+
+ARCHITECTURES: list[Callable[[int], nn.Module]] = [_Pyramid, _Mixer]
+
+
+def cached_judges(
+    images: Float[Tensor, "N 1 H W"],
+    labels: Int[Tensor, " N"] | None,
+    class_names: list[str],
+    cache_folder: str | Path | None = None,
+    steps: int = STEPS,
+) -> Judges | None:
+    """As `load_judges`, but never trains: None where the cache does not hold them, or holds a damaged file."""
+    prepared = _prepare(images, labels, class_names, cache_folder, steps)
+    networks = _restored(prepared.path, prepared.outputs) if prepared.path.is_file() else None
+    return None if networks is None else _judges(networks, prepared)
+
+
+def load_judges(
+    images: Float[Tensor, "N 1 H W"],
+    labels: Int[Tensor, " N"] | None,
+    class_names: list[str],
+    cache_folder: str | Path | None = None,
+    steps: int = STEPS,
+) -> Judges:
+    """The judges for these pictures, from the cache, or trained now and put there.
+
+    Training takes about a minute on one core, is the same for the same pictures, and leaves the global
+    random state as it was. A cache that is damaged is trained again, one that cannot be written is done
+    without; both say so in one logged line.
+
+    Args:
+        images: pictures that the sculpture never sees, in [0, 1]; two or more.
+        labels: their classes; None for unlabelled pictures, whose judges only give features.
+        class_names: one a class; empty without labels.
+        cache_folder: default the user's cache folder.
+        steps: of training, each judge.
+
+    Raises:
+        ValueError: fewer than two pictures, or labels that do not fit the pictures or the names.
+    """
+    prepared = _prepare(images, labels, class_names, cache_folder, steps)
+    networks = _restored(prepared.path, prepared.outputs)
+    if networks is None:
+        log.info("training the scorecard's two judges on %d pictures: about a minute, once", len(images))
+        networks = [
+            _trained(build, prepared.images, prepared.classes, prepared.outputs, steps, seed)
+            for seed, build in enumerate(ARCHITECTURES)
+        ]
+        _store(networks, prepared.path)
+    return _judges(networks, prepared)
+
+
+@dataclass
+class _Prepared:
+    images: Tensor
+    classes: Tensor
+    names: list[str]
+    outputs: int
+    version: str
+    path: Path
+
+
+def _prepare(
+    images: Tensor, labels: Tensor | None, class_names: list[str], cache_folder: str | Path | None, steps: int
+) -> _Prepared:
+    if len(images) < 2:
+        raise ValueError(f"images has {len(images)} pictures: judges need 2 or more that the sculpture never sees")
+    if labels is not None and (len(labels) != len(images) or int(labels.max()) >= len(class_names)):
+        raise ValueError(
+            f"labels: {len(labels)} up to {int(labels.max())} for {len(images)} pictures and {len(class_names)} "
+            "class names; each picture needs a label, each label a name"
+        )
+    images = _judged_size(images.detach().float().cpu())
+    names = class_names if labels is not None else []
+    classes = _clusters(images) if labels is None else labels.cpu()
+    outputs = (len(names) if names else int(classes.max()) + 1) + 1
+    version = _version(images, classes, outputs, steps)
+    folder = Path(cache_folder) if cache_folder is not None else platformdirs.user_cache_path("mnist3d")
+    path = folder / f"judges-{version}.safetensors"
+    return _Prepared(images, classes, names, outputs, version, path)
+
+
+def _judges(networks: list[nn.Module], prepared: _Prepared) -> Judges:
+    frozen = [network.eval().requires_grad_(False) for network in networks]
+    return Judges(frozen, prepared.names, prepared.version)
+
+
+def _trained(
+    build: Callable[[int], nn.Module], images: Tensor, classes: Tensor, outputs: int, steps: int, seed: int
+) -> nn.Module:
+    """One judge: cross-entropy on worn pictures and counterexamples, the weights averaged over the steps."""
+    generator = torch.Generator().manual_seed(seed)
+    none = torch.full((OTHER_BATCH,), outputs - 1)
+    with torch.random.fork_rng(devices=[]):  # initial weights and dropout draw from the global generator
+        torch.manual_seed(seed)
+        network, averaged = build(outputs), build(outputs)
+        averaged.load_state_dict(network.state_dict())
+        others = Counterexamples(images, classes, generator)
+        optimiser = torch.optim.AdamW(network.parameters(), LEARNING_RATE, weight_decay=0.02)
+        weight = min(1.0, 1.0 / (AVERAGED_SHARE * steps))  # of the newest step in the average
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, LEARNING_RATE, total_steps=steps, pct_start=0.15)
+        for _ in range(steps):
+            chosen = torch.randint(0, len(images), (REAL_BATCH,), generator=generator)
+            batch = wear(torch.cat([images[chosen], others.draw(OTHER_BATCH, generator)]), generator)
+            loss = F.cross_entropy(network(batch)[0], torch.cat([classes[chosen], none]))
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+            schedule.step()
+            with torch.no_grad():
+                for mean, now in zip(averaged.state_dict().values(), network.state_dict().values(), strict=True):
+                    mean.copy_(now if not mean.is_floating_point() else mean.lerp(now, weight))
+        averaged.eval()
+        with torch.no_grad():  # one number, so that distances between features mean the same for every judge
+            features = torch.cat([averaged(part)[1] for part in images.split(CHUNK)])
+            averaged.get_buffer("spread").copy_(features.var(dim=0).mean().sqrt().clamp_min(1e-6))
+    return averaged
+
+
+def _restored(path: Path, outputs: int) -> list[nn.Module] | None:
+    """The judges in the file; None, with a logged line where that is no good news, when there are none to be had."""
+    if not path.is_file():
+        return None
+    networks = [build(outputs) for build in ARCHITECTURES]
+    try:
+        nn.ModuleList(networks).load_state_dict(load_file(path))
+    except (SafetensorError, RuntimeError, OSError) as error:
+        log.warning("%s: damaged judges (%s); training them again", path, " ".join(str(error).split())[:80])
+        return None
+    return networks
+
+
+def _store(networks: list[nn.Module], path: Path) -> None:
+    """Written to a temporary name in the same folder, then renamed: no other process ever reads half a file."""
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=path.name, delete=False) as file:
+            temporary = Path(file.name)
+            file.write(save(dict(nn.ModuleList(networks).state_dict())))
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        log.warning("%s: could not be written (%s); the judges are trained again next time", path, error)
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+
+
+def _version(images: Tensor, classes: Tensor, outputs: int, steps: int) -> str:
+    digest = hashlib.sha256(f"{RECIPE} {steps} {outputs} {tuple(images.shape)}".encode())
+    digest.update((images * 255.0).round().to(torch.uint8).numpy().tobytes())
+    digest.update(classes.numpy().tobytes())
+    return f"{RECIPE}-{digest.hexdigest()[:16]}"
+
+
+def _judged_size(pictures: Tensor) -> Tensor:
+    if pictures.shape[-2:] == (JUDGE_SIZE, JUDGE_SIZE):
+        return pictures
+    return F.interpolate(pictures, (JUDGE_SIZE, JUDGE_SIZE), mode="bilinear", antialias=True).clamp(0.0, 1.0)
+
+
+def _zoomed(pictures: Float[Tensor, "N 1 H W"], zoom: float) -> Float[Tensor, "N 1 H W"]:
+    """The middle of the pictures, `zoom` of their width and height, as large as before."""
+    if zoom == 1.0:
+        return pictures
+    affine = zoom * torch.eye(2, 3).expand(len(pictures), 2, 3)
+    return F.grid_sample(
+        pictures, F.affine_grid(affine, list(pictures.shape), align_corners=False), align_corners=False
+    )
+
+
+def _clusters(images: Float[Tensor, "N 1 H W"]) -> Int[Tensor, " N"]:
+    """Pseudo-classes: k-means of the blurred pictures, the centres started far from each other.
+
+    Source:
+        Learning features from cluster assignments: DeepCluster, Caron et al. 2018.
+    """
+    points = F.avg_pool2d(blur(images, torch.ones(len(images))), 2).flatten(1)
+    chosen = [0]
+    for _ in range(min(CLUSTERS, len(points)) - 1):
+        chosen.append(int(torch.cdist(points, points[chosen]).amin(dim=1).argmax()))
+    centres = points[chosen]
+    nearest = torch.cdist(points, centres).argmin(dim=1)
+    for _ in range(20):
+        total = torch.zeros_like(centres).index_add_(0, nearest, points)
+        count = torch.bincount(nearest, minlength=len(centres))[:, None]
+        centres = torch.where(count > 0, total / count.clamp_min(1), centres)
+        nearest = torch.cdist(points, centres).argmin(dim=1)
+    return nearest

@@ -1,0 +1,204 @@
+"""The figures of the scorecard: how legible, how diverse and how near to real pictures the views are.
+
+What it is: rotations in, a dataclass of plain numbers out. What it is not: it knows no runs and draws nothing.
+The share of legible views alone must never be the target: a volume that shows a 1 everywhere has the highest.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from ..geometry.rotations import PoseOptions, sample_rotations
+from ..rendering.renderer import AbsorptionRenderer, render_views
+from ..volumes.base import Field
+from .classifiers import Judges, Reading
+from .distances import frechet_distance, kernel_distance, nearest_distance, precision_recall
+
+VIEWS = 2000  # of each pose law: the standard error of a share of one half is .011
+QUICK_VIEWS = 200  # standard error .035, about the noise between seeds
+VIEW_SEED = 7_340_033  # not a seed that anybody trains with, so the views scored are fresh ones
+REFERENCE_LIMIT = 2000  # real pictures whose features are compared with the views'
+FORMAT = 1  # of the JSON
+NEEDS_LABELS = "legibility needs labels: these pictures have none, so only the distances are given"
+
+
+@dataclass
+class PictureScore:
+    """What the judges say of a set of pictures. None stands for what was not asked for, or cannot be said.
+
+    Args:
+        count: pictures.
+        legible: share that both judges take for the same class, each above .5.
+        clean: the same above .9.
+        histogram: share of each class among the legible ones; all 0 when none is.
+        guesses: share of each class among all, when one has to be named: what a collapse shows first.
+        effective_classes: exp of the histogram's entropy, 0 to the number of classes.
+        rarest_share: smallest entry of the histogram.
+        frechet_distance: to real pictures, in the judges' features; 0 is the same.
+        kernel_distance: likewise, unbiased.
+        precision: share that lies among the real pictures' features.
+        recall: share of the real pictures that lies among these ones' features.
+        nearest_distance: mean root mean square difference to the nearest training picture: near 0, they are copies.
+    """
+
+    count: int
+    legible: float | None = None
+    clean: float | None = None
+    histogram: dict[str, float] | None = None
+    guesses: dict[str, float] | None = None
+    effective_classes: float | None = None
+    rarest_share: float | None = None
+    frechet_distance: float | None = None
+    kernel_distance: float | None = None
+    precision: float | None = None
+    recall: float | None = None
+    nearest_distance: float | None = None
+
+
+@dataclass
+class Scorecard:
+    """A volume's scores for each pose law.
+
+    Args:
+        laws: one score a pose law.
+        real: real pictures scored in the same way, one half against the other: what a perfect volume would get.
+        class_names: one a class; empty without labels.
+        judges: the version of the judges; scores of different versions do not compare.
+        note: what could not be said, and why.
+        format: of this record.
+    """
+
+    laws: dict[str, PictureScore]
+    real: PictureScore
+    class_names: list[str]
+    judges: str
+    note: str | None = None
+    format: int = FORMAT
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain dictionaries, lists and numbers, for JSON."""
+        return dataclasses.asdict(self)
+
+
+def fixed_rotations(
+    own: PoseOptions | None = None, views: int = VIEWS, seed: int = VIEW_SEED
+) -> dict[str, Float[Tensor, "B 3 3"]]:
+    """The same rotations for every volume: the seed's law, the sphere, and the run's own where that is another.
+
+    Args:
+        own: the pose law that the volume was sculpted with.
+        views: of each law, B.
+        seed: of the random generator; another one gives other fixed views.
+    """
+    laws = {name: PoseOptions(name=name) for name in ("euler_normal", "sphere")}
+    if own is not None:
+        laws.setdefault(own.name, own)
+    return {
+        name: sample_rotations(views, torch.Generator().manual_seed(seed), options) for name, options in laws.items()
+    }
+
+
+def score_views(
+    volume: Field,
+    renderer: AbsorptionRenderer,
+    judges: Judges,
+    training: Float[Tensor, "N 1 H W"],
+    rotations: Mapping[str, Float[Tensor, "B 3 3"]] | None = None,
+) -> Scorecard:
+    """The whole scorecard.
+
+    Args:
+        volume: what is judged.
+        renderer: makes the pictures; of the size that the volume was sculpted at.
+        judges: trained on pictures that the volume never saw.
+        training: the pictures that the volume did see, in [0, 1], of the renderer's size.
+        rotations: the views of each pose law; default `fixed_rotations()`.
+
+    Example:
+        >>> judges = load_judges(held_out.images, held_out.labels, held_out.class_names)
+        >>> score_views(volume, renderer, judges, training.images).laws["sphere"].legible
+    """
+    rotations = fixed_rotations() if rotations is None else rotations
+    training = training.detach().float().cpu()
+    reference, control = _halves(training)
+    known = judges.read(reference).features
+    laws = {
+        name: score_pictures(render_views(volume, renderer, poses), judges, known, training)
+        for name, poses in rotations.items()
+    }
+    real = score_pictures(control, judges, known, reference)
+    return Scorecard(laws, real, judges.class_names, judges.version, None if judges.class_names else NEEDS_LABELS)
+
+
+def quick_score(
+    volume: Field,
+    renderer: AbsorptionRenderer,
+    judges: Judges,
+    poses: PoseOptions | None = None,
+    views: int = QUICK_VIEWS,
+) -> PictureScore:
+    """The shares alone, over few views, in a fraction of a second: for every few hundred steps of a run.
+
+    Args:
+        volume: what is judged.
+        renderer: makes the pictures.
+        judges: as for `score_views`.
+        poses: the law of the views; default the seed's.
+        views: how many; the same ones each time.
+    """
+    rotations = sample_rotations(views, torch.Generator().manual_seed(VIEW_SEED), poses)
+    return score_pictures(render_views(volume, renderer, rotations), judges)
+
+
+def score_pictures(
+    pictures: Float[Tensor, "N 1 H W"],
+    judges: Judges,
+    real_features: Float[Tensor, "M F"] | None = None,
+    training: Float[Tensor, "T 1 H W"] | None = None,
+) -> PictureScore:
+    """The scores of any pictures: views, or real ones as a control.
+
+    Args:
+        pictures: in [0, 1].
+        judges: as for `score_views`.
+        real_features: `judges.read(real).features`; without them no distances between distributions.
+        training: of the same size; without them no distance to the nearest.
+    """
+    reading = judges.read(pictures)
+    score = PictureScore(len(pictures))
+    if judges.class_names:
+        _score_classes(score, reading, judges.class_names)
+    if real_features is not None:
+        score.frechet_distance = frechet_distance(real_features, reading.features)
+        score.kernel_distance = kernel_distance(real_features, reading.features)
+        score.precision, score.recall = precision_recall(real_features, reading.features)
+    if training is not None:
+        score.nearest_distance = nearest_distance(pictures, training)
+    return score
+
+
+def _score_classes(score: PictureScore, reading: Reading, names: list[str]) -> None:
+    score.legible = float(reading.legible.float().mean())
+    score.clean = float(reading.clean.float().mean())
+    shares = _shares(reading.label[reading.legible], len(names))
+    entropy = -torch.special.xlogy(shares, shares).sum()
+    score.effective_classes = float(entropy.exp()) if score.legible > 0 else 0.0
+    score.rarest_share = float(shares.min())
+    score.histogram = dict(zip(names, shares.tolist(), strict=True))
+    score.guesses = dict(zip(names, _shares(reading.guess, len(names)).tolist(), strict=True))
+
+
+def _shares(labels: Int[Tensor, " N"], classes: int) -> Float[Tensor, " K"]:
+    return torch.bincount(labels, minlength=classes).double() / max(len(labels), 1)
+
+
+def _halves(training: Float[Tensor, "N 1 H W"]) -> tuple[Tensor, Tensor]:
+    """Real pictures to compare with, and as many others as a control; fixed, and of all classes alike."""
+    order = torch.randperm(len(training), generator=torch.Generator().manual_seed(VIEW_SEED))
+    half = min(REFERENCE_LIMIT, len(training) // 2)
+    return training[order[:half]], training[order[half : 2 * half]]

@@ -1,0 +1,1 @@
+"""A file format's reader and writer side by side."""

@@ -1,0 +1,53 @@
+"""MagicaVoxel files: cubes in 255 greys.
+
+What it is: a writer of one model, format 150. What it is not: no scene graph, so at most 256 cubes along an edge.
+
+Source: https://github.com/ephtracy/voxel-model, MagicaVoxel-file-format-vox.txt
+"""
+
+import struct
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import ExportError
+from ..export.solid import best_level
+from .voxel_array import Voxels, upright
+
+MAX_EDGE = 256
+COLOURS = 255  # index 0 means empty
+
+
+def write_vox(voxels: Voxels, path: Path, description: dict[str, Any]) -> dict[str, Any]:
+    """The solid at the level that looks most like the volume's pictures, each cube as bright as 1 - absorbance."""
+    if max(voxels.shape) > MAX_EDGE:
+        raise ExportError(
+            f".vox: at most {MAX_EDGE} voxels along an edge, not {max(voxels.shape)}; --resolution {MAX_EDGE}"
+        )
+    level, match = best_level(voxels.values, "all")
+    solid = upright(voxels.values[0]) >= max(level, np.finfo(np.float32).tiny)
+    colour = 1 + np.rint((1.0 - upright(voxels.absorbance)[solid]) * (COLOURS - 1)).astype(np.uint8)
+    z, y, x = np.nonzero(solid)
+    cubes = np.stack([x, y, z, colour], axis=1).astype(np.uint8)
+    depth, height, width = solid.shape  # up, away, right
+    # The palette's entry k belongs to colour index k + 1.
+    greys = np.append(np.rint(np.arange(COLOURS) * (255.0 / (COLOURS - 1))), 0).astype(np.uint8)
+    palette = np.stack([greys, greys, greys, np.full(256, 255, np.uint8)], axis=1)
+    children = (
+        _chunk(b"SIZE", struct.pack("<3i", width, height, depth))
+        + _chunk(b"XYZI", struct.pack("<i", len(cubes)) + cubes.tobytes())
+        + _chunk(b"RGBA", palette.tobytes())
+    )
+    path.write_bytes(b"VOX " + struct.pack("<i", 150) + b"MAIN" + struct.pack("<2i", 0, len(children)) + children)
+    return {
+        "axes": "upright: x right, y away from the viewer, z up (right-handed; the front faces -y)",
+        "cubes": len(cubes),
+        "level": level,
+        "match": match,
+        "colour": "index 1 + 254 * (1 - absorbance), a grey",
+    }
+
+
+def _chunk(name: bytes, content: bytes) -> bytes:
+    return name + struct.pack("<2i", len(content), 0) + content

@@ -1,0 +1,1 @@
+"""Rotations, cameras, grids: pure functions of angles, pixels and resolutions."""

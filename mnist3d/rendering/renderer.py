@@ -1,0 +1,210 @@
+"""Volume and rotation -> picture. The only place that knows the integral.
+
+What it is: a module without weights that puts together rays, the volume's answers and the kernels.
+What it is not: it knows no backend by name; a volume says itself whether it is a grid.
+"""
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from ..geometry.cameras import camera_to_world
+from ..kernels.absorption import ball_quadrature, render_grid
+from ..kernels.compositing import composite
+from ..volumes.base import Field
+from ..volumes.occupancy import CELLS, Occupancy
+from ..volumes.wrappers import FrozenField
+
+FIELD_SAMPLES = 64  # samples a ray for a volume that is no grid and so has no voxel to count by
+QuadratureName = Literal["trilinear", "slices"]
+MAX_IMAGE_SIZE = 4096
+MAX_SAMPLES = 4096
+VIEWS_AT_ONCE = 16  # bounds the memory of a picture of many views,
+POINTS_AT_ONCE = 2**20  # that of a field's large picture
+
+
+@dataclass
+class RendererOptions:
+    """How pictures are made of a volume.
+
+    Args:
+        image_size: Pixels along each edge of the picture, 1 to 4096.
+        samples_per_ray: Steps on the diameter of the unit ball, 1 to 4096; default one a voxel of a grid,
+            64 for a field.
+        quadrature: How the integral through a dense grid is summed: trilinear (samples along each ray) or slices
+            (the grid's own slices, several times as fast, as sharp as the grid); without influence on a field.
+        stratified: Fields only: while training, each sample lies at random within its step instead of in the middle.
+    """
+
+    image_size: int = 28
+    samples_per_ray: int | None = None
+    quadrature: QuadratureName = "trilinear"
+    stratified: bool = True
+
+    def __post_init__(self) -> None:
+        if self.quadrature not in get_args(QuadratureName):
+            raise ValueError(
+                f"renderer.quadrature={self.quadrature!r}: allowed are {', '.join(get_args(QuadratureName))}"
+            )
+        if not 1 <= self.image_size <= MAX_IMAGE_SIZE:
+            raise ValueError(f"renderer.image_size={self.image_size}: allowed are 1 to {MAX_IMAGE_SIZE}")
+        if self.samples_per_ray is not None and not 1 <= self.samples_per_ray <= MAX_SAMPLES:
+            raise ValueError(f"renderer.samples_per_ray={self.samples_per_ray}: allowed are 1 to {MAX_SAMPLES}")
+
+
+class AbsorptionRenderer(nn.Module):
+    """The differentiable picture of a volume: emission as bright as what is intercepted and not absorbed.
+
+        image = integral of transmittance * attenuation * (1 - absorbance) dt
+
+    Args:
+        image_size: pixels along each edge, 1 to 4096.
+        samples_per_ray: steps on the ball's diameter, 1 to 4096; None: one a voxel along the longest axis
+            of a dense volume, 64 for a field.
+        quadrature: "trilinear" or "slices", for dense volumes; see `kernels.absorption.render_grid`.
+        impl: implementation of the dense kernel, see `kernels.absorption.render_grid`.
+        stratified: whether samples of a field lie at random where the caller hands in a generator.
+
+    Raises:
+        ValueError: a number outside its range.
+    """
+
+    def __init__(
+        self,
+        image_size: int = 28,
+        samples_per_ray: int | None = None,
+        quadrature: QuadratureName = "trilinear",
+        impl: str = "auto",
+        stratified: bool = True,
+    ) -> None:
+        super().__init__()
+        self.options = RendererOptions(image_size, samples_per_ray, quadrature, stratified)
+        self.impl = impl
+
+    def forward(
+        self,
+        volume: Field,
+        rotation: Float[Tensor, "..."],
+        *,
+        generator: torch.Generator | None = None,
+        occupancy: Occupancy | None = None,
+    ) -> Float[Tensor, "B 1 H W"]:
+        """Pictures of the volume under the rotations.
+
+        Args:
+            volume: asked for its grid first, else for the points along the rays.
+            rotation: (3, 3) or (B, 3, 3); x_camera = rotation @ x_world.
+            generator: of a training step, on the CPU: with `stratified`, each sample of a field lies at random
+                within its step. None: in its middle. A dense volume draws nothing.
+            occupancy: of a field that has not changed since: it is not asked where that is empty.
+
+        Returns:
+            Brightness in [0, 1]; B is 1 for a single rotation.
+
+        Raises:
+            ValueError: the rotation's shape is neither (3, 3) nor (B, 3, 3).
+
+        Gradients:
+            To the volume's parameters and to the rotation.
+        """
+        if rotation.ndim not in (2, 3) or rotation.shape[-2:] != (3, 3):
+            raise ValueError(f"rotation has shape {tuple(rotation.shape)}: it must be (3, 3) or (B, 3, 3)")
+        rotation = rotation.reshape(-1, 3, 3)
+        grid = volume.dense()
+        if grid is None:
+            picture = self._of_field(volume, rotation, generator if self.options.stratified else None, occupancy)
+        else:
+            picture = self._of_grid(grid, rotation)
+        # Rounding can pass 1 by an ulp. A clamp would take the gradient of just those pixels away.
+        picture = picture - (picture.detach() - 1.0).clamp_min(0.0)
+        return picture[:, None]
+
+    def _of_grid(self, grid: Float[Tensor, "2 Z Y X"], rotation: Float[Tensor, "B 3 3"]) -> Float[Tensor, "B H W"]:
+        samples = self.options.samples_per_ray or max(grid.shape[1:])
+        rotation = rotation.to(grid)
+        return render_grid(
+            grid[0],
+            grid[1],
+            rotation,
+            self.options.image_size,
+            samples,
+            impl=self.impl,
+            quadrature=self.options.quadrature,
+        )
+
+    def _of_field(
+        self,
+        volume: Field,
+        rotation: Float[Tensor, "B 3 3"],
+        generator: torch.Generator | None,
+        occupancy: Occupancy | None,
+    ) -> Float[Tensor, "B H W"]:
+        size, samples = self.options.image_size, self.options.samples_per_ray or FIELD_SAMPLES
+        rows = size
+        if generator is None and not torch.is_grad_enabled():  # else all is kept for the gradient anyway
+            rows = min(size, max(1, POINTS_AT_ONCE // max(1, len(rotation) * size * samples)))
+        bands = [slice(low, low + rows) for low in range(0, size, rows)]
+        return torch.cat([self._rows_of_field(volume, rotation, band, generator, occupancy) for band in bands], dim=1)
+
+    def _rows_of_field(
+        self,
+        volume: Field,
+        rotation: Float[Tensor, "B 3 3"],
+        rows: slice,
+        generator: torch.Generator | None,
+        occupancy: Occupancy | None,
+    ) -> Float[Tensor, "B H W"]:
+        size, samples = self.options.image_size, self.options.samples_per_ray or FIELD_SAMPLES
+        step = 2.0 / samples
+        camera, share = ball_quadrature(size, samples, rows=rows, dtype=rotation.dtype, device=rotation.device)
+        inside = share > 0  # the same samples for every view, so the field is asked for these alone
+        length = share[inside] * step
+        points = camera_to_world(camera[inside], rotation)
+        if generator is not None:  # from the CPU, so that every device draws the same
+            moved = torch.rand(points.shape[:-1], generator=generator).to(points) - 0.5
+            points = points + (moved * length)[..., None] * rotation[:, None, 2, :]
+        attenuation, absorbance = _ask(volume, points, occupancy)
+        opacity = -torch.expm1(-attenuation * length)
+        filled = opacity.new_zeros(2, rotation.shape[0], *share.shape)
+        filled[0, :, inside] = opacity
+        filled[1, :, inside] = absorbance
+        return composite(filled[0], filled[1])
+
+
+def _ask(
+    volume: Field, points: Float[Tensor, "B P 3"], occupancy: Occupancy | None
+) -> tuple[Float[Tensor, "B P"], Float[Tensor, "B P"]]:
+    """The field at the points, 0 where it is known to be empty."""
+    if occupancy is None:
+        return volume(points)
+    asked = occupancy(points)
+    if not asked.any():
+        return torch.zeros_like(points[..., 0]), torch.zeros_like(points[..., 0])
+    found = torch.stack(volume(points[asked]))
+    filled = found.new_zeros(2, *asked.shape)
+    filled[:, asked] = found
+    return filled[0], filled[1]
+
+
+@torch.no_grad()
+def render_views(
+    volume: Field, renderer: AbsorptionRenderer, rotations: Float[Tensor, "B 3 3"]
+) -> Float[Tensor, "B 1 H W"]:
+    """Pictures without gradients, on the CPU, rendered a few at a time where the volume lies; brightness in [0, 1].
+
+    A field is first asked where it is empty, when that is less than what it saves; a pixel then differs by half a grey
+    level of 8 bits at most (see `occupied_cells`).
+
+    Args:
+        volume: a `FrozenField`, where it is asked for views more than once.
+        renderer: makes the pictures.
+        rotations: x_camera = rotation @ x_world.
+    """
+    frozen = volume if isinstance(volume, FrozenField) else FrozenField(volume)
+    many = len(rotations) * renderer.options.image_size**2 * FIELD_SAMPLES > 8 * CELLS**3
+    occupancy = frozen.occupancy() if many and frozen.dense() is None else None
+    parts = (part.to(frozen.like().device) for part in rotations.split(VIEWS_AT_ONCE))
+    return torch.cat([renderer(frozen, part, occupancy=occupancy).float().cpu() for part in parts])

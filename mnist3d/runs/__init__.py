@@ -1,0 +1,1 @@
+"""One run: described, built, resumed, opened again."""

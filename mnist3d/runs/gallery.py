@@ -1,0 +1,129 @@
+"""Finished runs as scenes for the viewer.
+
+What it is: the folders under one root, by name, and nothing else. What it is not: it follows no path that a page sends;
+a page names one of the folders that were listed to it.
+"""
+
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ..data.images import load_images
+from ..data.options import DataOptions
+from ..errors import DataError, VolumeFileError
+from ..evaluation import Judges, cached_judges
+from ..storage.run_directory import VOLUME_FILE, RunDirectory
+from ..viewer import Scene, Snapshot
+from ..viewer.curves import histogram_of, read_curves
+from ..volumes import Volume, read_description
+from ..volumes.wrappers import FrozenField
+from .loading import Run, load_sculpture
+
+KEPT = 3  # scenes in memory
+LARGEST_JUDGED = 128  # pixels; all pictures of a data set at more than that need gigabytes
+DOWNLOADED = ("mnist", "fashion_mnist", "kmnist", "emnist")
+
+
+class Gallery:
+    """The runs under a folder.
+
+    Args:
+        root: whose subfolders are runs.
+        leave_out: a run that is shown otherwise, or None.
+        trusted: volume classes outside this package that may be built.
+    """
+
+    def __init__(self, root: str | Path, leave_out: Path | None = None, trusted: Sequence[type[Volume]] = ()) -> None:
+        self.trusted = tuple(trusted)
+        self.root, self.leave_out = Path(root), None if leave_out is None else leave_out.resolve()
+        self._open: OrderedDict[tuple[str, float], Scene] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def names(self) -> list[str]:
+        """Of the runs that have a volume, newest first."""
+        return [path.parent.name for _, path in sorted(self._volumes(), reverse=True)]
+
+    def _volumes(self) -> list[tuple[float, Path]]:
+        found = []
+        for path in self.root.glob(f"*/{VOLUME_FILE}"):
+            try:
+                if path.parent.resolve() != self.leave_out:
+                    found.append((path.stat().st_mtime, path))
+            except OSError:  # removed in the meantime
+                continue
+        return found
+
+    def open(self, name: str) -> Scene:
+        """The run of that name, as it lies on disk now.
+
+        Raises:
+            ValueError, RuntimeError: no such run, or a damaged one; one line.
+        """
+        for changed, path in self._volumes():
+            if path.parent.name == name:
+                with self._lock:
+                    key = (name, changed)
+                    if key not in self._open:
+                        self._open[key] = scene_of(load_sculpture(path.parent, trusted=self.trusted), name)
+                    self._open.move_to_end(key)
+                    while len(self._open) > KEPT:
+                        self._open.popitem(last=False)
+                    return self._open[key]
+        raise ValueError(f"{name}: there is no such run any more")
+
+
+def scene_of(run: Run, name: str) -> Scene:
+    """A finished run for the page, with its figures and, where they are cached, its judges."""
+    records = _records(run.path)
+    curves, scores, last = read_curves(records)
+    note = f"Classes among the legible views, step {last.get('step')}"[:100] if last is not None else ""
+    try:
+        step = read_description(run.path / VOLUME_FILE).get("step")
+    except VolumeFileError:  # a volume file of another name, on its own
+        step = None
+    seconds = [
+        found for record in records if isinstance(found := record.get("seconds"), int | float) and 0 <= found < 1e9
+    ]
+    judges = _judges(run.config.data, run.renderer.options.image_size)
+    figures: dict[str, Any] = {
+        "state": "finished",
+        "step": step if isinstance(step, int) and abs(step) < 2**53 else None,
+        "share": 1.0,
+        "rate": None,
+        "seconds": seconds[-1] if seconds else None,
+        "seconds_left": None,
+        "curves": curves.as_columns(),
+        "scores": scores.as_columns(),
+        "why_no_scores": "" if scores.points else "This run was not scored; tools/score_views.py does.",
+        "histogram": histogram_of(last),
+        "histogram_note": note,
+    }
+    return Scene(
+        name,
+        run.renderer.options,
+        Snapshot(FrozenField(run.volume), 0, step if isinstance(step, int) else None),
+        judges,
+        figures,
+        "" if judges is not None else "no judges for these pictures yet: tools/score_views.py on this run trains them",
+    )
+
+
+def _records(path: Path) -> list[dict[str, Any]]:
+    try:
+        return RunDirectory(path).read_stats()
+    except (OSError, ValueError):
+        return []
+
+
+def _judges(data: DataOptions, image_size: int) -> Judges | None:
+    """Judges from the cache; a run directory is not trusted, so none for pictures in a folder that it names."""
+    here = data.name == "mnist_5k" or (data.name in DOWNLOADED and Path("data").is_dir())
+    if data.path is not None or not here or image_size > LARGEST_JUDGED:
+        return None
+    try:
+        held_out = load_images(data, image_size, "held_out")
+    except DataError:
+        return None
+    return cached_judges(held_out.images, held_out.labels, held_out.class_names)

@@ -1,0 +1,72 @@
+"""A run or a volume file opened again: configuration, volume, renderer."""
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..rendering.renderer import AbsorptionRenderer
+from ..storage.run_directory import RunDirectory
+from ..volumes import Volume, load_volume, read_description
+from .building import build_renderer
+from .config import Config, read_config
+
+
+@dataclass
+class Run:
+    """A finished or running run, as it lies on disk.
+
+    Args:
+        path: the run directory.
+        config: what it was started with.
+        volume: the averaged volume, on the CPU.
+        renderer: makes the pictures that the discriminator saw.
+        origin: name of the run or file, step (None: not said there) and as much of the configuration as was found, as
+            JSON can hold it.
+    """
+
+    path: Path
+    config: Config
+    volume: Volume
+    renderer: AbsorptionRenderer
+    origin: dict[str, Any] = field(default_factory=dict)
+
+
+def load_sculpture(path: str | Path, *, trusted: Sequence[type[Volume]] = ()) -> Run:
+    """Read a run directory, or a volume file on its own.
+
+    A lone volume file says itself how it is rendered; the rest of its configuration is the default.
+
+    Raises:
+        RunError, VolumeFileError, ConfigError: as `load_run`.
+    """
+    path = Path(path)
+    if not path.is_file():
+        return load_run(path, trusted=trusted)
+    volume = load_volume(path, trusted=trusted)
+    description = read_description(path)
+    volume_spec = {"class_path": description["class_path"], "init_args": description["init_args"]}
+    known = {"volume": volume_spec, "renderer": description.get("renderer", {})}
+    config = Config.from_mapping(known)
+    origin = {"run": path.name, "step": description.get("step"), "config": known}
+    return Run(path.parent, config, volume.eval().requires_grad_(False), build_renderer(config), origin)
+
+
+def load_run(path: str | Path, *, trusted: Sequence[type[Volume]] = ()) -> Run:
+    """Read a run directory.
+
+    Args:
+        path: the folder.
+        trusted: volume classes outside this package that may be built.
+
+    Raises:
+        RunError: no run lies there, or its configuration is damaged.
+        VolumeFileError: it has no volume yet, a damaged one, or one of a class that is not trusted.
+    """
+    run = RunDirectory(path)
+    config = read_config(run)
+    volume = load_volume(run.volume_path, trusted=trusted)
+    step = read_description(run.volume_path).get("step")
+    origin = {"run": run.path.resolve().name, "step": step, "config": dataclasses.asdict(config)}
+    return Run(run.path, config, volume.eval().requires_grad_(False), build_renderer(config), origin)

@@ -1,0 +1,1 @@
+"""The loop, and the reasons why a volume moves."""

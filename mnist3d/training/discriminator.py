@@ -1,0 +1,74 @@
+"""The critic of single pictures: a small convolutional network with a score and, with labels, a class head.
+
+What it is: a network of pictures. What it is not: it does not know where a picture came from.
+"""
+
+from dataclasses import dataclass, field
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+LEAK = 0.2  # slope of the leaky ReLU below 0: DCGAN, Radford et al. 2015
+
+
+@dataclass
+class DiscriminatorOptions:
+    """The network that judges single views.
+
+    Args:
+        channels: Width of each convolution; each halves the picture, at least one.
+        features: Width of the last hidden layer, at least 1.
+    """
+
+    channels: list[int] = field(default_factory=lambda: [24, 48, 96])
+    features: int = 128
+
+    def __post_init__(self) -> None:
+        if not self.channels or min(self.channels) < 1:
+            raise ValueError(f"discriminator.channels={self.channels}: allowed are one or more widths >= 1")
+        if self.features < 1:
+            raise ValueError(f"discriminator.features={self.features}: allowed are widths >= 1")
+
+
+class Discriminator(nn.Module):
+    """Convolutions of stride 2 without normalisation, then a linear layer, a score and a class head.
+
+    Args:
+        image_size: pixels along each edge, at least 8.
+        num_classes: of the class head; 0 leaves it out.
+        options: widths.
+
+    Raises:
+        ValueError: pictures too small for the convolutions.
+    """
+
+    def __init__(self, image_size: int = 28, num_classes: int = 10, options: DiscriminatorOptions | None = None):
+        super().__init__()
+        options = options or DiscriminatorOptions()
+        if image_size < 8:
+            raise ValueError(f"image_size={image_size}: the discriminator needs pictures of 8 pixels or more")
+        layers: list[nn.Module] = []
+        width, size = 1, image_size
+        for k, channels in enumerate(options.channels):
+            if size < 2:
+                raise ValueError(
+                    f"discriminator.channels={options.channels}: {len(options.channels)} halvings are too many for "
+                    f"pictures of {image_size} pixels"
+                )
+            kernel = 4 if k < 2 else 3
+            layers += [nn.Conv2d(width, channels, kernel, stride=2, padding=1), nn.LeakyReLU(LEAK)]
+            width, size = channels, (size + 2 - kernel) // 2 + 1
+        layers += [nn.Flatten(), nn.Linear(width * size * size, options.features), nn.LeakyReLU(LEAK)]
+        self.body = nn.Sequential(*layers)
+        self.score = nn.Linear(options.features, 1)
+        self.classes = nn.Linear(options.features, num_classes) if num_classes else None
+
+    def forward(self, pictures: Float[Tensor, "B 1 H W"]) -> tuple[Float[Tensor, " B"], Float[Tensor, "B K"]]:
+        """Score (unbounded, higher is more real) and class logits (K = 0 without a class head).
+
+        Args:
+            pictures: in [0, 1].
+        """
+        features = self.body(2.0 * pictures - 1.0)
+        score = self.score(features)[:, 0]
+        return score, features.new_zeros(len(score), 0) if self.classes is None else self.classes(features)

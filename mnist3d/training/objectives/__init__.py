@@ -1,0 +1,1 @@
+"""The reasons why a volume moves, one file each."""

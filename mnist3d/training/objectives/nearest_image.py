@@ -1,0 +1,86 @@
+"""The pull of each view towards the nearest real picture, strongest on the classes that are hardest to draw.
+
+What it is: exemplars and the loss. What it is not: no schedule; the trainer weighs it.
+"""
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from ...data.augment import tilted
+from ...data.nearest import Exemplars
+from ...data.registration import registered
+from .group_weights import GroupWeights
+
+# Tilted copies of each real picture, where the exemplars stay this few: every step looks through all of a class.
+COPIES, MOST_EXEMPLARS = 2, 20_000
+MOST_PIXELS = MOST_EXEMPLARS * 28 * 28
+TILTED_AT_ONCE = 1024
+
+
+class NearestPull(nn.Module):
+    """Difference between views and the real pictures nearest to them, classes weighted.
+
+        loss = mean weight_k * 2 max(q (x - view), (q - 1) (x - view))      x the nearest real picture, q the quantile
+
+    With q = .5 that is the absolute difference, whose best answer to several x is their median: dark, where strokes lie
+    a pixel apart. Views then lose a quarter of their light; a somewhat larger quantile keeps it (the pinball loss of
+    quantile regression, Koenker & Bassett 1978).
+
+    Before that, x is moved, turned and stretched a little to meet the view (`registered`): what is asked of a view is
+    to become some digit, not to lie in a certain place, and neighbouring views ask less of each other.
+
+    A view weighs what its class does in `GroupWeights`: more, the further the class is behind.
+
+    Args:
+        images: brightness in [0, 1].
+        labels: class of each, or None: then all are one class.
+        num_classes: K, 0 without labels.
+        focus: of `GroupWeights`, >= 0; 0 weighs all classes alike.
+        quantile: q, in (0, 1); above .5 missing light counts more than light where there should be none.
+        registration: of `registered`, >= 0; 0 leaves the real pictures as they are.
+        tilt: degrees, 0 to 60: exemplars are also seen from random directions near their normals (`plates.tilted`).
+            The same ones always, so that a resumed run finds them again.
+
+    Its state (`state_dict`) is the running means of the classes.
+    """
+
+    def __init__(
+        self,
+        images: Float[Tensor, "N 1 H W"],
+        labels: Int[Tensor, " N"] | None,
+        num_classes: int,
+        *,
+        focus: float = 0.0,
+        quantile: float = 0.5,
+        registration: float = 0.0,
+        tilt: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.quantile, self.registration = quantile, registration
+        room = min(MOST_EXEMPLARS // len(images), MOST_PIXELS // images.numel())
+        copies = max(0, min(COPIES, room - 1)) if tilt > 0 else 0
+        generator = torch.Generator().manual_seed(0)
+        parts = images.split(TILTED_AT_ONCE) * copies
+        every = [images, *(tilted(part, tilt, generator) for part in parts)]
+        self.exemplars = Exemplars(torch.cat(every), None if labels is None else labels.repeat(1 + copies))
+        self.weights = GroupWeights(max(num_classes, 1), focus).to(images)
+
+    def forward(self, views: Float[Tensor, "B 1 H W"], logits: Float[Tensor, "B K"]) -> Float[Tensor, ""]:
+        """The loss, at least 0; moves the running means.
+
+        Args:
+            views: brightness in [0, 1].
+            logits: of the class head, K = 0 without one; the largest says which class a view is pulled to.
+
+        Gradients:
+            To the views; the exemplars and the weights are constants.
+        """
+        kind = logits.argmax(dim=1) if logits.shape[1] else None
+        targets = registered(self.exemplars.nearest(views.detach(), kind), views.detach(), self.registration)
+        missing = targets - views
+        difference = missing.detach().abs().mean(dim=(1, 2, 3))
+        pull = 2.0 * torch.maximum(self.quantile * missing, (self.quantile - 1.0) * missing).mean(dim=(1, 2, 3))
+        if kind is None:
+            return pull.mean()
+        return (self.weights(kind, difference, targets) * pull).mean()

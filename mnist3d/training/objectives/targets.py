@@ -1,0 +1,143 @@
+"""Sculpting on purpose: a list of directions and what the volume must show there.
+
+What it is: the list as options, its reading and checking, one exemplar a target, and views drawn near the targets
+with the picture that each should be. What it is not: no loss and no optimiser; the trainer pulls.
+
+A target's picture is a flat plate through the centre that faces the eye: a view a few degrees off sees it narrowed.
+That is something a volume can be, so neighbouring views agree; a hologram of the same picture from everywhere is not.
+"""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Generator, Tensor
+
+from ...data.augment import seen_as_plate
+from ...data.images import ImageSet, shrunk_into_square
+from ...data.options import DataOptions
+from ...data.sources import read_picture
+from ...data.typical import exemplar
+from ...errors import DataError
+from ...geometry.rotations import upright_matrix
+from .target_list import Target, TargetOptions
+
+NEAR = 1.5  # times the jitter: just beyond the corners of the square that views are drawn from
+
+
+class Targets:
+    """Directions with their pictures, from which training views are drawn.
+
+    Args:
+        azimuth: radians.
+        elevation: radians.
+        pictures: what each direction shows, brightness in [0, 1].
+        options: weight, jitter and number of views.
+    """
+
+    def __init__(
+        self,
+        azimuth: Float[Tensor, " K"],
+        elevation: Float[Tensor, " K"],
+        pictures: Float[Tensor, "K 1 H W"],
+        options: TargetOptions,
+    ) -> None:
+        self.azimuth, self.elevation, self.pictures, self.options = azimuth, elevation, pictures, options
+
+    @property
+    def rotations(self) -> Float[Tensor, "K 3 3"]:
+        """The targets' own directions, upright, on the CPU."""
+        return upright_matrix(self.azimuth, self.elevation)
+
+    def draw(self, generator: Generator) -> tuple[Float[Tensor, "B 3 3"], Float[Tensor, "B 1 H W"], Int[Tensor, " B"]]:
+        """Rotations near the targets, every target as often as the others, what each should show, and its target.
+
+        Args:
+            generator: a CPU generator, advanced by the call.
+
+        Returns:
+            Rotations on the CPU, each within `jitter` of its target in azimuth and in elevation; pictures on the
+            device of the targets' pictures, and so each one's number in the list.
+        """
+        count = self.options.views_per_step
+        first = torch.randint(len(self.azimuth), (1,), generator=generator)
+        target = (first + torch.arange(count)) % len(self.azimuth)
+        offset = math.radians(self.options.jitter) * (2.0 * torch.rand(2, count, generator=generator) - 1.0)
+        rotations = upright_matrix(self.azimuth[target] + offset[0], self.elevation[target] + offset[1])
+        device = self.pictures.device
+        centres = self.rotations[target].to(device)
+        target = target.to(device)
+        return rotations, seen_as_plate(self.pictures[target], rotations.to(device), centres), target
+
+    def near(self, rotations: Float[Tensor, "B 3 3"]) -> Bool[Tensor, " B"]:
+        """Which views look from so near a target that the targets alone decide there."""
+        axis, own = rotations[:, 2], self.rotations[:, 2].to(rotations)  # third row: where the camera looks from
+        return (axis @ own.mT).amax(dim=1) > math.cos(math.radians(NEAR * self.options.jitter))
+
+
+def build_targets(options: TargetOptions, images: ImageSet, data: DataOptions) -> Targets | None:
+    """The targets of a configuration with their pictures; None when it asks for none.
+
+    Args:
+        options: what is asked for.
+        images: real pictures, of which classes get an exemplar, and whose size the pictures take.
+        data: how picture files are fitted into the square.
+
+    Raises:
+        DataError: a class that the data lacks, a letter that the font lacks, a picture that cannot be read.
+    """
+    listed = options.listed()
+    if not listed:
+        return None
+    size = images.images.shape[-1]
+    drawn: dict[tuple[str, str], Tensor] = {}
+    for target in listed:
+        key = (target.kind, target.subject)
+        if key in drawn:
+            continue
+        if target.kind in ("digit", "class"):
+            drawn[key] = exemplar(images, _class_index(target, images))
+        elif target.kind == "text":
+            drawn[key] = _text(target, size)
+        else:
+            drawn[key] = _picture(target, size, data.scale)
+    pictures = torch.stack([drawn[target.kind, target.subject] for target in listed])
+    azimuth, elevation = torch.tensor([(t.azimuth, t.elevation) for t in listed]).deg2rad().unbind(1)
+    return Targets(azimuth, elevation, pictures, options)
+
+
+def _class_index(target: Target, images: ImageSet) -> int:
+    if images.labels is None:
+        raise DataError(
+            f"{target.place}.{target.kind}={target.subject}: the pictures have no labels; "
+            "allowed are picture and text, or labelled data"
+        )
+    present = [name for label, name in enumerate(images.class_names) if bool((images.labels == label).any())]
+    if target.subject not in present:
+        shown = ", ".join(present[:30])
+        raise DataError(f"{target.place}.{target.kind}={target.subject}: the data has no such class; it has {shown}")
+    return images.class_names.index(target.subject)
+
+
+def _text(target: Target, size: int) -> Float[Tensor, "1 H W"]:
+    from ...data.text import draw_text  # Pillow, which most runs do not need
+
+    try:
+        return draw_text(target.subject, size)
+    except DataError as error:
+        raise DataError(f"{target.place}.{error}") from None
+
+
+def _picture(target: Target, size: int, scale: float) -> Float[Tensor, "1 H W"]:
+    from PIL import ImageOps
+
+    try:
+        grey = read_picture(Path(target.subject))
+    except DataError as error:
+        raise DataError(f"{target.place}.picture={target.subject}: {str(error).partition(': ')[2]}") from None
+    edge = max(grey.size)
+    square = ImageOps.pad(grey, (edge, edge))
+    brightness = torch.tensor(np.asarray(square), dtype=torch.float32)[None, None] / 255.0
+    return shrunk_into_square(brightness, size, scale)[0]
