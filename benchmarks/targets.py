@@ -37,8 +37,8 @@ from mnist3d.data.registration import blur
 from mnist3d.geometry.rotations import upright_matrix
 from mnist3d.rendering.pictures import contact_sheet
 from mnist3d.rendering.renderer import render_views
+from mnist3d.runs.building import build_trainer
 from mnist3d.runs.config import Config
-from mnist3d.runs.session import build_trainer
 from mnist3d.training.objectives.targets import Targets
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
@@ -109,9 +109,10 @@ def measure(count: int, seed: int, options: argparse.Namespace) -> dict[str, Any
     began = time.monotonic(), time.process_time()
     trainer.run()
     seconds, cpu_seconds = time.monotonic() - began[0], time.process_time() - began[1]
-    assert trainer.targets is not None
-    rotations, target = views_near(trainer.targets)
-    views, pictures = render_views(trainer.averaged, trainer.renderer, rotations), trainer.targets.pictures.cpu()
+    targets = trainer.objectives["targets"]
+    assert isinstance(targets, Targets)
+    rotations, target = views_near(targets)
+    views, pictures = render_views(trainer.averaged, trainer.renderer, rotations), targets.pictures.cpu()
     record = {"targets": count, "rings": len(asked), "seed": seed, "steps": trainer.steps_done}
     record |= {"seconds": round(seconds, 1), "cpu_seconds": round(cpu_seconds, 1)}
     record |= compared(views, target, pictures)
@@ -121,7 +122,7 @@ def measure(count: int, seed: int, options: argparse.Namespace) -> dict[str, Any
     if options.pictures is not None:
         import imageio.v3 as iio
 
-        seen = render_views(trainer.averaged, trainer.renderer, trainer.targets.rotations)
+        seen = render_views(trainer.averaged, trainer.renderer, targets.rotations)
         options.pictures.mkdir(parents=True, exist_ok=True)
         path = options.pictures / f"{options.subject}_{count}_{seed}.png"
         iio.imwrite(path, contact_sheet(torch.cat([pictures, seen]), columns=count if count <= PER_RING else PER_RING))

@@ -3,7 +3,7 @@
     python benchmarks/training_step.py --output training_step.json
 
 Each variant is the trainer of the default recipe with another kernel in its renderer. All are warmed up, then
-take turns in one process, one cycle of the gradient penalty (`losses.penalty_every` steps) at a time, so that
+take turns in one process, one cycle of the gradient penalty (four steps) at a time, so that
 a busy machine slows all alike: trust the ratios (median over the rounds of the reference's time through the
 variant's in the same round), not the milliseconds. The steps are those in the middle of a run (`SHARE`),
 where every term of the loss is at work. Peak memory is measured in a process of its own a variant, and is the whole
@@ -27,12 +27,13 @@ import torch
 from renderer import _resident, machine
 from torch import Tensor
 
+from mnist3d.runs.building import build_trainer
 from mnist3d.runs.config import Config
-from mnist3d.runs.session import build_trainer
+from mnist3d.training.objectives.adversarial import PENALTY_EVERY, Adversarial
 from mnist3d.training.trainer import Trainer
 
-SHARE = 0.65  # of the run that is done: past `losses.nearest_from`, before the rates have fallen far
-MAX_STEPS = 10_000  # any run so long that the steps measured here do not move the share
+SHARE = 0.65  # of the run that is done: past `nearest_image.start`, before the rates have fallen far
+MAX_STEPS = 10_000  # any run so long that the steps measured here do not move the progress
 REQUIRED_RATIO = 2.3  # of the default kernel to the reference, whole steps
 ALLOWED_SHARE = 0.45  # of the default kernel's renderer in its step
 
@@ -64,8 +65,11 @@ class Clock:
         self.seconds = dict.fromkeys(PARTS, 0.0)
         self._views_known: float | None = None
         trainer.renderer.forward = self._timed("renderer", trainer.renderer.forward, self._watch)
-        trainer.discriminator.forward = self._timed("discriminator", trainer.discriminator.forward)
-        for optimiser in (trainer.volume_optimiser, trainer.discriminator_optimiser):
+        adversarial = trainer.objectives["adversarial"]
+        assert isinstance(adversarial, Adversarial)
+        network = adversarial.discriminator
+        network.forward = self._timed("discriminator", network.forward)
+        for optimiser in (trainer.volume_optimiser, adversarial.optimiser):
             optimiser.step = self._timed("optimisers", optimiser.step)
 
     def _timed(
@@ -116,7 +120,7 @@ def build(variant: Variant, tiny: bool = False) -> Trainer:
     """The default recipe's trainer with this kernel, in the middle of its run; tiny: two views of a small grid."""
     config = Config(device="cpu")
     if tiny:
-        config.trainer.views, config.volume["init_args"]["resolution"] = 2, 8
+        config.trainer.views, config.volume["init_args"] = 2, {"resolution": 8}
     config.trainer.max_steps = MAX_STEPS
     config.renderer.quadrature = variant.quadrature  # type: ignore[assignment]
     trainer = build_trainer(config)
@@ -136,7 +140,7 @@ class Job:
 
     def run(self) -> None:
         """One cycle of the penalty: milliseconds a step, whole and in parts."""
-        steps = self.trainer.losses.penalty_every
+        steps = PENALTY_EVERY
         self.clock.seconds = dict.fromkeys(PARTS, 0.0)
         start = time.perf_counter()
         with self.clock.backward_passes():
@@ -170,7 +174,7 @@ def peak(variant: Variant) -> int:
     build(variant, tiny=True).step()  # imports, compilation
     trainer = build(variant)
     Path("/proc/self/clear_refs").write_text("5")  # sets VmHWM back to VmRSS
-    for _ in range(trainer.losses.penalty_every):
+    for _ in range(PENALTY_EVERY):
         trainer.step()
     return _resident("VmHWM")
 
@@ -223,7 +227,7 @@ def main() -> None:
         return
     peaks = {} if arguments.quick else measure_peaks(arguments.threads)
     jobs = {name: Job(variant) for name, variant in VARIANTS.items()}
-    cycle = jobs[REFERENCE].trainer.losses.penalty_every
+    cycle = PENALTY_EVERY
     rounds = max(2, (12 if arguments.quick else arguments.steps) // cycle)
     for _ in range(1 + rounds):
         for job in jobs.values():

@@ -9,8 +9,8 @@ median of the ratios to the two neighbours' geometric mean. Noise that only ever
 little below 0; "beyond control" is free of that. Latency: from a page's request to the picture, over a socket on this
 machine, training paused, and with a training that goes on. "processor" compares the whole process's processor time,
 the client's included, which other programs disturb less: with one thread on a core of its own the two are the same.
-"attributed" counts the processor time of the viewer's threads and of its hook instead: exact, but blind to what they do
-to caches and locks.
+"attributed" counts the processor time of the viewer's threads and of its callback instead: exact, but blind
+to what they do to caches and locks.
 """
 
 import argparse
@@ -27,11 +27,11 @@ from typing import Any
 
 import torch
 
-from mnist3d.callbacks.live_page import start_viewer
+from mnist3d.callbacks.live_page import LivePage, start_page
 from mnist3d.cli.parser import parse_command_line
-from mnist3d.runs.session import build_trainer
+from mnist3d.runs.building import build_trainer
 from mnist3d.storage.environment import environment
-from mnist3d.training.trainer import Hook, Trainer
+from mnist3d.training.trainer import Callback, Trainer
 from mnist3d.viewer import Scene, Snapshot, Viewer, ViewerOptions
 from mnist3d.volumes.wrappers import FrozenField
 
@@ -94,14 +94,20 @@ KINDS = ("page", "no_page", "control")
 Seconds = tuple[float, float]  # as MEASURES
 
 
-def timed(trainer: Trainer, hooks: list[Any], steps: int) -> Seconds:
-    """Wall seconds, and the whole process's processor seconds, for so many steps, hooks included."""
+def timed(trainer: Trainer, callbacks: list[Any], steps: int) -> Seconds:
+    """Wall seconds, and the whole process's processor seconds, for so many steps, callbacks included."""
     began, used = time.perf_counter(), time.process_time()
     for _ in range(steps):
         report = trainer.step()
-        for hook in hooks:
-            hook.after_step(trainer, report)
+        for live in callbacks:
+            live.after_step(trainer, report)
     return time.perf_counter() - began, time.process_time() - used
+
+
+def page_of(trainer: Trainer) -> LivePage:
+    page = start_page(ViewerOptions(port=0), trainer, "benchmark", None, None)
+    assert page is not None
+    return page
 
 
 def slow_down(steps: int, rounds: int, arguments: list[str]) -> dict[str, Any]:
@@ -112,18 +118,18 @@ def slow_down(steps: int, rounds: int, arguments: list[str]) -> dict[str, Any]:
     """
     trainer = build_trainer(parse_command_line([*GRID, *arguments, "--trainer.max_steps", "1000000"]).config)
     timed(trainer, [], 10)
-    (hook,) = start_viewer(ViewerOptions(port=0), trainer, "benchmark", None, None)
-    hooks: list[Hook] = [hook]
+    live = page_of(trainer)
+    callbacks: list[Callback] = [live]
     ratios: dict[str, list[float]] = {f"{kind}_{of}": [] for kind in KINDS for of in MEASURES}
     before = timed(trainer, [], steps)
     for kind in KINDS * rounds:
         page = None
         if kind == "page":
-            page = Page(hook.viewer.port, turning=False)
+            page = Page(live.viewer.port, turning=False)
             page.start()
             page.ready.wait(10.0)
-            hook.viewer.allowance.pay(hook.viewer.allowance.saved())  # what is saved up is spent once, not all along
-        own = timed(trainer, [] if kind == "control" else hooks, steps)
+            live.viewer.allowance.pay(live.viewer.allowance.saved())  # what is saved up is spent once, not all along
+        own = timed(trainer, [] if kind == "control" else callbacks, steps)
         if page is not None:
             page.done.set()
             page.join(10.0)
@@ -132,7 +138,7 @@ def slow_down(steps: int, rounds: int, arguments: list[str]) -> dict[str, Any]:
             ratios[f"{kind}_{of}"].append(100.0 * (middle / statistics.geometric_mean(around) - 1.0))
         print(f"{kind}: {ratios[f'{kind}_wall'][-1]:+.1f} %", flush=True)
         before = after
-    hook.viewer.close()
+    live.viewer.close()
     found: dict[str, Any] = {kind: spread(values, "per cent slower") for kind, values in ratios.items()}
     found["beyond control"] = {
         f"{kind}_{of}": round(found[f"{kind}_{of}"]["median"] - found[f"control_{of}"]["median"], 2)
@@ -163,34 +169,34 @@ def latency(pictures: int, arguments: list[str]) -> dict[str, Any]:
 
 
 def attributed(steps: int, arguments: list[str]) -> dict[str, Any]:
-    """What the viewer's threads and its hook use, in per cent of the training's own time; Linux only."""
+    """What the viewer's threads and its callback use, in per cent of the training's own time; Linux only."""
     trainer = build_trainer(parse_command_line([*GRID, *arguments, "--trainer.max_steps", "1000000"]).config)
-    (hook,) = start_viewer(ViewerOptions(port=0), trainer, "benchmark", None, None)
+    live = page_of(trainer)
     found = {}
     for kind in ("no_page", "page"):
-        page = Page(hook.viewer.port, turning=False)
+        page = Page(live.viewer.port, turning=False)
         if kind == "page":
             page.start()
             page.ready.wait(10.0)
-            hook.viewer.allowance.pay(hook.viewer.allowance.saved())
+            live.viewer.allowance.pay(live.viewer.allowance.saved())
         clocks = [
             time.pthread_getcpuclockid(thread.ident)
             for thread in threading.enumerate()
             if thread.name.startswith("mnist3d-") and thread.ident is not None
         ]
-        threads_before, hook_used, training_used = sum(map(time.clock_gettime, clocks)), 0.0, 0.0
+        threads_before, live_used, training_used = sum(map(time.clock_gettime, clocks)), 0.0, 0.0
         for _ in range(steps):
             began = time.thread_time()
             report = trainer.step()
             stepped = time.thread_time()
-            hook.after_step(trainer, report)
+            live.after_step(trainer, report)
             training_used += stepped - began
-            hook_used += time.thread_time() - stepped
-        used = sum(map(time.clock_gettime, clocks)) - threads_before + hook_used
+            live_used += time.thread_time() - stepped
+        used = sum(map(time.clock_gettime, clocks)) - threads_before + live_used
         page.done.set()
         found[kind] = {"per cent": round(100.0 * used / training_used, 2), "training seconds": round(training_used, 1)}
         print(f"attributed, {kind}: {found[kind]}", flush=True)
-    hook.viewer.close()
+    live.viewer.close()
     return found
 
 

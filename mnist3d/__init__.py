@@ -1,21 +1,28 @@
 """Sculpt a 3D volume out of 2D pictures.
 
-from mnist3d import VoxelGrid, AbsorptionRenderer, euler_matrix, load_run
+    from mnist3d import AbsorptionRenderer, VoxelGrid, euler_matrix, load_run
 """
 
 from typing import TYPE_CHECKING, Any
 
-from .geometry.rotations import euler_matrix as euler_matrix
-from .geometry.rotations import sample_rotations as sample_rotations
-from .geometry.rotations import turntable as turntable
-from .rendering.renderer import AbsorptionRenderer as AbsorptionRenderer
-from .volumes import HashGrid as HashGrid
-from .volumes import VMGrid as VMGrid
-from .volumes import Volume as Volume
-from .volumes import VoxelGrid as VoxelGrid
+from .geometry import euler_matrix, sample_rotations, turntable
+from .rendering import AbsorptionRenderer
+from .volumes import HashGrid, VMGrid, Volume, VoxelGrid
 
 if TYPE_CHECKING:
-    from .runs.loading import load_run as load_run
+    from .runs.loading import load_run
+
+__all__ = [
+    "AbsorptionRenderer",
+    "HashGrid",
+    "VMGrid",
+    "Volume",
+    "VoxelGrid",
+    "euler_matrix",
+    "load_run",
+    "sample_rotations",
+    "turntable",
+]
 
 
 def __getattr__(name: str) -> Any:

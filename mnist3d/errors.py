@@ -29,7 +29,7 @@ class RunError(UserError, RuntimeError):
 
 
 class WriteError(UserError, RuntimeError):
-    """A file that cannot be written; what was there before is unchanged."""
+    """A file that cannot be written: a full disk, a folder without permission."""
 
 
 class ViewerError(UserError, RuntimeError):

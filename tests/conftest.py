@@ -2,10 +2,15 @@
 
 import os
 import shutil
+import sys
+from pathlib import Path
 
 # Set before torch is imported: OpenMP's waiting threads otherwise spin, and two of them on a busy machine make
 # a test of seconds take minutes.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+sys.path.insert(
+    0, str(Path(__file__).parent.parent)
+)  # for tests of `tools/`, with `pytest` and `python -m pytest` alike
 
 import pytest
 

@@ -3,6 +3,7 @@
 import dataclasses
 import importlib.util
 import json
+import math
 import os
 import signal
 import subprocess
@@ -12,14 +13,17 @@ import urllib.request
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
+from mnist3d.cli import orbit
 from mnist3d.cli.parser import parse_command_line
 from mnist3d.cli.program import run_command_line
-from mnist3d.runs.building import build_volume
+from mnist3d.errors import ConfigError
+from mnist3d.runs.building import CommandLine, build_volume
 from mnist3d.runs.config import SECTIONS, Config
-from mnist3d.runs.session import CommandLine, sculpt
-from mnist3d.training.gan_losses import LossOptions
+from mnist3d.runs.session import sculpt
+from mnist3d.training.objectives.nearest_image import NearestImageOptions
 from mnist3d.volumes import Volume, VoxelGrid
 
 ROOT = Path(__file__).parent.parent
@@ -48,9 +52,13 @@ def finished_run(tmp_path_factory):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--sed", "1"], ["--sed", "no such key", "--seed"]),
-        (["--trainer.view", "8"], ["--trainer.view", "did you mean --trainer.views"]),
-        (["--volume.resoluton", "48"], ["volume.resoluton", "did you mean volume.resolution"]),
+        (["--sed", "1"], ["sed: no such key, did you mean seed?", "--help"]),
+        (["--trainer.view", "8"], ["trainer.view: no such key, did you mean trainer.views?"]),
+        (["--trainer.view=8"], ["trainer.view: no such key, did you mean trainer.views?"]),
+        (["--trainer", "{view: 8}"], ["trainer.view: no such key, did you mean trainer.views?"]),
+        (["--volume.resoluton", "48"], ["volume.resoluton: no such key, did you mean volume.resolution?"]),
+        (["--seed"], ["seed: no value follows"]),
+        (["--seed", ""], ["seed=: allowed are whole numbers"]),
         (["--seed", "x"], ["seed=x", "whole numbers"]),
         (["--seed", "-1"], ["seed=-1", "from 0"]),
         (["--seed", "9" * 30], ["seed=999", "2^63 - 1"]),
@@ -71,19 +79,26 @@ def finished_run(tmp_path_factory):
         (["--volume.resolution", "abc"], ["volume.resolution=abc", "whole numbers"]),
         (["--volume.resolution", "0"], ["volume.resolution=0", "1 to 1024"]),
         (["--volume.grow_at", "[.inf]"], ["volume.grow_at=[inf]", "ascending steps"]),
-        (["--volume.grow_at", "[0.2,a]"], ["volume.grow_at=a", "allowed are whole numbers or numbers or null"]),
-        (["--volume.resolution", "1"], ["volume.grow_at=[0.3]", "up to 0, and null"]),
+        (["--volume.grow_at", "[0.2,a]"], ["volume.grow_at[1]=a: allowed are numbers"]),
+        (["--volume.resolution", "1", "--volume.grow_at", "[0.3]"], ["volume.grow_at=[0.3]", "up to 0, and null"]),
         (
             ["--volume", "HashGrid", "--volume.levels_at", "[1,2,3,4,5,6,7,8]"],
             ["volume.levels_at=[1, 2", "up to 7 times"],
         ),
         (["--volume", "HashGrid", "--volume.per_level_scale", "1e50"], ["volume.per_level_scale=1e+50", "1 to 1024"]),
         (["--discriminator.channels", "[]"], ["discriminator.channels=[]", "widths >= 1"]),
-        (["--losses.penalty", "-1"], ["losses.penalty=-1", ">= 0"]),
-        (["--losses.nearest_registration", "0.25"], ["losses.nearest_registration=0.25", "below .25"]),
-        (["--losses.nearest_quantile", "1"], ["losses.nearest_quantile=1", "between 0 and 1"]),
-        (["--losses.nearest_from", "1"], ["losses.nearest_from=1", "below 1"]),
-        (["--config", "nowhere.yaml"], ["nowhere.yaml", "no such file"]),
+        (["--adversarial.penalty", "-1"], ["adversarial.penalty=-1", ">= 0"]),
+        (["--adversarial.pairing", "hnge"], ["adversarial.pairing=hnge", "relativistic, non_saturating, hinge"]),
+        (["--nearest_image.start", "1"], ["nearest_image.start=1", "below 1"]),
+        (["--watchdog", "act"], ["watchdog=act: allowed are off, warn, rewind"]),
+        (["--losses.nearest", "1"], ["losses.nearest: is nearest_image.weight since version 0.2"]),
+        (["--losses.nearest_quantile", "1"], ["losses.nearest_quantile: is no option since version 0.2", ".58"]),
+        (["--watchdog.act=false"], ["watchdog.act: is watchdog, with off, warn or rewind, since version 0.2"]),
+        (["--volume.init", "v.npz"], ["volume.init: is start_from since version 0.2"]),
+        (["--volume", "HashGrid", "--volume.table_rate", "2"], ["volume.table_rate: is no option", "1.0"]),
+        (["--start_from", "nowhere.npz"], ["start_from=nowhere.npz", "no such file"]),
+        (["--config", "nowhere.yaml"], ["nowhere.yaml", "no such file; presets are counter"]),
+        (["--config", "countr"], ["config=countr: no such file, did you mean counter?"]),
         (["--resume", "nowhere"], ["resume=nowhere", "nothing to resume"]),
         (["stray"], ["stray", "no such key"]),
     ],
@@ -104,8 +119,18 @@ def test_a_mistake_is_one_line_and_leaves_nothing(arguments, words, capsys, tmp_
         ("trainer:\n  views: many\n", ["trainer.views=many"]),
         ("trainer:\n  views: -1\n", ["trainer.views=-1"]),
         ("seed: [\n", ["not valid YAML"]),
-        ("- 1\n- 2\n", ["config"]),
+        ("- 1\n- 2\n", ["config=mine.yaml: the file is empty or no mapping"]),
+        ("", ["config=mine.yaml: the file is empty or no mapping"]),
+        ("trainer:\n", ["trainer=null: it must be a mapping"]),
+        ("config: other.yaml\n", ["config: no such key"]),
+        ("data: {path: 2024}\n", ["data.path=2024: allowed are text or null", "in quotes"]),
+        ("losses: {diversity: 1}\n", ["losses.diversity: is diversity.weight since version 0.2"]),
+        ("volume: {init_args: {init: v.npz}}\n", ["volume.init: is start_from since version 0.2"]),
         ("volume:\n  class_path: no.such.Volume\n", ["volume=no.such.Volume"]),
+        ("volume:\n", ["volume=null: allowed are class paths"]),
+        ("volume: {class_path: VMGrid, init_args: 3}\n", ["volume.init_args=3: it must be a mapping"]),
+        ("objectives: my.Objective\n", ["objectives=my.Objective: allowed are lists of class paths"]),
+        ("resume: nowhere\n", ["resume=nowhere: nothing to resume"]),
     ],
 )
 def test_a_mistake_in_a_file_is_one_line(text, words, capsys, tmp_path, monkeypatch):
@@ -170,26 +195,40 @@ def test_a_run_resumes_with_another_implementation_and_nothing_else(tmp_path, ca
 
 
 def test_an_option_newer_than_the_run_can_be_told_when_it_resumes(tmp_path, capsys):
-    text = parse_command_line(["--losses.nearest_registration", "0.1"]).config.to_yaml()
+    text = parse_command_line(["--class_balance.weight", "0.1"]).config.to_yaml()
     (tmp_path / "resume.pt").touch()
-    arguments = ["--resume", str(tmp_path), "--losses.nearest_registration", "0"]
+    arguments = ["--resume", str(tmp_path), "--class_balance.weight", "0.5"]
     (tmp_path / "config.yaml").write_text(text)
     code, error = outcome(arguments, capsys)
     assert code == 2
-    assert "a resumed run keeps its losses.nearest_registration=0.1" in error
-    older = "\n".join(line for line in text.splitlines() if "nearest_registration" not in line)
-    (tmp_path / "config.yaml").write_text(older)
-    assert parse_command_line(arguments).config.losses.nearest_registration == 0.0
-    assert parse_command_line(arguments[:2]).config.losses.nearest_registration == 0.2
-    # of the volume nothing is guessed: its shape must be what the weights have
-    older = "\n".join(line for line in text.splitlines() if "initial_noise" not in line)
-    (tmp_path / "config.yaml").write_text(older)
-    assert outcome([*arguments[:2], "--volume.initial_noise", "0.1"], capsys)[0] == 2
+    assert "a resumed run keeps its class_balance.weight=0.1" in error
+    older = yaml.safe_load(text)
+    del older["class_balance"]
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(older))
+    assert parse_command_line(arguments).config.class_balance.weight == 0.5
+    assert parse_command_line(arguments[:2]).config.class_balance.weight == 0.0
+    # of the volume nothing is guessed: its shape must be what the weights have; and what began is over
+    del older["volume"]["init_args"]["initial_noise"], older["start_from"]
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(older))
+    for more in (["--volume.initial_noise", "0.1"], ["--start_from", "other.npz"]):
+        code, error = outcome([*arguments[:2], *more], capsys)
+        assert code == 2
+        assert "a resumed run keeps its" in error
+
+
+def test_what_watches_a_run_may_change_when_it_resumes(tmp_path):
+    (tmp_path / "config.yaml").write_text(Config(start_from="gone.npz").to_yaml())
+    (tmp_path / "resume.pt").touch()
+    more = {"watchdog": "off", "scorecard.every": 7, "viewer.port": 1234, "trainer.max_minutes": 3.0, "device": "cpu"}
+    flags = [f"--{key}={value}" for key, value in more.items()]
+    command = parse_command_line(["--resume", str(tmp_path), *flags])
+    config = command.config
+    assert (command.resume, command.run_dir) == (str(tmp_path), None)
+    assert (config.watchdog, config.scorecard.every, config.viewer.port) == ("off", 7, 1234)
+    assert (config.trainer.max_minutes, config.device, config.start_from) == (3.0, "cpu", "gone.npz")
 
 
 def test_a_volume_that_fails_in_its_arithmetic_is_one_line(monkeypatch):
-    from mnist3d.errors import ConfigError
-
     monkeypatch.setattr(VoxelGrid, "_levels", lambda self: 1 / 0)
     with pytest.raises(ConfigError, match="division by zero"):
         build_volume(Config())
@@ -209,26 +248,31 @@ def test_help_shows_every_key_with_default(capsys):
         parse_command_line(["--help"])
     assert ended.value.code == 0
     text = capsys.readouterr().out
-    keys = ["--config", "--print_config", "--run_dir", "--resume", "--seed", "--device", "--volume.resolution"]
+    keys = ["--config", "--print_config", "--run_dir", "--resume", "--seed", "--device", "--start_from", "--watchdog"]
+    keys += ["--objectives.add", *(f"--volume.{name}" for name in VoxelGrid().init_args)]
     keys += [f"--{name}.{field.name}" for name, part in SECTIONS.items() for field in dataclasses.fields(part)]
     assert [key for key in keys if key not in text] == []
-    assert "default: 40" in text
+    text = " ".join(text.split())
+    assert "--trainer.views VIEWS Rendered and real images in a step, at least 2. (type: int, default: 40)" in text
+    assert "The length and the pace of a run (--trainer)" in text
     assert "Voxels along each edge" in text
+    assert "--device {auto,cpu,cuda} Where to compute" in text
+    assert "(type: list[int | float] | null, default: null)" in text
 
 
-def test_a_run_grows_unless_told_otherwise(capsys):
-    """Coarse until the pull begins: said by --help, the same in Python, and no other class is asked for it."""
-    assert parse_command_line([]).config.volume["init_args"].items() >= Config().volume["init_args"].items()
-    volume = build_volume(Config())
-    assert volume.resolution == (32, 32, 32)
-    assert volume.grow(0, LossOptions().nearest_from)
-    assert volume.resolution == (64, 64, 64)
-    for arguments in (["--volume.grow_at", "null"], ["--config", str(ROOT / "configs" / "counter.yaml")]):
-        assert parse_command_line(arguments).config.volume["init_args"]["grow_at"] is None
+def test_a_run_grows_unless_told_otherwise():
+    """Coarse until the pull begins: the same from the command line and in Python; no other class is asked for it."""
+    for config in (parse_command_line([]).config, Config()):
+        volume = build_volume(config)
+        assert isinstance(volume, VoxelGrid)
+        assert volume.resolution == (32, 32, 32)
+        assert volume.grow(0, NearestImageOptions().start)
+        assert volume.resolution == (64, 64, 64)
+    for arguments in (["--volume.resolution", "64"], ["--config", "counter"]):
+        volume = build_volume(parse_command_line(arguments).config)
+        assert isinstance(volume, VoxelGrid)
+        assert not volume.grow(10**6, 1.0)
     assert "grow_at" not in parse_command_line(["--volume", "VMGrid"]).config.volume["init_args"]
-    with pytest.raises(SystemExit):
-        parse_command_line(["--help"])
-    assert "default: [0.3])" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("preset", ["counter", "letters", "two_rings", "counter_gan", "pure_gan"])
@@ -236,15 +280,6 @@ def test_a_run_grows_unless_told_otherwise(capsys):
 def test_a_preset_goes_with_another_volume(preset, volume):
     arguments = ["--config", str(ROOT / "configs" / f"{preset}.yaml"), "--volume", volume]
     assert build_volume(parse_command_line(arguments).config).__class__.__name__ == volume
-
-
-def test_a_resumed_run_has_its_classes_defaults_and_not_those_of_a_new_run(tmp_path):
-    """As of a run from Python, or from before the default grew."""
-    (tmp_path / "resume.pt").touch()
-    for said, expected in (("{}", (48, None)), ("{resolution: 20}", (20, None)), ("{grow_at: [0.2]}", (48, [0.2]))):
-        (tmp_path / "config.yaml").write_text(f"volume: {{class_path: mnist3d.volumes.VoxelGrid, init_args: {said}}}")
-        arguments = parse_command_line(["--resume", str(tmp_path)]).config.volume["init_args"]
-        assert (arguments["resolution"], arguments["grow_at"]) == expected
 
 
 def test_a_run_writes_down_what_its_volume_was_built_with(tmp_path):
@@ -260,6 +295,7 @@ def test_presets_hold_differences_only_and_parse():
     for path in presets:
         command = parse_command_line(["--config", str(path)])
         assert command.preset == path.stem
+        assert parse_command_line(["--config", path.stem]) == command  # by its name, from anywhere
         assert len(path.read_text().splitlines()) <= 40, path
 
 
@@ -403,6 +439,7 @@ def test_orbit_mistakes(finished_run, tmp_path, capsys):
         (["--output", tmp_path / "no" / "orbit.mp4"], ["does not exist"]),
         (["--frames", "1"], ["--frames", "2 to 3600"]),
         (["--size", "huge"], ["--size", "huge"]),
+        (["--elevation", "90.5"], ["--elevation", "90.5", "-90.0 to 90.0"]),
         (["--path", "spiral"], ["path=spiral", "figure_eight"]),
         (["--background", "transparent"], ["not with .mp4"]),
         (["--fram", "6"], ["--fram"]),
@@ -412,6 +449,15 @@ def test_orbit_mistakes(finished_run, tmp_path, capsys):
         assert error.count("\n") == 1, error
         assert all(word in error for word in words), error
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_orbits_elevation_is_typed_in_degrees(finished_run, tmp_path, capsys, monkeypatch):
+    asked = []
+    monkeypatch.setattr(orbit, "camera_path", lambda *_, elevation, **__: asked.append(elevation) or torch.eye(3)[None])
+    for degrees in ("-90", "30", "90"):
+        arguments = [finished_run, "--output", tmp_path / "o.png", "--frames", 2, "--size", 8, "--elevation", degrees]
+        assert run_tool("tools/render_orbit", arguments, capsys)[0] == 0
+    assert asked == [-math.pi / 2, math.pi / 6, math.pi / 2]
 
 
 def run_tool(name, arguments, capsys):
@@ -479,17 +525,17 @@ def test_export_mistakes_are_one_line_and_leave_nothing(finished_run, tmp_path, 
 
 def test_a_run_can_start_from_another_tools_volume_and_resume_without_it(finished_run, tmp_path, capsys):
     assert run_tool("tools/export_voxels", [finished_run, "--output", tmp_path / "s.npz"], capsys)[0] == 0
-    start = [*TINY, "--volume.init", str(tmp_path / "s.npz"), "--run_dir", str(tmp_path / "run")]
+    start = [*TINY, "--start_from", str(tmp_path / "s.npz"), "--volume.grow_at", "[0.5]"]
     capsys.readouterr()
-    run = sculpt(parse_command_line([*start, "--trainer.stop_after", "2"]))
+    run = sculpt(parse_command_line([*start, "--run_dir", str(tmp_path / "run"), "--trainer.stop_after", "2"]))
     assert "volume.grow_at is not used" in capsys.readouterr().err
     (tmp_path / "s.npz").unlink()
     sculpt(parse_command_line(["--resume", str(run), "--trainer.stop_after", "null"]))
     capsys.readouterr()
-    code, error = outcome([*TINY, "--volume.init", tmp_path / "s.npz", "--run_dir", tmp_path / "new"], capsys)
+    code, error = outcome([*start, "--run_dir", tmp_path / "new"], capsys)
     assert code == 2
     assert error.count("\n") == 1
-    assert "volume.init=" in error
+    assert "start_from=" in error
     assert "no such file" in error
     assert not (tmp_path / "new").exists()
 
@@ -512,3 +558,64 @@ def test_another_volume_begins_with_its_own_defaults(arguments, tmp_path, monkey
     (tmp_path / "preset.yaml").write_text(f"volume:\n  class_path: {name}\n")
     config = parse_command_line([argument.format(name) for argument in arguments]).config
     assert config.volume == {"class_path": name, "init_args": {"initial_noise": 5.0}}
+
+
+def test_a_later_volume_drops_what_was_said_of_an_earlier_one(tmp_path):
+    (tmp_path / "grid.yaml").write_text("volume: {class_path: mnist3d.VoxelGrid, init_args: {resolution: 20}}")
+    of_file = ["--config", str(tmp_path / "grid.yaml")]
+    for arguments, name, expected in (
+        (["--volume", "VMGrid", "--volume.components", "3", "--volume", "VoxelGrid"], "VoxelGrid", None),
+        (["--volume", "VMGrid", "--volume.resolution", "30", "--volume", "VoxelGrid"], "VoxelGrid", None),
+        ([*of_file, "--volume", "VMGrid"], "VMGrid", 48),
+        ([*of_file, "--volume", "mnist3d.volumes.VoxelGrid"], "VoxelGrid", 20),  # the same class by another path
+        ([*of_file, "--volume", "VMGrid", *of_file], "VoxelGrid", 20),
+        (["--volume.resolution", "30", "--volume", "VMGrid"], "VMGrid", 30),  # nothing was named before
+        (["--volume", "{class_path: VMGrid, init_args: {resolution: 9}}", "--volume.components=2"], "VMGrid", 9),
+        (["--volume.class_path", "VMGrid", "--volume.init_args.resolution", "10"], "VMGrid", 10),
+    ):
+        volume = parse_command_line(arguments).config.volume
+        assert volume["class_path"] == f"mnist3d.volumes.{name}"
+        assert volume["init_args"]["resolution"] == expected, arguments
+    with pytest.raises(ConfigError, match=r"volume\.components: no such key"):
+        parse_command_line(["--volume.components", "3"])
+
+
+def test_files_and_flags_win_in_the_order_in_which_they_are_given(tmp_path):
+    first, second = tmp_path / "first.yaml", tmp_path / "second.yaml"
+    first.write_text("seed: 1\ntrainer: {views: 10, max_steps: 10}\ndiscriminator: {channels: [1, 2]}\nrun_dir: here\n")
+    second.write_text("seed: 2\ntrainer: {views: 20}\ndiscriminator: {channels: [3]}\n")
+    files = [f"--config={first}", "--config", str(second)]
+    command = parse_command_line(["--trainer.views", "5", *files])
+    assert (command.config.seed, command.config.discriminator.channels) == (2, [3])  # lists replace
+    assert (command.config.trainer.views, command.config.trainer.max_steps) == (20, 10)  # mappings merge
+    assert (command.preset, command.run_dir) == ("second", "here")
+    assert parse_command_line([*files, "--trainer.views=5"]).config.trainer.views == 5
+    assert parse_command_line([*files, "--trainer", "{views: 6}"]).config.trainer.max_steps == 10
+
+
+def test_a_pipe_is_read_as_a_file_is():
+    reading, writing = os.pipe()
+    os.write(writing, b"seed: 5")
+    os.close(writing)
+    try:
+        assert parse_command_line(["--config", f"/dev/fd/{reading}"]).config.seed == 5
+    finally:
+        os.close(reading)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "key", "expected"),
+    [
+        (["--data.path", "2024"], "path", "2024"),
+        (["--data.path", "[a"], "path", "[a"),
+        (["--data.path=null"], "path", None),
+        (["--data.path=-x"], "path", "-x"),
+        (["--data.class_names", "[010, a]"], "class_names", ["010", "a"]),
+        (["--data.class_names", "null"], "class_names", None),
+        (["--data.limit", "null"], "limit", None),
+        (["--data.scale", "1e-3"], "scale", 1e-3),
+        (["--data.resize", "yes"], "resize", True),
+    ],
+)
+def test_text_stays_as_it_is_typed_and_the_rest_is_yaml(arguments, key, expected):
+    assert getattr(parse_command_line(arguments).config.data, key) == expected

@@ -12,8 +12,8 @@ import pytest
 
 from mnist3d.errors import ExportError
 from mnist3d.export import MESH_FORMATS, export_mesh
-from mnist3d.export.sampling import voxel_centres
 from mnist3d.export.solid import best_level
+from mnist3d.geometry.grids import voxel_centres
 from tests.conftest import need
 
 
@@ -26,7 +26,7 @@ def trimesh():
 
 def box(shape=(24, 24, 24)):
     """World coordinates of all voxels, z, y, x."""
-    return np.meshgrid(*map(voxel_centres, shape), indexing="ij")
+    return np.meshgrid(*(voxel_centres(n).numpy() for n in shape), indexing="ij")
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
-from mnist3d.errors import ExportError
+from mnist3d.errors import ExportError, WriteError
 from mnist3d.export.frames import FrameStyle, orbit_frames
 from mnist3d.export.paths import CAMERA_PATHS, camera_path
 from mnist3d.export.video import write_orbit
@@ -201,7 +201,7 @@ def test_failures_halfway_leave_nothing(frames, tmp_path, suffix):
         raise OSError(28, "No space left on device")
 
     path = tmp_path / (f"o.{suffix}" if suffix else "o")
-    with pytest.raises(ExportError, match=r"cannot be written \(.*No space left"):
+    with pytest.raises(WriteError, match=r"cannot be written \(.*No space left"):
         write_orbit(path, breaking(), FPS)
     assert os.listdir(tmp_path) == []
 
@@ -210,7 +210,7 @@ def test_failures_halfway_leave_nothing(frames, tmp_path, suffix):
 @pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_dead_encoder_is_one_line_and_leaves_nothing(frames, tmp_path, monkeypatch):
     monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", shutil.which("false") or "/bin/false")
-    with pytest.raises(ExportError, match="cannot be written"):
+    with pytest.raises(WriteError, match="cannot be written"):
         write_orbit(tmp_path / "o.mp4", frames, FPS)
     assert os.listdir(tmp_path) == []
 

@@ -4,15 +4,17 @@ import copy
 import io
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from test_trainer import bars, same
+from trainers import make_trainer  # pyright: ignore[reportMissingImports]
 
-from mnist3d.callbacks import pictures as hooks
+from mnist3d.callbacks import progress as progress_module
 from mnist3d.geometry.rotations import euler_matrix
 from mnist3d.rendering.renderer import AbsorptionRenderer
-from mnist3d.training.trainer import StepReport, Trainer, TrainerOptions
+from mnist3d.training.options import TrainerOptions
+from mnist3d.training.report import StepReport
+from mnist3d.training.trainer import Trainer
 from mnist3d.volumes import Volume, load_volume, volume_bytes
 from mnist3d.volumes.hash_grid import HashGrid
 from mnist3d.volumes.voxel_grid import VoxelGrid
@@ -39,7 +41,7 @@ def make(seed=0, grow_at=(3, 10), resolution=12, kind: type[Volume] = VoxelGrid,
         volume = Settled(resolution)
     else:
         volume = HashGrid(**FIELD, bake_resolution=resolution, grow_at=list(grow_at), levels_at=[4, 12])
-    return Trainer(volume, AbsorptionRenderer(16), bars(), options=settings, seed=seed)
+    return make_trainer(volume, AbsorptionRenderer(16), bars(), settings, seed=seed)
 
 
 def grid(volume):
@@ -122,7 +124,7 @@ def test_a_run_that_grows_resumes_to_the_bit(kind, stop_after):
     if kind is HashGrid:
         assert levels(rest.volume) == (1 if stop_after <= 4 else 2 if stop_after <= 12 else 3)
     rest.run()
-    for part in ("volume", "averaged", "discriminator"):
+    for part in ("volume", "averaged", "objectives"):
         assert same(getattr(whole, part), getattr(rest, part)), part
 
 
@@ -173,24 +175,24 @@ def test_going_back_across_a_growth_grows_again(kind):
 
 def test_what_is_left_is_estimated_at_the_pace_since_the_growth(monkeypatch, capsys):
     clock, trainer = [0.0], make(max_steps=100, grow_at=[0.3])
-    monkeypatch.setattr(hooks.time, "monotonic", lambda: clock[0])
-    monkeypatch.setattr(hooks, "LINE_SECONDS", 0.0)
-    progress = hooks.Progress()
+    monkeypatch.setattr(Trainer, "seconds", property(lambda trainer: clock[0]))
+    monkeypatch.setattr(progress_module, "LINE_SECONDS", 0.0)
+    progress = progress_module.Progress()
     for step in range(1, 61):
         trainer.steps_done = step - 1
-        trainer._grow(trainer.share)
+        trainer._grow(trainer.progress)
         trainer.steps_done = step
         clock[0] += 1.0 if step <= 30 else 4.0
-        progress.after_step(trainer, StepReport(step, trainer.share, *[0.0] * 6, class_shares=[], mean_brightness=0.0))
+        progress.after_step(trainer, StepReport(step, trainer.progress))
     assert trainer.volume.resolution == (12, 12, 12)
     assert "step 60  0.2/s  2:40 left" in capsys.readouterr().err.splitlines()[-1]  # 40 steps of 4 s
 
 
-def test_a_grid_that_starts_from_a_file_does_not_begin_coarse(tmp_path):
-    start = torch.rand(2, 8, 8, 8).numpy()
-    np.savez(tmp_path / "start.npz", attenuation=start[0], absorbance=start[1], spacing_xyz=np.full(3, 0.25))
-    volume = VoxelGrid(8, grow_at=[0.5], init=str(tmp_path / "start.npz"))
-    torch.testing.assert_close(volume.to_array(), start, rtol=1e-2, atol=1e-2)
+def test_a_grid_that_starts_from_voxels_does_not_begin_coarse():
+    start = torch.rand(2, 8, 8, 8, generator=torch.Generator().manual_seed(0))
+    volume = VoxelGrid(8, grow_at=[0.5])
+    volume.take_voxels(start)
+    torch.testing.assert_close(grid(volume), start, rtol=1e-2, atol=1e-2)
     assert not volume.grow(100, 1.0)
     assert VoxelGrid(**volume.init_args).resolution == (8, 8, 8)  # as its file will be read
 
@@ -254,7 +256,7 @@ def test_levels_that_join_change_nothing_yet_and_learn_from_then_on():
 def test_a_field_along_rays_lets_levels_join_too():
     torch.manual_seed(0)
     volume = HashGrid(**FIELD, levels_at=[0.5])
-    trainer = Trainer(volume, AbsorptionRenderer(16), bars(), options=TrainerOptions(max_steps=4, views=4))
+    trainer = make_trainer(volume, AbsorptionRenderer(16), bars(), TrainerOptions(max_steps=4, views=4))
     for expected in (2, 2, 3, 3):
         trainer.step()
         finest = volume.table[volume.hash_levels.offsets[2] :]

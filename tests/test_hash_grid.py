@@ -1,7 +1,6 @@
 """HashGrid: its start, its implementations, its picture along rays and baked, its files; fields in the renderer."""
 
 import copy
-import dataclasses
 import io
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from trainers import make_trainer  # pyright: ignore[reportMissingImports]
 
 from mnist3d.cli.parser import parse_command_line
 from mnist3d.data.images import ImageSet
@@ -16,7 +16,7 @@ from mnist3d.errors import ConfigError
 from mnist3d.geometry.rotations import euler_matrix
 from mnist3d.rendering.renderer import AbsorptionRenderer, render_views
 from mnist3d.runs.building import build_volume
-from mnist3d.training.trainer import Trainer, TrainerOptions
+from mnist3d.training.options import TrainerOptions
 from mnist3d.volumes import Volume, hash_grid, load_volume, volume_bytes
 from mnist3d.volumes.hash_grid import HashGrid, ball_voxels
 from mnist3d.volumes.occupancy import EMPTY_BELOW, occupied_cells
@@ -139,13 +139,14 @@ def test_stratified_samples_are_the_generators_and_right_in_the_mean():
     volume = lively()
     renderer = AbsorptionRenderer(9, 6)
 
-    def picture(seed, renderer=renderer):
+    def picture(seed):
         with torch.no_grad():
             return renderer(volume, VIEWS, generator=torch.Generator().manual_seed(seed))
 
     assert torch.equal(picture(1), picture(1))
     assert not torch.equal(picture(1), picture(2))
-    assert torch.equal(picture(1, AbsorptionRenderer(9, 6, stratified=False)), renderer(volume, VIEWS))
+    with torch.no_grad():
+        assert not torch.equal(picture(1), renderer(volume, VIEWS))  # without a generator in the middle
     fine = AbsorptionRenderer(9, 200)(volume, VIEWS).detach()
     mean = torch.stack([picture(seed) for seed in range(60)]).mean(dim=0)
     assert (mean - fine).abs().mean() < 0.6 * (renderer(volume, VIEWS) - fine).abs().mean()
@@ -217,8 +218,8 @@ def small_trainer(seed=0, **options):
     images = torch.zeros(32, 1, 16, 16)
     images[:, :, 4:12, 7:9] = 1.0
     settings = TrainerOptions(**{"max_steps": 6, "views": 4, **options})
-    volume = HashGrid(**TINY, implementation="torch", table_rate=3.0)
-    return Trainer(volume, AbsorptionRenderer(16, 12), ImageSet(images, None, []), options=settings, seed=seed)
+    volume = HashGrid(**TINY, implementation="torch")
+    return make_trainer(volume, AbsorptionRenderer(16, 12), ImageSet(images, None, []), settings, seed=seed)
 
 
 def test_along_rays_six_steps_are_three_and_a_resume_and_three_to_the_bit():
@@ -238,11 +239,11 @@ def test_along_rays_six_steps_are_three_and_a_resume_and_three_to_the_bit():
         assert not torch.equal(one, begun)
 
 
-def test_the_table_has_a_rate_and_an_epsilon_of_its_own():
+def test_the_table_has_an_epsilon_of_its_own():
     trainer = small_trainer(volume_rate=0.01)
     trainer.step()
     table, network = trainer.volume_optimiser.param_groups
-    assert (table["lr"], network["lr"]) == pytest.approx((0.03, 0.01))
+    assert (table["lr"], network["lr"]) == pytest.approx((0.01, 0.01))
     assert (table["eps"], network["eps"]) == (1e-15, 1e-8)
 
 
@@ -250,7 +251,7 @@ def test_a_state_from_before_parameter_groups_resumes():
     torch.manual_seed(0)
     images = ImageSet(torch.zeros(8, 1, 16, 16), None, [])
     options = TrainerOptions(max_steps=4, views=2)
-    trainer = Trainer(VoxelGrid(6), AbsorptionRenderer(16), images, options=options)
+    trainer = make_trainer(VoxelGrid(6), AbsorptionRenderer(16), images, options)
     trainer.step()
     old = copy.deepcopy(trainer.state_dict())
     for group in old["volume_optimiser"]["param_groups"]:
@@ -271,7 +272,6 @@ def test_a_state_from_before_parameter_groups_resumes():
         ({"per_level_scale": float("nan")}, r"per_level_scale=nan"),
         ({"bake_resolution": 0}, r"bake_resolution=0: allowed are 1 to 256"),
         ({"initial_opacity": 1.0}, r"initial_opacity=1.0"),
-        ({"table_rate": 0.0}, r"table_rate=0.0: allowed are factors above 0"),
     ],
 )
 def test_bad_options_name_the_key(options, match):
@@ -298,7 +298,6 @@ def test_the_presets(preset, baked):
     volume = build_volume(config)
     assert isinstance(volume, HashGrid)
     assert (volume.dense() is not None) == baked
-    assert dataclasses.asdict(config.renderer)["stratified"]
 
 
 def test_against_what_tinycudann_computed_on_a_gpu():

@@ -1,154 +1,247 @@
-"""Imports go one way: the design's list as data, the sources read with ast."""
+"""Imports go one way: the design's list as data, the sources read with ast, and made-up sources that must not pass."""
 
-import ast
+import dataclasses
+import re
 import subprocess
 import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
+from import_rules import (
+    LINES,
+    RULES,
+    Layout,
+    Part,
+    circles,
+    hidden,
+    private_imports,
+    too_long,
+    unplaced,
+    unused_entries,
+    wrong_handing_on,
+    wrong_imports,
+    wrong_list,
+    wrong_sentences,
+)
 
-PACKAGE = Path(__file__).parent.parent / "mnist3d"
-# Which of our modules each part may import; the first matching prefix counts.
-ALLOWED = {
-    "cameras": (),
-    "poses": (),
-    "kernels": ("kernels",),
-    "losses": (),
-    "datasets": (),
-    "discriminator": (),
-    "exemplars": (),
-    "plates": ("poses",),
-    "group_weights": (),
-    "class_prices": (),
-    "registration": ("exemplars",),
-    "nearest_pull": ("exemplars", "group_weights", "plates", "registration"),
-    "step_report": (),
-    "trainer_options": (),
-    "glyphs": ("datasets",),
-    "targets": ("datasets", "exemplars", "glyphs", "plates", "poses"),
-    "run_directory": (),
-    "version": (),
-    "volumes": ("kernels", "volumes"),
-    "occupancy": ("volumes.base",),
-    "renderer": ("cameras", "kernels", "occupancy", "volumes.base"),
-    "scorecard": ("renderer", "poses", "volumes.base", "scorecard"),
-    "export": ("renderer", "poses", "volumes.base", "volumes.resampling", "export", "version"),
-    "viewer": ("renderer", "poses", "volumes.base", "volumes.files", "export", "viewer"),
-    "testing": ("kernels", "renderer", "poses", "volumes", "volume_contract"),
-    "volume_contract": ("volumes",),
-    "trainer": (
-        "class_prices",
-        "datasets",
-        "discriminator",
-        "group_weights",
-        "losses",
-        "nearest_pull",
-        "plates",
-        "poses",
-        "renderer",
-        "targets",
-        "volumes",
-        "step_report",
-        "trainer_options",
-        "kernels",
-        "scorecard",
+from tools.read_imports import foreign_imports, imports
+
+Rule = Callable[[Path, Layout], list[str]]
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "mnist3d"
+
+
+# From the top down: a part imports only from below. A folder allows all its modules, a module itself alone.
+PARTS = {
+    "mnist3d": Part(
+        "Sculpt a 3D volume out of 2D pictures.",
+        "runs.loading rendering volumes geometry",
     ),
-    "score_hook": ("datasets", "run_directory", "scorecard", "trainer"),
-    "diagnosis": ("trainer", "volumes"),
-    "watchdog": ("diagnosis", "trainer"),
-    "viewer_hook": ("score_hook", "scorecard", "trainer", "viewer"),
-    "gallery": ("config", "datasets", "run_directory", "scorecard", "viewer", "viewer_hook", "volumes"),
-    "config": (
-        "datasets",
-        "discriminator",
-        "losses",
-        "poses",
-        "renderer",
-        "run_directory",
-        "score_hook",
-        "targets",
-        "trainer",
-        "viewer.options",
-        "volumes",
-        "watchdog",
+    "cli": Part(
+        "One file a command, a user's mistake in one line.",
+        "runs callbacks.watchdog viewer training.objectives.base evaluation export rendering data.images volumes storage "
+        "errors version",
     ),
-    "command_line": ("config", "run_directory", "version", "volumes", "export", "watchdog"),
-    "tool_arguments": ("config", "version"),
-    "hooks": ("trainer", "run_directory", "export", "poses", "renderer", "scorecard", "volumes"),
-    "session": (
-        "command_line",
-        "config",
-        "datasets",
-        "gallery",
-        "hooks",
-        "run_directory",
-        "score_hook",
-        "scorecard",
-        "targets",
-        "trainer",
-        "viewer_hook",
-        "watchdog",
+    "runs": Part(
+        "One run: described, built, resumed, opened again.",
+        "callbacks viewer training evaluation rendering.renderer data volumes formats.reading storage geometry.rotations "
+        "errors",
     ),
-    "__init__": ("config", "poses", "renderer", "volumes", "version"),
+    "callbacks": Part(
+        "What watches a run.",
+        "viewer training evaluation rendering data volumes.base volumes.files storage geometry.rotations errors",
+    ),
+    "viewer": Part(
+        "The page that shows a volume, finished or in the making.",
+        "export rendering volumes.base volumes.files volumes.wrappers geometry.rotations errors",
+    ),
+    "testing": Part(
+        "Contract checks for authors of volumes, kernels, objectives.",
+        "training rendering.renderer data.images volumes kernels.absorption.reference geometry",
+    ),
+    "training": Part(
+        "The loop and the reasons.",
+        "rendering.renderer data volumes.base geometry.rotations errors",
+    ),
+    "evaluation": Part(
+        "How good and how diverse views are.",
+        "rendering.renderer volumes.base storage.atomic geometry.rotations errors",
+    ),
+    "export": Part(
+        "Videos, meshes, pages, plots.",
+        "rendering.renderer volumes.base volumes.resampling volumes.wrappers formats storage geometry errors",
+    ),
+    "rendering": Part(
+        "Volume + rotation -> view.",
+        "volumes.base volumes.occupancy volumes.wrappers kernels.absorption kernels.compositing geometry",
+    ),
+    "data": Part("Images to learn from.", "geometry.rotations errors"),
+    "volumes": Part("The fields one can train.", "formats.reading kernels geometry.grids errors"),
+    "formats": Part(
+        "A file format's reader and writer side by side.", "storage.optional geometry.grids errors version"
+    ),
+    "storage": Part("On disk whole or not at all.", "errors"),
+    "kernels": Part(
+        "One folder an operation, its `__init__` the contract, `reference` plain PyTorch, a file for each faster twin."
+    ),
+    "geometry": Part("Rotations, cameras, grids."),
+    "errors": Part(None),
+    "version": Part(None),
 }
+BY_NAME = {
+    "storage.optional": "a library that only one file format needs",
+    "runs.class_paths": "a class of the user's own",
+}
+LAYOUT = Layout(PARTS, BY_NAME)
 
 
-def modules():
-    return sorted(path.relative_to(PACKAGE).with_suffix("") for path in PACKAGE.rglob("*.py"))
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
+def test_the_package_keeps(rule: Rule):
+    wrong = rule(PACKAGE, LAYOUT)
+    assert not wrong, "\n".join(wrong)
 
 
-def imported(path: Path):
-    """Our own modules that a source imports, also inside functions, as dotted names below the package."""
-    here = [*path.parent.parts]
-    for node in ast.walk(ast.parse((PACKAGE / path).with_suffix(".py").read_text())):
-        if isinstance(node, ast.ImportFrom) and node.level:
-            base = here[: len(here) - (node.level - 1)]
-            if node.module:
-                yield ".".join([*base, node.module])
-            else:
-                yield from (".".join([*base, alias.name]) for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "mnist3d":
-            yield (node.module or "").partition(".")[2]
-        elif isinstance(node, ast.Import):
-            yield from (a.name.partition(".")[2] for a in node.names if a.name.split(".")[0] == "mnist3d")
-
-
-@pytest.mark.parametrize("path", modules(), ids=str)
-def test_imports_go_one_way(path):
-    part = path.parts[0]
-    assert part in ALLOWED, f"{path} has no place in the list: give it one in this test and in the design"
-    for name in imported(path):
-        allowed = any(name == prefix or name.startswith(f"{prefix}.") for prefix in ALLOWED[part])
-        assert allowed, f"{path} imports mnist3d.{name}; allowed are {ALLOWED[part]}"
-
-
-def test_the_list_catches_a_wrong_import():
-    assert list(imported(Path("renderer"))) != []
-    assert "volumes.base" in list(imported(Path("renderer")))
-    assert not any("voxel_grid".startswith(prefix) for prefix in ALLOWED["renderer"])
+def test_the_trainer_knows_no_objective_by_name():
+    taken = {each.imported for each in imports(PACKAGE) if each.importer == "training.trainer"}
+    assert {name for name in taken if name.startswith("training.objectives")} == {"training.objectives.base"}
 
 
 def test_nothing_imports_the_programs():
-    for path in modules():
-        tree = ast.parse((PACKAGE / path).with_suffix(".py").read_text())
-        names = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
-        names |= {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and not node.level}
-        assert not {str(name).split(".")[0] for name in names} & {"train", "inference", "tools"}
+    programs = {"train", "inference", "tools", "tests", "benchmarks", "docs", "research"}
+    assert not [pair for pair in foreign_imports(PACKAGE) if pair[1] in programs]
 
 
 def test_importing_brings_in_nothing_heavy():
     """No numba, CUDA, tinycudann, torchvision, viewer or command line before it is asked for."""
-    code = "import sys, mnist3d, mnist3d.testing; print(' '.join(sorted({name.split('.')[0] for name in sys.modules})))"
+    code = "import sys, mnist3d, mnist3d.testing; print(' '.join(sys.modules))"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
-    heavy = {
-        "numba",
-        "llvmlite",
-        "triton",
-        "tinycudann",
-        "torchvision",
-        "websockets",
-        "mlxtend",
-        "pandas",
-        "jsonargparse",
+    assert "mnist3d.testing.volumes" in loaded
+    heavy = {"numba", "llvmlite", "triton", "tinycudann", "torchvision", "websockets", "mlxtend", "pandas"}
+    assert not (heavy | {f"mnist3d.{name}" for name in ("cli", "runs", "callbacks", "viewer")}) & {*loaded}
+
+
+# A made-up package that keeps all rules, and then one change after the other that breaks one.
+HOUSE = {
+    "__init__": '"""A house."""',
+    "roof/__init__": '"""Above."""\nfrom .tiles import tile\n__all__ = ["tile"]',
+    "roof/tiles": "from ..walls import brick\nfrom ..walls.plaster import smooth\nimport json",
+    "walls/__init__": '"""Around."""\nfrom .stone import brick\n__all__ = ["brick"]',
+    "walls/stone": "from ..ground import depth",
+    "walls/stone_age": "",
+    "walls/plaster": "from .stone import brick",
+    "walls/_straw": "",
+    "ground": "depth = 1",
+}
+ORDER = Layout(
+    {
+        "house": Part("A house."),
+        "roof": Part("Above.", "walls"),
+        "walls": Part("Around.", "ground"),
+        "ground": Part(None),
     }
-    assert not heavy & set(loaded)
+)
+
+
+def build(folder: Path, changes: Mapping[str, str]) -> Path:
+    """The made-up package with lines added to some of its files."""
+    for name in {*HOUSE, *changes}:
+        path = folder / "house" / f"{name}.py"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"{HOUSE.get(name, '')}\n{changes.get(name, '')}\n")
+    return folder / "house"
+
+
+def test_a_package_in_order_passes(tmp_path: Path):
+    house = build(tmp_path, {})
+    assert [rule(house, ORDER) for rule in RULES] == [[]] * len(RULES)
+
+
+@pytest.mark.parametrize(
+    ("rule", "changes", "word"),
+    [
+        (unplaced, {"cellar/__init__": ""}, "cellar: has no place"),
+        (wrong_imports, {"walls/stone": "from ..roof.tiles import tile"}, "imports roof.tiles; allowed are ground"),
+        (wrong_imports, {"walls/stone": "def later():\n    from ..roof import tile"}, "stone:3 imports roof"),
+        (wrong_imports, {"walls/stone": "import house.roof.tiles as up"}, "imports roof.tiles"),
+        (wrong_imports, {"walls/stone": "from house import roof"}, "imports roof"),
+        (wrong_imports, {"walls/stone": "from .. import roof"}, "imports roof"),
+        (wrong_imports, {"walls/stone": "import house"}, "imports house"),
+        (wrong_imports, {"walls/stone": "from .. import *"}, "imports house"),
+        (wrong_imports, {"ground": "from .walls.stone import brick"}, "allowed are none"),
+        (wrong_imports, {"walls/stone": "from .mortar import lime"}, "walls.mortar, which does not exist"),
+        (
+            circles,
+            {"walls/stone": "def later():\n    from .plaster import smooth"},
+            "walls.plaster imports walls.stone",
+        ),
+        (circles, {"walls/stone": "from . import brick"}, "walls imports walls.stone imports walls"),
+        (circles, {"walls/stone": "from .plaster import x", "walls/stone_age": "from .stone import y"}, "walls.stone"),
+        (hidden, {"walls/stone": "import importlib\nimportlib.import_module('house.roof')"}, "hides an import"),
+        (hidden, {"walls/stone": "__import__('house')"}, "hides an import"),
+        (hidden, {"walls/stone": "import_module(f'house.{kind}')"}, "hides an import"),
+        (hidden, {"walls/stone": "import_module(f'{__package__}.stone')"}, "hides an import"),
+        (hidden, {"walls/stone": "import_module('.stone', __package__)"}, "hides an import"),
+        (hidden, {"walls/stone": "import_module(name='house.' + kind)"}, "hides an import"),
+        (hidden, {"walls/stone": "from importlib import import_module as get\nget('house.roof')"}, "hides an import"),
+        (hidden, {"walls/stone": "ROOF = 'house.roof'\nimport_module(ROOF)"}, "imports by a name"),
+        (hidden, {"walls/stone": "exec('from ..roof import tile')"}, "imports by a name"),
+        (private_imports, {"roof/tiles": "from ..walls._straw import x"}, "imports walls._straw"),
+        (private_imports, {"roof/tiles": "from ..walls import _straw"}, "imports walls._straw"),
+        (private_imports, {"roof/tiles": "from ..walls.stone import _crack"}, "imports _crack"),
+        (too_long, {"ground": "pass\n" * LINES}, "ground: 352 lines"),
+        (too_long, {f"loose{count}": "" for count in range(5)}, "7 files at the root"),
+        (wrong_handing_on, {"walls/__init__": "__all__ = ['brick', 'door']"}, "`__all__` has door"),
+        (wrong_handing_on, {"walls/__init__": "__all__ = []"}, "brick is taken, but not in"),
+        (wrong_handing_on, {"cellar/__init__": "from ..walls.stone import brick"}, "hands on brick without `__all__`"),
+    ],
+)
+def test_a_rule_catches(rule: Rule, changes: dict[str, str], word: str, tmp_path: Path):
+    assert word in "\n".join(rule(build(tmp_path, changes), ORDER))
+
+
+@pytest.mark.parametrize(
+    ("rule", "name", "part", "word"),
+    [
+        (wrong_list, "walls", Part("Around.", "roof ground"), "walls: roof is not below it"),
+        (wrong_list, "walls", Part("Around.", "walls.stone"), "walls: walls.stone is not below it"),
+        (wrong_list, "walls", Part("Around.", "ground.floor"), "walls: ground.floor is no module"),
+        (wrong_list, "roof", Part("Above.", "ground walls"), "not in the layout's order"),
+        (wrong_list, "roof", Part("Above.", "walls walls.stone"), "walls.stone is listed beside"),
+        (wrong_list, "roof", Part("Above.", "walls walls"), "walls is listed twice"),
+        (unused_entries, "roof", Part("Above.", "walls ground"), "roof: nothing there imports ground"),
+        (unused_entries, "roof", Part("Above.", "walls.stone_age walls"), "imports walls.stone_age"),
+        # A name that another one begins with is another one.
+        (wrong_imports, "roof", Part("Above.", "walls.plaster wall"), "tiles:1 imports walls; allowed"),
+        (wrong_imports, "roof", Part("Above.", "walls.plaster_of_paris"), "tiles:2 imports walls.plaster"),
+        (wrong_sentences, "roof", Part("Above all.", "walls"), "must be: Above all."),
+        (unplaced, "cellar", Part("Below.", ""), "cellar: there is no such"),
+    ],
+)
+def test_a_wrong_list_is_caught(rule: Rule, name: str, part: Part, word: str, tmp_path: Path):
+    wrong = rule(build(tmp_path, {}), Layout({**ORDER.parts, name: part}))
+    assert word in "\n".join(wrong)
+
+
+def test_a_place_that_imports_by_a_name_no_more_is_caught(tmp_path: Path):
+    order = dataclasses.replace(ORDER, by_name={"walls.stone": "a reason"})
+    assert hidden(build(tmp_path, {}), order) == ["by_name[walls.stone]: nothing there imports by a name"]
+    assert hidden(build(tmp_path, {"walls/stone": "import_module(kind)"}), order) == []
+
+
+def test_the_page_about_the_layout_names_what_is_there():
+    named = re.findall(r"`((?:\w+/)+[\w.]*|\w+\.py)`", (ROOT / "docs" / "architecture.md").read_text())
+    assert len(named) > 30
+    assert [
+        name
+        for name in named
+        if not any((place / name).exists() for place in (ROOT, PACKAGE / "kernels" / "absorption"))
+    ] == []
+
+
+def test_the_picture_of_the_layout_is_what_the_imports_say():
+    done = subprocess.run(
+        [sys.executable, ROOT / "tools" / "draw_layout.py", "--check"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr

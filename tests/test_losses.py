@@ -7,12 +7,14 @@ import torch
 
 from mnist3d.training.gan_losses import (
     ADVERSARIAL_LOSSES,
-    LossOptions,
     gradient_penalty,
     relativistic_discriminator_loss,
     relativistic_volume_loss,
 )
-from mnist3d.training.objectives.diversity import class_diversity_loss
+from mnist3d.training.objectives.adversarial import AdversarialOptions
+from mnist3d.training.objectives.class_balance import ClassBalanceOptions
+from mnist3d.training.objectives.diversity import DiversityOptions, class_diversity_loss
+from mnist3d.training.objectives.nearest_image import NearestImageOptions
 
 REAL, RENDERED = torch.tensor([2.0, -1.0]), torch.tensor([0.5, 3.0])
 
@@ -88,9 +90,21 @@ def test_diversity_gradcheck():
 
 
 @pytest.mark.parametrize(
-    ("key", "value"),
-    [("penalty", -1.0), ("diversity", float("inf")), ("diversity_everywhere", -0.5), ("penalty_every", 0)],
+    ("options", "name", "wrong"),
+    [
+        (AdversarialOptions, "adversarial", {"penalty": -1.0}),
+        (AdversarialOptions, "adversarial", {"weight": float("nan")}),
+        (DiversityOptions, "diversity", {"weight": float("inf")}),
+        (ClassBalanceOptions, "class_balance", {"weight": -0.5}),
+        (NearestImageOptions, "nearest_image", {"weight": -1.0}),
+        (NearestImageOptions, "nearest_image", {"start": 1.0}),
+    ],
 )
-def test_bad_options_name_the_key(key, value):
-    with pytest.raises(ValueError, match=rf"losses\.{key}=.*allowed"):
-        LossOptions(**{key: value})
+def test_bad_options_name_the_key(options, name, wrong):
+    with pytest.raises(ValueError, match=rf"{name}\.{next(iter(wrong))}=.*allowed"):
+        options(**wrong)
+
+
+def test_the_nearest_image_weight_grows_from_its_start_to_the_end():
+    options = NearestImageOptions(weight=10.0, start=0.5)
+    assert [options.weight_at(progress) for progress in (0.0, 0.5, 0.75, 1.0)] == [0.0, 0.0, 5.0, 10.0]

@@ -4,6 +4,7 @@ import base64
 import io
 import math
 import os
+import re
 import runpy
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ from PIL import Image
 
 from mnist3d.errors import ExportError
 from mnist3d.export.page import page_html
+from mnist3d.geometry.grids import voxel_centres
 from mnist3d.geometry.rotations import upright_matrix
 from mnist3d.rendering.renderer import AbsorptionRenderer, RendererOptions
 from mnist3d.storage.atomic import write_atomically
@@ -142,20 +144,42 @@ def test_a_title_is_text_whatever_it_holds():
     assert page.count("&lt;script&gt;alert(1)&lt;/script&gt; &amp; __DATA__ \\1") == 2
 
 
-def test_resolution_keeps_the_light_and_is_checked():
-    """Coarser voxels: the same mean attenuation, and an absorbance that counts as much as its attenuation."""
-    from mnist3d.export.page import _voxels
+def stored(page):
+    """What a page holds: attenuation and absorbance, (2, Z, Y, X), to 8 bits."""
+    size = [int(n) for n in re.findall(r"\[(\d+), (\d+), (\d+)\]", page)[0]]
+    steps = int(re.findall(r"const STEPS = (\d+)", page)[0])
+    data = max(re.findall(r"[A-Za-z0-9+/=]{100,}", page), key=len)
+    channels = np.frombuffer(base64.b64decode(data), np.uint8).reshape(2, *size[::-1]) / 255.0
+    return np.stack([-np.log1p(-np.minimum(channels[0] ** 2, 0.9999)) * steps / 2.0, channels[1]])
 
+
+def test_a_coarser_page_holds_the_means_and_keeps_the_proportions():
+    """Faint enough that 8 bits of the opacity's root tell attenuation to a percent."""
     fine = grid()
-    coarse = _voxels(VoxelGrid.from_array(fine), 5)
-    assert coarse.shape == (2, 5, 5, 5)
-    assert _voxels(VoxelGrid.from_array(fine[:, :20, :20, :20]), 10)[0].mean() == pytest.approx(
-        float(fine[0, :20, :20, :20].mean()), rel=1e-4
-    )
-    assert float((coarse[0] * coarse[1]).mean()) == pytest.approx(float((fine[0] * fine[1]).mean()), rel=0.2)
-    assert _voxels(Egg(), None).shape == (2, 64, 64, 64)
-    with pytest.raises(ExportError, match="resolution=1"):
-        page_html(VoxelGrid(4), RendererOptions(), "t", 1)
+    fine[0] = fine[0] * 0.2
+    coarse = stored(page_html(VoxelGrid.from_array(fine), RendererOptions(), "t", 12))
+    assert coarse.shape == (2, 10, 11, 12)
+    matter = fine[0].reshape(10, 2, 11, 2, 12, 2).mean(dim=(1, 3, 5)).numpy()
+    dark = (fine[0] * fine[1]).reshape(10, 2, 11, 2, 12, 2).mean(dim=(1, 3, 5)).numpy()
+    assert coarse[0] == pytest.approx(matter, rel=0.03, abs=0.02)
+    assert coarse[1] == pytest.approx(dark / matter, abs=0.003)
+
+
+def test_a_finer_page_is_drawn_as_the_renderer_draws_and_a_field_is_asked():
+    volume = VoxelGrid.from_array(grid() * torch.tensor([0.2, 1.0]).reshape(2, 1, 1, 1))
+    fine = stored(page_html(volume, RendererOptions(), "t", 48))
+    assert fine.shape == (2, 40, 44, 48)
+    places = torch.meshgrid(*[voxel_centres(n).float() for n in fine.shape[1:]], indexing="ij")
+    attenuation, absorbance = volume(torch.stack(places[::-1], dim=-1))
+    assert fine[0] == pytest.approx(attenuation.detach().numpy(), rel=0.03, abs=0.02)
+    assert fine[1] == pytest.approx(absorbance.detach().numpy(), abs=0.003)
+    assert stored(page_html(Egg(), RendererOptions(), "t")).shape == (2, 64, 64, 64)
+
+
+@pytest.mark.parametrize("resolution", [1, 257])
+def test_resolution_is_checked(resolution):
+    with pytest.raises(ExportError, match=f"resolution={resolution}: allowed are 2 to 256"):
+        page_html(VoxelGrid(4), RendererOptions(), "t", resolution)
 
 
 def test_the_tool_writes_one_file_and_mistakes_are_one_line(tmp_path, capsys, monkeypatch):

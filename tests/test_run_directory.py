@@ -8,10 +8,8 @@ import sys
 import numpy as np
 import pytest
 
-from mnist3d.errors import RunError
-from mnist3d.storage.atomic import write_atomically
-from mnist3d.storage.environment import environment
-from mnist3d.storage.run_directory import RunDirectory, latest_run
+from mnist3d.errors import RunError, WriteError
+from mnist3d.storage import RunDirectory, environment, latest_run, whole_files, write_atomically
 
 
 def test_folders_are_named_by_time_and_never_shared(tmp_path):
@@ -35,7 +33,7 @@ def test_a_folder_with_something_in_it_is_refused_and_left_alone(tmp_path):
 def test_another_process_is_kept_out(tmp_path):
     run = RunDirectory.create(tmp_path / "run", tmp_path, "digits")
     code = (
-        "import sys; from mnist3d.run_directory import *\n"
+        "import sys; from mnist3d.errors import RunError; from mnist3d.storage import RunDirectory\n"
         "try: RunDirectory(sys.argv[1]).take()\n"
         "except RunError as error: print(error)\n"
         "else: print('taken')"
@@ -53,18 +51,48 @@ def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(RunError, match="No space left on device"):
+    words = r"file: cannot be written \(No space left on device\); what was there before is unchanged"
+    with pytest.raises(WriteError, match=words) as failed:
         write_atomically(path, b"new")
+    assert "\n" not in str(failed.value)
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_files_can_be_read_by_others(tmp_path):
-    previous = os.umask(0o022)
-    try:
-        assert write_atomically(tmp_path / "file", b"").stat().st_mode & 0o777 == 0o644
-    finally:
-        os.umask(previous)
+def test_whatever_else_fails_in_the_block_goes_on_as_it_is_and_leaves_nothing(tmp_path):
+    def failing():
+        with whole_files(tmp_path / "file") as folder:
+            (folder / "file").write_bytes(b"half")
+            raise KeyError("of the caller")
+
+    with pytest.raises(KeyError, match="of the caller"):
+        failing()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_made_is_one_line(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(WriteError, match="cannot be written") as failed:
+        write_atomically(tmp_path / "file" / "below", b"")
+    assert "\n" not in str(failed.value)
+    with pytest.raises(WriteError, match="cannot be made"):
+        RunDirectory.create(tmp_path / "file" / "run", "runs", "digits")
+
+
+def test_folders_are_made_and_files_can_be_read_by_others(tmp_path):
+    """As the user's umask has it: no private mode of a temporary file stays."""
+    for mask, mode in ((0o022, 0o644), (0o002, 0o664), (0o077, 0o600)):
+        previous = os.umask(mask)
+        try:
+            path = write_atomically(tmp_path / "new" / oct(mask), b"")
+        finally:
+            os.umask(previous)
+        assert path.stat().st_mode & 0o777 == mode
+
+
+def test_stats_that_cannot_be_written_are_one_line(tmp_path):
+    with pytest.raises(WriteError, match=r"stats\.jsonl: cannot be written \(No such file or directory\)"):
+        RunDirectory(tmp_path / "gone").append_stats({"step": 1})
 
 
 def test_stats_survive_a_crash_and_are_cut_on_resume(tmp_path):

@@ -5,12 +5,17 @@ import io
 
 import pytest
 import torch
+from trainers import discriminator_of, make_trainer  # pyright: ignore[reportMissingImports]
 
 from mnist3d.data.images import ImageSet
 from mnist3d.geometry.rotations import PoseOptions
 from mnist3d.rendering.renderer import AbsorptionRenderer
-from mnist3d.training.gan_losses import LossOptions
-from mnist3d.training.trainer import Trainer, TrainerOptions
+from mnist3d.training.objectives.adversarial import PENALTY_EVERY, AdversarialOptions
+from mnist3d.training.objectives.base import Objective
+from mnist3d.training.objectives.class_balance import ClassBalanceOptions
+from mnist3d.training.objectives.nearest_image import NearestImageOptions
+from mnist3d.training.options import TrainerOptions, rate_factor
+from mnist3d.training.trainer import Trainer
 from mnist3d.volumes.voxel_grid import VoxelGrid
 
 
@@ -23,12 +28,16 @@ def bars(labelled=True, count=64, size=16):
     return ImageSet(images, labels if labelled else None, ["upright", "lying"] if labelled else [])
 
 
-def make(seed=0, labelled=True, losses=None, volume=None, **options):
+def make(seed=0, labelled=True, objectives=None, volume=None, **options):
     torch.manual_seed(seed)
     defaults = {"max_steps": 20, "views": 6}
     settings = TrainerOptions(**{**defaults, **options})
     volume = VoxelGrid(12) if volume is None else volume
-    return Trainer(volume, AbsorptionRenderer(16), bars(labelled), options=settings, losses=losses, seed=seed)
+    return make_trainer(volume, AbsorptionRenderer(16), bars(labelled), settings, seed=seed, **(objectives or {}))
+
+
+def balanced(weight):
+    return {"class_balance": ClassBalanceOptions(weight)}
 
 
 def same(first, second):
@@ -52,7 +61,7 @@ def test_same_seed_same_volume_to_the_bit():
         trainer.run()
     assert same(first.volume, again.volume)
     assert same(first.averaged, again.averaged)
-    assert same(first.discriminator, again.discriminator)
+    assert same(discriminator_of(first), discriminator_of(again))
     assert not same(first.volume, other.volume)
 
 
@@ -66,7 +75,7 @@ def test_ten_steps_resume_and_ten_more_are_twenty_to_the_bit():
     rest.load_state_dict(saved(half))
     rest.run()
     assert rest.steps_done == 20
-    for part in ("volume", "averaged", "discriminator"):
+    for part in ("volume", "averaged", "objectives"):
         assert same(getattr(whole, part), getattr(rest, part)), part
 
 
@@ -83,17 +92,17 @@ class Recorder:
         self.finished += 1
 
 
-def test_hooks_see_every_step_and_a_stop_is_obeyed():
+def test_callbacks_see_every_step_and_a_stop_is_obeyed():
     recorder = Recorder()
     trainer = make()
     trainer.run([recorder])
     assert [report.step for report in recorder.reports] == [1, 2, 3]
     assert recorder.finished == 1
-    assert recorder.reports[0].share == pytest.approx(1 / 20)
-    assert sum(recorder.reports[0].class_shares) == pytest.approx(1.0)
+    assert recorder.reports[0].progress == pytest.approx(1 / 20)
+    assert sum(recorder.reports[0].metrics["class_shares"]) == pytest.approx(1.0)
 
 
-def test_hooks_finish_when_a_hook_fails():
+def test_callbacks_finish_when_one_fails():
     class Broken(Recorder):
         def after_step(self, trainer, report):
             raise OSError("disk full")
@@ -106,115 +115,149 @@ def test_hooks_finish_when_a_hook_fails():
 
 def test_both_players_move_and_the_average_follows():
     trainer = make()
-    start = copy.deepcopy(trainer.volume), copy.deepcopy(trainer.discriminator)
+    start = copy.deepcopy(trainer.volume), copy.deepcopy(discriminator_of(trainer))
     trainer.run()
     assert not same(start[0], trainer.volume)
-    assert not same(start[1], trainer.discriminator)
+    assert not same(start[1], discriminator_of(trainer))
     distance = far(trainer.averaged, trainer.volume)
     travelled = far(start[0], trainer.volume)
     assert 0 < distance < travelled
 
 
-def test_the_volume_learns_to_be_bright_in_the_middle():
-    """Sixty steps on bars: the middle of the views becomes brighter than their rim by far."""
-    trainer = make(max_steps=60, views=16)
-    trainer.run()
-    views = trainer.renderer(trainer.averaged, torch.eye(3))[0, 0].detach()
-    assert views[5:11, 5:11].mean() > 3 * views[[0, -1]].mean()
-
-
-@pytest.mark.parametrize("adversarial", ["non_saturating", "hinge", "wasserstein"])
-def test_every_pairing_runs_and_stays_finite(adversarial):
-    trainer = make(max_steps=4, losses=LossOptions(adversarial=adversarial))
+@pytest.mark.parametrize("pairing", ["non_saturating", "hinge", "wasserstein"])
+def test_every_pairing_runs_and_stays_finite(pairing):
+    trainer = make(max_steps=4, objectives={"adversarial": AdversarialOptions(pairing=pairing)})
     trainer.run()
     assert all(weight.isfinite().all() for weight in trainer.volume.parameters())
 
 
-@pytest.mark.parametrize("off", [False, True])
-def test_pictures_that_nothing_is_pulled_to_are_not_kept_and_the_state_is_the_same(off):
-    """`configs/pure_gan.yaml`: no exemplars, while files from before and after can be loaded by each other."""
-    plain, pulled = make(max_steps=2, losses=LossOptions(nearest=0.0)), make(max_steps=2)
-    assert len(plain.nearest_pull.exemplars.images) <= 3 < len(pulled.nearest_pull.exemplars.images)
-    source, target = (pulled, plain) if off else (plain, pulled)
-    source.step()
-    target.load_state_dict(source.state_dict())
-    target.step()
+def test_an_objective_of_weight_zero_is_left_out():
+    """`configs/pure_gan.yaml`: no exemplars are kept for images that nothing is pulled to."""
+    assert list(make().objectives) == ["adversarial", "diversity", "nearest_image"]
+    assert list(make(objectives={"nearest_image": NearestImageOptions(0.0)}).objectives) == ["adversarial", "diversity"]
+    assert list(make(objectives=balanced(1.0)).objectives)[2] == "class_balance"
 
 
 def test_classes_dear_everywhere_are_left_and_a_resume_knows_the_prices():
     """With even shares, at the start, nothing costs; then the volume goes another way, and goes on that way."""
-    plain, priced = make(), make(losses=LossOptions(diversity_everywhere=5.0))
+    plain, priced = make(), make(objectives=balanced(5.0))
     for trainer in (plain, priced):
         trainer.step()
     assert same(plain.volume, priced.volume)
-    assert plain.class_prices.shares.tolist() == [0.5, 0.5] != priced.class_prices.shares.tolist()
-    assert plain.step().shares_everywhere == []
-    assert sum(priced.step().shares_everywhere) == pytest.approx(1.0)
+    assert priced.objectives["class_balance"].shares.tolist() != [0.5, 0.5]
+    assert "shares_everywhere" not in plain.step().metrics
+    assert sum(priced.step().metrics["shares_everywhere"]) == pytest.approx(1.0)
     assert not same(plain.volume, priced.volume)
-    other = make(seed=3, losses=LossOptions(diversity_everywhere=5.0))
+    other = make(seed=3, objectives=balanced(5.0))
     other.load_state_dict(saved(priced))
     for trainer in (other, priced):
         trainer.step()
     assert same(other.volume, priced.volume)
 
 
-def test_a_checkpoint_from_before_there_were_prices_is_continued():
-    trainer = make(losses=LossOptions(diversity_everywhere=1.0))
-    trainer.step()
-    old = saved(trainer)
-    del old["class_prices"]
-    other = make(losses=LossOptions(diversity_everywhere=1.0))
-    other.step()
-    other.class_prices.shares.fill_(0.7)
-    other.load_state_dict(old)
-    assert other.class_prices.shares.tolist() == [0.5, 0.5]
-    assert 0.5 not in other.step().shares_everywhere
-
-
-def test_prices_need_views_from_everywhere():
+def test_class_balance_needs_views_from_everywhere():
     torch.manual_seed(0)
-    with pytest.raises(ValueError, match=r"losses\.diversity_everywhere=1: .*poses\.sphere_share=0 .*raise that share"):
+    with pytest.raises(ValueError, match=r"class_balance\.weight=1: .*poses\.sphere_share=0 .*raise that share"):
         front_only(bars())
     front_only(bars(labelled=False)).step()  # classes that are not known cost nothing anywhere
 
 
 def front_only(images):
-    losses, poses = LossOptions(diversity_everywhere=1.0), PoseOptions(sphere_share=0.0)
-    return Trainer(
-        VoxelGrid(12), AbsorptionRenderer(16), images, options=TrainerOptions(views=4), losses=losses, poses=poses
+    poses = PoseOptions(sphere_share=0.0)
+    return make_trainer(
+        VoxelGrid(12), AbsorptionRenderer(16), images, TrainerOptions(views=4), poses=poses, **balanced(1.0)
     )
 
 
 def test_without_labels():
     recorder = Recorder()
-    trainer = make(labelled=False, max_steps=3, losses=LossOptions(diversity_everywhere=1.0))
+    trainer = make(labelled=False, max_steps=3, objectives=balanced(1.0))
     trainer.run([recorder])
-    assert trainer.discriminator.classes is None
-    assert recorder.reports[-1].class_shares == []
-    assert recorder.reports[-1].diversity_loss == 0.0
+    assert discriminator_of(trainer).classes is None
+    assert list(trainer.objectives) == ["adversarial", "nearest_image"]
+    assert recorder.reports[-1].metrics["class_shares"] == []
+
+
+@pytest.mark.parametrize("names", [[], ["twice", "twice"]])
+def test_objectives_are_some_and_each_of_its_own_name(names):
+    class Named(Objective):
+        def loss(self, batch):
+            return None
+
+    found = []
+    for name in names:
+        found.append(Named())
+        found[-1].name = name
+    with pytest.raises(ValueError, match="one or more, each of its own name"):
+        Trainer(VoxelGrid(4), AbsorptionRenderer(16), bars(), found)
+
+
+def test_losses_add_up_and_what_is_off_moves_nothing():
+    """Two objectives move the volume as one that asks for both; one whose loss is None as if it were not there."""
+
+    class Pull(Objective):
+        def __init__(self, name, weights):
+            super().__init__()
+            self.name, self.weights = name, weights
+
+        def loss(self, batch):
+            if self.weights is None:
+                return None
+            grid = batch.volume.dense()
+            return self.weights[0] * grid[0].mean() + self.weights[1] * grid[1].mean()
+
+    def sculpted(*asked):
+        torch.manual_seed(0)
+        objectives = [Pull(f"pull_{k}", weights) for k, weights in enumerate(asked)]
+        options = TrainerOptions(max_steps=3, views=2)
+        trainer = Trainer(VoxelGrid(6), AbsorptionRenderer(16), bars(), objectives, options=options)
+        trainer.run()
+        return trainer
+
+    both = sculpted((1.0, 0.0), (0.0, 1.0))
+    assert same(both.volume, sculpted((1.0, 0.0), None, (0.0, 1.0)).volume)
+    torch.testing.assert_close(sculpted((1.0, 1.0)).volume.dense(), both.volume.dense(), rtol=1e-4, atol=1e-6)
+    assert not same(both.volume, sculpted((1.0, 0.0)).volume)
+    idle = sculpted(None)
+    assert idle.steps_done == 3
+    torch.manual_seed(0)
+    assert same(idle.volume, VoxelGrid(6))
+
+
+def test_what_nobody_asks_for_is_not_drawn():
+    """Images, rotations and views of a step are drawn when they are first asked for: targets alone need none."""
+
+    class Idle(Objective):
+        name = "idle"
+
+        def loss(self, batch):
+            return None
+
+    trainer = Trainer(VoxelGrid(6), AbsorptionRenderer(16), bars(), [Idle()], options=TrainerOptions(max_steps=2))
+    before = trainer.generator.get_state()
+    report = trainer.step()
+    assert torch.equal(trainer.generator.get_state(), before)
+    assert report.metrics == {}
 
 
 def test_penalties_fall_on_the_right_steps_only():
-    trainer = make(max_steps=5, losses=LossOptions(penalty_every=4))
-    values = []
-    for _ in range(5):
-        values.append(trainer.step().penalty)
+    trainer = make(max_steps=5)
+    values = [trainer.step().metrics["penalty"] for _ in range(PENALTY_EVERY + 1)]
     assert values[0] > 0
-    assert values[0] == values[3] != values[4]
+    assert values[0] == values[PENALTY_EVERY - 1] != values[PENALTY_EVERY]
 
 
-def test_a_limit_in_minutes_ends_the_run_and_sets_the_share():
+def test_a_limit_in_minutes_ends_the_run_and_sets_the_progress():
     trainer = make(max_steps=None, max_minutes=0.02)
     trainer.run()
-    assert trainer.share == 1.0
+    assert trainer.progress == 1.0
     assert trainer.steps_done >= 1
     assert make(max_steps=None).options.seconds_limit == 600
     assert make(max_steps=5).options.seconds_limit == float("inf")
 
 
 def test_rates_are_flat_then_fall_to_a_tenth():
-    options = TrainerOptions()
-    assert [options.rate_factor(share) for share in (0.0, 0.5, 0.75, 1.0)] == pytest.approx([1.0, 1.0, 0.55, 0.1])
+    assert [rate_factor(progress) for progress in (0.0, 0.5, 0.75, 1.0)] == pytest.approx([1.0, 1.0, 0.55, 0.1])
 
 
 @pytest.mark.parametrize(
@@ -226,10 +269,7 @@ def test_rates_are_flat_then_fall_to_a_tenth():
         {"stop_after": 0},
         {"views": 1},
         {"volume_rate": -0.1},
-        {"decay_from": 1.0},
-        {"final_rate": 2.0},
-        {"average_decay": 1.0},
-        {"max_shift": -1},
+        {"max_tilt": 61.0},
     ],
 )
 def test_bad_options_name_the_key(wrong):

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from mnist3d.testing import check_volume
-from mnist3d.testing import volumes as volume_contract
+from mnist3d.testing._asking import hostile_points, points_inside
 from mnist3d.volumes import VMGrid
 from mnist3d.volumes.hash_grid import HashGrid
 from mnist3d.volumes.voxel_grid import VoxelGrid
@@ -230,6 +230,71 @@ class GrowsButCannotResume(VoxelGrid):
         return torch.nn.Module._load_from_state_dict(self, *args, **kwargs)
 
 
+class AskedInSinglePrecision(Honest):
+    def like(self):
+        return torch.zeros(())
+
+
+class Made(VoxelGrid):
+    """What the mutants that are made of voxels are made of."""
+
+    def __init__(self, resolution: int | list[int] = 6, grow_at: list[float] | None = None):
+        super().__init__(resolution, grow_at=[0.5] if grow_at is None else grow_at)
+
+
+class TakesTransposedVoxels(Made):
+    def take_voxels(self, grid):
+        super().take_voxels(grid.transpose(1, 3))
+
+
+class TakesAnotherUnit(Made):
+    def take_voxels(self, grid):
+        super().take_voxels(grid * torch.tensor([self.voxel_step, 1.0]).reshape(2, 1, 1, 1).to(grid))
+
+
+class TakesItsOwnResolutionOnly(Made):
+    def take_voxels(self, grid):
+        super().take_voxels(grid[:, torch.arange(6)])
+
+
+class TakesVoxelsAndGrows(Made):
+    def take_voxels(self, grid):
+        super().take_voxels(grid)
+        self.grow_at = [0.5]
+
+
+class ForgetsWhatItWasMadeOf(Made):
+    def __init__(self, resolution: int | list[int] = 6, grow_at: list[float] | None = None):
+        super().__init__(resolution, grow_at)
+        self.register_buffer("brightness", torch.ones(()), persistent=False)
+
+    def dense(self):
+        attenuation, absorbance = super().dense()
+        return torch.stack([attenuation, absorbance * self.get_buffer("brightness")])
+
+    def take_voxels(self, grid):
+        super().take_voxels(grid * torch.tensor([1.0, 1.25]).reshape(2, 1, 1, 1).to(grid))
+        self.get_buffer("brightness").fill_(0.8)
+
+
+class MadeOfVoxelsButCannotResume(Made):
+    def __init__(self, resolution: int | list[int] = 6, grow_at: list[float] | None = None):
+        super().__init__(resolution, grow_at=[])
+
+    def take_voxels(self, grid):
+        super().take_voxels(grid)
+        self._init_args["resolution"] = self.resolution = self._final = (7, 7, 7)
+        self.levels = self._levels()
+        super().take_voxels(grid)
+
+
+class InfiniteWhereVoxelsAreEmpty(Made):
+    def take_voxels(self, grid):
+        super().take_voxels(grid)
+        with torch.no_grad():
+            self.levels[-1].masked_fill_(self.dense()[0] < 0.01, -float("inf"))
+
+
 MUTANTS = [
     (OneOutput, "must return"),
     (FlattensTheLeadingAxes, "must be"),
@@ -254,11 +319,20 @@ MUTANTS = [
     (TransposedGrid, "voxels' centres"),
     (DetachedGrid, r"dense\(\) is cut off"),
     (GrowsButCannotResume, "resumed"),
+    (AskedInSinglePrecision, r"like\(\) is torch.float32"),
+    (TakesTransposedVoxels, "made of .* voxels, at their centres"),
+    (TakesAnotherUnit, r"made of \(3, 4, 5\) equal voxels: attenuation differs"),
+    (TakesItsOwnResolutionOnly, "takes any resolution"),
+    (TakesVoxelsAndGrows, "no growth may be left"),
+    (ForgetsWhatItWasMadeOf, "made of voxels: saved and loaded again"),
+    (MadeOfVoxelsButCannotResume, "is made of voxels, but its state does not load"),
+    (InfiniteWhereVoxelsAreEmpty, "empty black voxels.*not finite"),
 ]
 
 
 def test_the_mutants_are_made_of_something_good():
     check_volume(Honest())
+    check_volume(Made())
 
 
 @pytest.mark.parametrize(("mutant", "message"), MUTANTS, ids=lambda value: getattr(value, "__name__", ""))
@@ -270,5 +344,5 @@ def test_each_mutant_is_caught_for_what_it_is(mutant, message):
 
 def test_a_volume_is_asked_where_its_weights_are():
     like = torch.zeros((), dtype=torch.float64, device="meta")
-    for points in (volume_contract._points(like), *volume_contract._hostile_points(like).values()):
+    for points in (points_inside(like), *hostile_points(like).values()):
         assert (points.device.type, points.dtype) == ("meta", torch.float64)

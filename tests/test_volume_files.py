@@ -8,9 +8,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from mnist3d.errors import VolumeFileError
-from mnist3d.volumes import load_volume, read_description, volume_bytes
-from mnist3d.volumes.base import Volume
-from mnist3d.volumes.voxel_grid import VoxelGrid
+from mnist3d.volumes import HashGrid, Volume, VoxelGrid, load_volume, read_description, volume_bytes
+from mnist3d.volumes.files import arguments_of_0_1
 
 
 class Sphere(Volume):
@@ -144,14 +143,29 @@ def test_another_classes_init_and_keywords_are_its_own(tmp_path):
     assert loaded.radius.item() == 0.25
 
 
-def test_a_resumed_run_leaves_out_the_start_file_and_no_other_classes_init():
-    from mnist3d.runs.config import Config
-    from mnist3d.runs.session import _without_start
+def test_arguments_of_0_1_that_change_no_saved_volume_are_dropped():
+    written = {"resolution": 6, "init": "gone.npz", "table_rate": 2.0, "grow_at": None}
+    assert arguments_of_0_1(written) == {"resolution": 6, "grow_at": None}
+    assert written["init"] == "gone.npz"  # the caller's own dictionary stays
 
-    named = {"class_path": f"{Named.__module__}.Named", "init_args": {"init": "zeros"}}
-    grid = {"class_path": "mnist3d.volumes.VoxelGrid", "init_args": {"init": "gone.npz", "resolution": 6}}
-    assert _without_start(Config(volume=named)).volume == named
-    assert _without_start(Config(volume=grid)).volume["init_args"] == {"init": None, "resolution": 6}
+
+def test_a_file_of_0_1_opens(saved, tmp_path):
+    volume = load_volume(saved)
+    rewrite(saved, init_args={**read_description(saved)["init_args"], "init": None})
+    assert torch.equal(dense(load_volume(saved)), dense(volume))
+    path = tmp_path / "hash.safetensors"
+    field = HashGrid(num_levels=2, log2_hashmap_size=6, max_resolution=8, hidden_dim=8)
+    path.write_bytes(volume_bytes(field))
+    rewrite(path, init_args={**read_description(path)["init_args"], "table_rate": 0.5})
+    again = load_volume(path)
+    assert all(torch.equal(weight, field.state_dict()[key]) for key, weight in again.state_dict().items())
+    assert "table_rate" not in again.init_args
+
+
+def test_a_volume_file_cannot_make_us_read_another(saved):
+    rewrite(saved, init_args={**read_description(saved)["init_args"], "init": "/etc/passwd.npz"})
+    with pytest.raises(VolumeFileError, match=r"asks for another file \(init\); a volume file stands alone"):
+        load_volume(saved)
 
 
 def test_a_file_whose_arguments_overflow_is_one_error(saved):

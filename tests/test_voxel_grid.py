@@ -6,8 +6,11 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from test_volume_contract import Beads  # pyright: ignore[reportAttributeAccessIssue]
 
-from mnist3d.volumes.voxel_grid import VoxelGrid
+from mnist3d.geometry.rotations import euler_matrix
+from mnist3d.rendering.renderer import AbsorptionRenderer
+from mnist3d.volumes import VMGrid, Volume, VoxelGrid, voxel_grid
 
 
 def test_start_is_as_bright_and_dense_as_asked():
@@ -132,7 +135,6 @@ def test_init_args_remember_defaults_and_survive_a_copy():
         "initial_brightness": 0.27,
         "initial_noise": 0.3,
         "grow_at": None,
-        "init": None,
     }
     assert volume.init_args == expected
     assert copy.deepcopy(volume).init_args == expected
@@ -159,3 +161,140 @@ def test_at_the_centres_forward_says_what_the_grid_holds_however_opaque(attenuat
     for gradient in (points.grad, grid.levels[0].grad):
         assert gradient is not None
         assert bool(gradient.isfinite().all())
+
+
+def soft_box():
+    values = torch.zeros(2, 20, 20, 20)
+    values[0, 6:14, 4:16, 7:12] = 20.0
+    values[1, 6:14, 4:10, 7:12] = 0.8
+    return values
+
+
+def test_made_of_voxels_it_shows_them_and_learns_from_there():
+    volume = VoxelGrid(20, grow_at=[0.5])
+    volume.take_voxels(soft_box())
+    assert volume.resolution == (20, 20, 20)
+    renderer = AbsorptionRenderer(24)
+    shown, wanted = renderer(volume, torch.eye(3)), renderer(VoxelGrid.from_array(soft_box()), torch.eye(3))
+    assert float((shown - wanted).detach().abs().max()) < 0.02  # opacities within e^-8 of 0 and 1
+    shown.sum().backward()
+    gradient = volume.levels[-1].grad
+    assert gradient is not None
+    assert bool(gradient.isfinite().all())
+    assert not volume.grow(10**9, 1.0)
+
+
+def test_made_of_more_voxels_than_it_has_it_keeps_black_matter_black():
+    array = torch.zeros(2, 16, 16, 16)
+    array[:, 4:12, 4:12, 5] = torch.tensor([20.0, 1.0]).reshape(2, 1, 1)  # a black wall, one voxel thin
+    volume = VoxelGrid(8)
+    volume.take_voxels(array)
+    attenuation, absorbance = volume.to_array()
+    assert absorbance[attenuation > 1.0].min() > 0.99
+    assert attenuation[3, 3, 2] == pytest.approx(10.0, rel=1e-3)
+
+
+def test_made_of_fewer_voxels_it_shows_what_the_renderer_draws_between_them():
+    coarse = torch.rand(2, 5, 4, 6, generator=torch.Generator().manual_seed(0)) * torch.tensor([9.0, 1]).view(
+        2, 1, 1, 1
+    )
+    volume = VoxelGrid([10, 8, 12])
+    volume.take_voxels(coarse)
+    z, y, x = torch.meshgrid(*[(2.0 * torch.arange(n) + 1) / n - 1 for n in (10, 8, 12)], indexing="ij")
+    expected = torch.stack(VoxelGrid.from_array(coarse)(torch.stack([x, y, z], dim=-1))).detach()
+    # raw values in fp32, twice; absorbance next to 0 and 1 ends at a raw value of 8, e^-8 from there
+    torch.testing.assert_close(volume.dense().detach(), expected, rtol=1e-4, atol=4e-4)
+
+
+def test_without_a_resolution_it_is_the_default_grid_and_says_so():
+    volume = VoxelGrid()
+    assert (volume.resolution, volume.grow_at) == ((32, 32, 32), [0.3])
+    assert {key: volume.init_args[key] for key in ("resolution", "grow_at")} == {"resolution": 64, "grow_at": [0.3]}
+    assert VoxelGrid(grow_at=[]).resolution == (64, 64, 64)
+    assert VoxelGrid(64).resolution == (64, 64, 64)
+
+
+def decibels(found, expected):
+    """Peak signal-to-noise ratio of pictures in [0, 1]."""
+    return -10.0 * (found - expected).square().mean(dim=(1, 2, 3)).log10()
+
+
+class Filled(Volume):
+    """Uniform, up to the sphere and beyond: the rim is all that can go wrong."""
+
+    def __init__(self, attenuation: float = 2.0) -> None:
+        super().__init__()
+        self.attenuation = torch.nn.Parameter(torch.tensor(attenuation))
+        self.most_points = 0
+
+    def forward(self, points):
+        self.most_points = max(self.most_points, len(points))
+        assert not self.training
+        assert points.norm(dim=-1).max() <= 1.0 + 1e-6
+        return self.attenuation.expand(points.shape[:-1]), 0.25 + 0.25 * points[..., 0]
+
+
+@pytest.mark.parametrize("volume", [Beads(12, radius=0.2), Filled().eval()], ids=["beads", "filled"])
+def test_a_smooth_fields_picture_at_64_is_its_own_to_40_decibels(volume):
+    torch.manual_seed(3)
+    rotations = euler_matrix(torch.randn(4, 3))
+    renderer = AbsorptionRenderer(64, samples_per_ray=64)
+    expected = renderer(volume, rotations)
+    found = renderer(VoxelGrid.from_field(volume, 64), rotations)
+    assert decibels(found, expected).min() > 40.0
+    assert expected.mean() > 0.05
+
+
+def test_more_voxels_come_closer():
+    torch.manual_seed(3)
+    volume, renderer = Beads(6, radius=0.15), AbsorptionRenderer(32, samples_per_ray=64)
+    expected = renderer(volume, torch.eye(3))
+    levels = [decibels(renderer(VoxelGrid.from_field(volume, n), torch.eye(3)), expected).item() for n in (8, 16, 32)]
+    assert levels[1] > levels[0] + 6.0
+    assert levels[2] > levels[1] + 6.0
+
+
+def test_voxels_hold_the_field_at_their_centres_in_zyx_order():
+    volume = VMGrid([5, 6, 7], 2)
+    inside = VoxelGrid.from_field(volume, [5, 6, 7])
+    z, y, x = torch.meshgrid(*[(2.0 * torch.arange(n) + 1) / n - 1 for n in (5, 6, 7)], indexing="ij")
+    seen = (x * x + y * y + z * z) <= 1.0
+    torch.testing.assert_close(inside.dense()[:, seen], volume.dense()[:, seen], rtol=1e-4, atol=1e-5)
+    assert inside.to_array().shape == (2, 5, 6, 7)
+    assert VoxelGrid.from_field(volume, 4).resolution == (4, 4, 4)
+    assert bool((VoxelGrid.from_field(volume, 16).to_array()[0, 0, 0, 0] == 0.0).all())  # a corner, far from the ball
+
+
+def test_a_part_at_a_time_and_training_mode_restored():
+    volume = Filled().train()
+    grid = VoxelGrid.from_field(volume, 48)
+    assert 0 < volume.most_points <= voxel_grid.POINTS_AT_ONCE < 48**3
+    assert volume.training
+    assert isinstance(grid, VoxelGrid)
+
+
+@pytest.mark.parametrize("resolution", [0, 2000, [4, 4], [4, 4, 0]])
+def test_bad_resolutions(resolution):
+    with pytest.raises(ValueError, match="resolution"):
+        VoxelGrid.from_field(VoxelGrid(4), resolution)
+
+
+# Black and white clumps with hard edges. With attenuation interpolated instead of opacity it was 35 and 23 dB.
+@pytest.mark.parametrize(("attenuation", "least"), [(30.0, 40.0), (1000.0, 39.0)])
+def test_an_opaque_grids_picture_at_64_is_its_own(attenuation, least):
+    torch.manual_seed(5)
+    clumps, shade = torch.nn.functional.interpolate(torch.randn(1, 2, 3, 3, 3), size=(48, 48, 48), mode="trilinear")[0]
+    volume = VoxelGrid.from_array(torch.stack([attenuation * (clumps > 0.5), torch.sigmoid(3.0 * shade)]))
+    renderer = AbsorptionRenderer(64, samples_per_ray=64)
+    rotations = euler_matrix(torch.tensor([[0.0, 0.0, 0.0], [0.3, 0.5, 0.1], [1.0, -0.7, 0.4]]))
+    expected = renderer(volume, rotations)
+    assert decibels(renderer(VoxelGrid.from_field(volume, 64), rotations), expected).min() > least
+    assert expected.mean() > 0.1
+
+
+def test_a_grid_is_computed_once_and_not_once_a_part(monkeypatch):
+    calls, dense = [], VoxelGrid.dense
+    monkeypatch.setattr(VoxelGrid, "dense", lambda self: calls.append(1) or dense(self))
+    VoxelGrid.from_field(VoxelGrid(8), 48)
+    assert voxel_grid.POINTS_AT_ONCE < 48**3
+    assert len(calls) == 1

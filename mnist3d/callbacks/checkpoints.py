@@ -7,11 +7,12 @@ import time
 import torch
 
 from ..storage.run_directory import RESUME_FILE, VOLUME_FILE, RunDirectory
-from ..training.trainer import StepReport, Trainer
-from ..volumes import volume_bytes
+from ..training.report import StepReport
+from ..training.trainer import Trainer
+from ..volumes.files import volume_bytes
 
 
-class Saver:
+class Checkpoints:
     """`volume.safetensors` and `resume.pt`, now and then and at the end.
 
     Args:

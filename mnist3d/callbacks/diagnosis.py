@@ -5,7 +5,6 @@ healthy runs measured and what broken ones did (docs/watchdog.md has the table).
 about it; that is `watchdog`.
 """
 
-import dataclasses
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -16,7 +15,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..training.trainer import StepReport, Trainer, variety
+from ..training.report import StepReport, variety
+from ..training.trainer import Trainer
 from ..volumes.base import Field
 
 Kind = Literal[
@@ -64,7 +64,7 @@ class RealFigures:
 
     Args:
         brightness: mean, [0, 1].
-        variety: see `mnist3d.trainer.variety`.
+        variety: see `mnist3d.training.report.variety`.
         largest_class: share of the most frequent class; 1 without labels.
     """
 
@@ -106,7 +106,7 @@ def diagnose(
 
     def middle(name: str) -> float:
         """Median of a figure; NaN, which is beyond no threshold, where it was not measured."""
-        values = [value for report in recent if (value := getattr(report, name)) is not None]
+        values = [value for report in recent if (value := report.number(name)) is not None]
         return median(values) if values else math.nan
 
     brightness = middle("mean_brightness")
@@ -149,14 +149,14 @@ def _diagnose_discriminator(gap: float, spread: float, loss: float) -> Diagnosis
 
 
 def _diagnose_views(reports: Sequence[StepReport], reals: RealFigures) -> Diagnosis | None:
-    varieties = sorted(report.view_variety for report in reports if report.view_variety is not None)
+    varieties = sorted(value for report in reports if (value := report.number("view_variety")) is not None)
     if varieties and (alike := varieties[round(SAME_QUANTILE * (len(varieties) - 1))]) < SAME_VARIETY * reals.variety:
         return Diagnosis(
             "same_from_everywhere",
             f"the volume looks the same from everywhere, as a hollow shell does (variety of the views {alike:.2g}, "
             f"real {reals.variety:.2g})",
         )
-    largest = [max(report.class_shares) for report in reports if report.class_shares]
+    largest = [max(shares) for report in reports if (shares := report.metrics.get("class_shares"))]
     if largest and reals.largest_class <= MIXED_CLASSES and (share := fmean(largest)) > ONE_CLASS_SHARE:
         return Diagnosis("one_class", f"every view is read as the same class ({share:.0%} of them)")
     return None
@@ -168,10 +168,9 @@ def not_finite(name: str) -> Diagnosis:
 
 
 def _first_not_finite(report: StepReport) -> str | None:
-    for field in dataclasses.fields(report):
-        value = getattr(report, field.name)
-        if isinstance(value, float) and not math.isfinite(value):
-            return field.name.replace("_", " ")
+    for name in report.metrics:
+        if (value := report.number(name)) is not None and not math.isfinite(value):
+            return name.replace("_", " ")
     return None
 
 

@@ -1,10 +1,9 @@
-"""A run and its page: a hook that hands copies of the averaged volume to the viewer, and obeys its buttons.
+"""A run and its page: a callback that hands copies of the averaged volume to the viewer, and obeys its buttons.
 
 What it is: the only place that knows both trainer and viewer. What it is not: it draws and serves nothing, and it never
 lends out the weights themselves.
 """
 
-import math
 import sys
 import time
 from collections.abc import Callable
@@ -14,10 +13,12 @@ import torch
 from tqdm import tqdm
 
 from ..evaluation import Judges
-from ..training.trainer import StepReport, Trainer
+from ..training.report import StepReport
+from ..training.trainer import Trainer
 from ..viewer import Live, Viewer, ViewerOptions
 from ..viewer.curves import histogram_of, losses_of, plain, read_curves, scores_of
 from ..viewer.scene import Shelf
+from .pace import Pace
 from .scores import Scores
 
 COPY_SECONDS = 0.25  # between copies at least: faster than the page would draw them
@@ -26,7 +27,7 @@ FIGURES_SECONDS = 0.5
 PAUSE_POLL = 0.1
 
 
-class LiveView:
+class LivePage:
     """Shows a run on the page. No failure of the page reaches the run.
 
     Args:
@@ -47,10 +48,15 @@ class LiveView:
     ) -> None:
         self.live, self.viewer, self.scores, self.why_no_scores = live, viewer, scores, why_no_scores
         self.curves, self.score_curves, self.last_score = read_curves(records or [])
-        self.began: tuple[float, int] | None = None
-        self.grown_at, self.pace_from = 0, (0.0, 0.0)  # seconds and share from which what is left is estimated
+        self.pace = Pace()
         self.next_copy = self.next_figures = 0.0
         self.failed = False
+
+    def announce(self) -> None:
+        """Say where the page is, and who can reach it."""
+        print(f"watch it: {self.viewer.url}", file=sys.stderr, flush=True)
+        if self.viewer.options.host not in ("127.0.0.1", "localhost", "::1"):
+            print("everybody who reaches that port can watch, pause and stop this run", file=sys.stderr, flush=True)
 
     def after_step(self, trainer: Trainer, report: StepReport) -> None:
         """Note the figures; when a page is open, hand over copies now and then; wait while paused."""
@@ -79,9 +85,8 @@ class LiveView:
 
     def _show(self, trainer: Trainer, report: StepReport) -> None:
         now = time.monotonic()
-        if self.began is None:
-            self.began = now, report.step - 1
-        self.curves.add(losses_of(vars(report)))
+        self.pace.note(trainer, report)
+        self.curves.add(losses_of({"step": report.step, **report.metrics}))
         score = None if self.scores is None else self.scores.latest
         if score is not None and score is not self.last_score:
             self.last_score = score
@@ -116,7 +121,6 @@ class LiveView:
         if self.live.stop_asked:
             trainer.stop_requested = True
         self.next_figures = 0.0
-        self.began = None
         _say("going on" if not trainer.stop_requested else "stopping and saving")
 
     def _copy(self, trainer: Trainer) -> None:
@@ -126,25 +130,15 @@ class LiveView:
         self.viewer.wake()
 
     def _tell(self, trainer: Trainer, state: str, report: StepReport | None = None) -> None:
-        share, seconds = trainer.share, trainer.seconds
-        if trainer.grown_at != self.grown_at:  # finer steps take longer
-            self.grown_at, self.pace_from = trainer.grown_at, (seconds, share)
-            self.began = self.began and (time.monotonic(), trainer.steps_done)
-        passed, done = seconds - self.pace_from[0], share - self.pace_from[1]
-        left = passed * (1.0 - share) / done if done > 0 else math.inf  # not known yet
-        left = min(left, max(trainer.options.seconds_limit - seconds, 0.0))
-        rate = None
-        if self.began is not None and state in ("training", "stopping"):
-            rate = (trainer.steps_done - self.began[1]) / max(time.monotonic() - self.began[0], 1e-9)
         histogram, note = self._histogram(trainer, report)
         self.live.tell(
             {
                 "state": state,
                 "step": trainer.steps_done,
-                "share": share,
-                "rate": plain(rate),
+                "progress": trainer.progress,
+                "rate": plain(self.pace.rate) if state in ("training", "stopping") else None,
                 "seconds": plain(trainer.seconds),
-                "seconds_left": None if state == "finished" else plain(left),
+                "seconds_left": None if state == "finished" else plain(self.pace.seconds_left),
                 "curves": self.curves.as_columns(),
                 "scores": self.score_curves.as_columns(),
                 "why_no_scores": self.why_no_scores,
@@ -156,9 +150,9 @@ class LiveView:
     def _histogram(self, trainer: Trainer, report: StepReport | None) -> tuple[dict[str, Any], str]:
         if self.last_score is not None and (shares := histogram_of(self.last_score)):
             return shares, f"Classes among the legible views, step {plain(self.last_score.get('step'))}"
-        if report is not None and report.class_shares:
-            shares = [plain(share) or 0.0 for share in report.class_shares]
-            return dict(zip(trainer.class_names, shares, strict=False)), "Classes that the critic sees in this step"
+        if report is not None and (found := report.metrics.get("class_shares")):
+            shares = [plain(share) or 0.0 for share in found]
+            return dict(zip(trainer.class_names, shares, strict=False)), "Classes that the discriminator reads now"
         return {}, ""
 
 
@@ -166,7 +160,7 @@ def _say(line: str) -> None:
     tqdm.write(line, file=sys.stderr)  # keeps the progress bar whole
 
 
-def start_viewer(
+def start_page(
     options: ViewerOptions,
     trainer: Trainer,
     name: str,
@@ -174,8 +168,8 @@ def start_viewer(
     scores: Scores | None,
     shelf: Callable[[], Shelf] | None = None,
     records: list[dict[str, Any]] | None = None,
-) -> list[LiveView]:
-    """The hook that shows a run, or none with the reason in one line on stderr; never an error.
+) -> LivePage | None:
+    """The callback that shows a run, or None with the reason in one line on stderr; never an error.
 
     Args:
         options: where; nothing is done unless they are enabled.
@@ -187,18 +181,15 @@ def start_viewer(
         records: lines of `stats.jsonl` of earlier sessions of a resumed run.
     """
     if not options.enabled:
-        return []
+        return None
     try:
         live = Live(trainer.averaged, trainer.renderer.options, judges, name, trainer.steps_done)
         viewer = Viewer(options, live=live, shelf=None if shelf is None else shelf(), say=_say)
-        url = viewer.start()
+        viewer.start()
     except Exception as error:  # a page is never worth a run
         print(f"no page for this run: {' '.join(str(error).split())[:200]}", file=sys.stderr, flush=True)
-        return []
-    print(f"watch it: {url}", file=sys.stderr, flush=True)
-    if options.host not in ("127.0.0.1", "localhost", "::1"):
-        print("everybody who reaches that port can watch, pause and stop this run", file=sys.stderr, flush=True)
+        return None
     why = "No scores during this run: its judges are trained by tools/score_views.py"
     if scores is not None:
         why = f"The first score comes at step {scores.every * (trainer.steps_done // scores.every + 1)}, or at the end"
-    return [LiveView(live, viewer, scores, why, records)]
+    return LivePage(live, viewer, scores, why, records)

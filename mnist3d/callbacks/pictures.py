@@ -9,7 +9,9 @@ from ..geometry.rotations import turntable
 from ..rendering.pictures import SHEET_VIEWS, contact_sheet, sheet_views
 from ..rendering.renderer import render_views
 from ..storage.run_directory import RunDirectory
-from ..training.trainer import StepReport, Trainer
+from ..training.objectives.targets import Targets
+from ..training.report import StepReport
+from ..training.trainer import Trainer
 
 TARGET_COLUMNS = 12
 
@@ -19,11 +21,12 @@ class Pictures:
 
     Args:
         run: where they lie.
+        targets: of the run: `targets.png` at the end shows what was asked for above what is seen; or None.
         every: steps between contact sheets.
     """
 
-    def __init__(self, run: RunDirectory, every: int = 500) -> None:
-        self.run, self.every = run, every
+    def __init__(self, run: RunDirectory, targets: Targets | None = None, every: int = 500) -> None:
+        self.run, self.targets, self.every = run, targets, every
         self.began = False
 
     def after_step(self, trainer: Trainer, report: StepReport) -> None:
@@ -40,9 +43,9 @@ class Pictures:
         self._sheet(trainer, "views.png")
         strip = render_views(trainer.averaged, trainer.renderer, turntable(24))
         self.run.write_picture("turntable.png", contact_sheet(strip, columns=12))
-        if trainer.targets is not None:
-            wanted = trainer.targets.pictures.cpu()
-            shown = render_views(trainer.averaged, trainer.renderer, trainer.targets.rotations)
+        if self.targets is not None:
+            wanted = self.targets.pictures.cpu()
+            shown = render_views(trainer.averaged, trainer.renderer, self.targets.rotations)
             self.run.write_picture("targets.png", contact_sheet(_in_turn(wanted, shown), columns=TARGET_COLUMNS))
 
     def _sheet(self, trainer: Trainer, name: str) -> None:

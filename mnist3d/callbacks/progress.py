@@ -8,11 +8,12 @@ from typing import Any, TextIO
 
 from tqdm import tqdm
 
-from ..training.trainer import StepReport, Trainer
+from ..training.report import StepReport
+from ..training.trainer import Trainer
+from .pace import Pace
 
 LINE_SECONDS = 15.0  # between lines where stderr is no terminal
 BLOCKS = "▁▂▃▄▅▆▇█"
-RATED_STEPS = 5  # before these, a rate and an estimate would be a guess
 ASCII_BLOCKS = ".:-=+*#@"
 
 
@@ -44,14 +45,11 @@ class Progress:
         self.stream, self.remark = stream or sys.stderr, remark
         self.bar: Any = None
         self.last_line = -math.inf
-        self.first: StepReport | None = None
-        self.began = time.monotonic()
+        self.pace = Pace()
 
     def after_step(self, trainer: Trainer, report: StepReport) -> None:
         """Show where the run is."""
         if self.bar is None:
-            # The first step compiles and warms up: it is in no rate and in no estimate.
-            self.first, self.began = report, time.monotonic()
             self.bar = tqdm(
                 total=1.0,
                 file=self.stream,
@@ -59,31 +57,31 @@ class Progress:
                 dynamic_ncols=True,
                 bar_format="{percentage:3.0f}%|{bar}| {desc}",
             )
-        assert self.first is not None
+        self.pace.note(trainer, report)
+        text = self._text(trainer, report)
         now = time.monotonic()
-        if trainer.grown_at >= self.first.step:  # finer steps take longer, and what is left consists of them
-            self.first, self.began = report, now
-        parts = [f"step {report.step}"]
-        if report.step - self.first.step >= RATED_STEPS or report.share >= 1.0:
-            passed = max(now - self.began, 1e-9)
-            left = passed * (1.0 - report.share) / max(report.share - self.first.share, 1e-9)
-            left = min(left, max(trainer.options.seconds_limit - trainer.seconds, 0.0))
-            rate = (report.step - self.first.step) / passed
-            parts += [f"{rate:.1f}/s"] * (report.step > self.first.step) + [f"{_clock(left)} left"]
-        if trainer.losses.adversarial_weight > 0:
-            parts += [f"D {report.discriminator_loss:.2f}", f"V {report.volume_loss:.2f}"]
-        if trainer.targets is not None:
-            parts += [f"T {report.target_loss:.3f}"]
-        if report.class_shares:
-            parts += [f"[{class_bar(report.class_shares, self.stream.encoding)}]"]
-        text = "  ".join([*parts, self.remark()]).rstrip()
         if not self.bar.disable:
-            self.bar.n = report.share
+            self.bar.n = report.progress
             self.bar.set_description_str(text, refresh=False)
             self.bar.update(0)  # redraws at most ten times a second
-        elif now - self.last_line >= LINE_SECONDS or report.share >= 1.0:
+        elif now - self.last_line >= LINE_SECONDS or report.progress >= 1.0:
             self.last_line = now
-            print(f"{100 * report.share:3.0f} %  {text}", file=self.stream, flush=True)
+            print(f"{100 * report.progress:3.0f} %  {text}", file=self.stream, flush=True)
+
+    def _text(self, trainer: Trainer, report: StepReport) -> str:
+        """Step, pace, the figures that objectives want shown, the classes that are read in the views."""
+        parts = [f"step {report.step}"]
+        if self.pace.rate is not None:
+            parts += [f"{self.pace.rate:.1f}/s"]
+        if self.pace.seconds_left is not None:
+            parts += [f"{clock(self.pace.seconds_left)} left"]
+        for objective in trainer.each_objective():
+            for name, label in objective.in_progress_line.items():
+                if (value := report.number(name)) is not None:
+                    parts += [f"{label} {value:.2f}" if abs(value) >= 0.1 else f"{label} {value:.3f}"]
+        if shares := report.metrics.get("class_shares"):
+            parts += [f"[{class_bar(shares, self.stream.encoding)}]"]
+        return "  ".join([*parts, self.remark()]).rstrip()
 
     def finish(self, trainer: Trainer) -> None:
         """Leave the last state of the bar on the screen."""
@@ -93,7 +91,8 @@ class Progress:
             self.bar.close()
 
 
-def _clock(seconds: float) -> str:
+def clock(seconds: float) -> str:
+    """Hours, minutes and seconds as a clock shows them."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

@@ -12,9 +12,10 @@ from typing import Any
 from ..data.images import load_images
 from ..data.options import DataOptions
 from ..errors import DataError
-from ..evaluation import Judges, cached_judges, load_judges, quick_score
+from ..evaluation import Judges, cached_judges, quick_score
 from ..storage.run_directory import RunDirectory
-from ..training.trainer import StepReport, Trainer
+from ..training.report import StepReport
+from ..training.trainer import Trainer
 
 
 @dataclass
@@ -23,12 +24,9 @@ class ScorecardOptions:
 
     Args:
         every: Steps between scores, at least 1; 0 for none.
-        train_judges: Train the judges at the start where the cache has none, which takes a minute or two; without
-            it only cached judges are used, which tools/score_views.py leaves behind.
     """
 
     every: int = 500
-    train_judges: bool = False
 
     def __post_init__(self) -> None:
         if self.every < 0:
@@ -45,7 +43,7 @@ def find_judges(options: ScorecardOptions, data: DataOptions, image_size: int) -
         print(f"no scores during this run: {error}", file=sys.stderr)
         return None
     arguments = (held_out.images, held_out.labels, held_out.class_names)
-    judges = load_judges(*arguments) if options.train_judges else cached_judges(*arguments)
+    judges = cached_judges(*arguments)
     if judges is None:
         print("no scores during this run: its judges are trained by tools/score_views.py, once", file=sys.stderr)
     return judges
@@ -72,7 +70,7 @@ class Scores:
 
     def after_step(self, trainer: Trainer, report: StepReport) -> None:
         """Judge when it is time."""
-        if report.step % self.every and report.share < 1.0:
+        if report.step % self.every and report.progress < 1.0:
             return
         score = quick_score(trainer.averaged, trainer.renderer, self.judges, trainer.poses)
         if score.legible is None:
@@ -85,8 +83,9 @@ class Scores:
         if self.writer is not None:
             for key, value in record.items():
                 self.writer.add_scalar(f"scorecard/{key}", value, report.step)
-            self.writer.add_scalar("loss/discriminator", report.discriminator_loss, report.step)
-            self.writer.add_scalar("loss/volume", report.volume_loss, report.step)
+            for key in report.metrics:
+                if key.endswith("_loss") and (value := report.number(key)) is not None:
+                    self.writer.add_scalar(f"loss/{key.removesuffix('_loss')}", value, report.step)
 
     def finish(self, trainer: Trainer) -> None:
         """Close what was opened."""

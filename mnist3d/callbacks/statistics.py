@@ -1,14 +1,14 @@
 """Every few steps one line of `stats.jsonl`."""
 
-import dataclasses
 import math
 from typing import Any
 
 from ..storage.run_directory import RunDirectory
-from ..training.trainer import StepReport, Trainer
+from ..training.report import StepReport
+from ..training.trainer import Trainer
 
 
-class Stats:
+class Statistics:
     """Every few steps one line of `stats.jsonl`.
 
     Args:
@@ -21,10 +21,11 @@ class Stats:
 
     def after_step(self, trainer: Trainer, report: StepReport) -> None:
         """Write the report, rounded to what a plot can show."""
-        if report.step % self.every and report.share < 1.0:
+        if report.step % self.every and report.progress < 1.0:
             return
-        record = {key: _rounded(value) for key, value in dataclasses.asdict(report).items()}
-        self.run.append_stats({**record, "seconds": round(trainer.seconds, 2)})
+        record = {"step": report.step, "progress": report.progress, **report.metrics}
+        rounded = {key: _rounded(value) for key, value in record.items()}
+        self.run.append_stats({**rounded, "seconds": round(trainer.seconds, 2)})
 
     def finish(self, trainer: Trainer) -> None:
         """Nothing is left to do: every line is already on disk."""

@@ -1,6 +1,6 @@
 """Watches a run that may go wrong, says so in words, and goes back to the last good state.
 
-What it is: a hook that acts on what `diagnosis` says: it keeps snapshots of the trainer in memory, goes back to one
+What it is: a callback that acts on what `diagnosis` says: it keeps snapshots of the trainer in memory, goes back to one
 and slows both players down. What it is not: no judge of quality (that is the scorecard), and no part of a healthy
 run, which stays the same to the bit with or without it.
 """
@@ -8,54 +8,27 @@ run, which stays the same to the bit with or without it.
 import copy
 import math
 from collections import deque
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Literal
 
-from torch import Tensor
+from torch import Tensor, nn
 
-from ..training.trainer import StepReport, Trainer
+from ..training.report import StepReport
+from ..training.trainer import Trainer
 from .diagnosis import Diagnosis, Kind, RealFigures, ball_points, finite, not_finite, opaque_share
 from .diagnosis import diagnose as diagnose
 
 # A volume begins as fog, which looks the same from everywhere and is read as one class. Before a run has been
 # otherwise these are worth a word, but there is nothing better to go back to.
 START_KINDS: tuple[Kind, ...] = ("one_class", "same_from_everywhere")
-WHAT_TO_TRY = "Try smaller --trainer.volume_rate and --trainer.discriminator_rate; --watchdog.act false only warns"
+WHAT_TO_TRY = "Try smaller --trainer.volume_rate and --discriminator.rate; --watchdog warn only warns"
+Action = Literal["off", "warn", "rewind"]
+WINDOW = 90  # steps that something has to be wrong before it counts; docs/watchdog.md says why
+RATE_SCALE = 0.5  # factor on the learning rates each time a run goes back
+MAX_REWINDS = 3  # in a row, without getting healthy, before it gives up
 SNAPSHOTS = 3
 PROBES = 1024  # points at which the volume is asked how opaque it is
 LOOK_EVERY = 10  # steps between full diagnoses; numbers that are not finite are looked for at every step
-
-
-@dataclass
-class WatchdogOptions:
-    """What is done about a run that goes wrong.
-
-    Args:
-        enabled: Watch at all.
-        act: Go back to the last good snapshot with smaller learning rates, and stop when that does not help;
-            false only says what is wrong.
-        window: Steps that something has to be wrong before it counts, and between snapshots, 10 to 1000; twice
-            as many for views that are all alike. Above 95 some things are named later than after 200 steps.
-        rate_scale: Factor on both learning rates each time the run goes back, in (0, 1].
-        max_rewinds: Times in a row that the run goes back without getting healthy before it gives up, >= 0.
-    """
-
-    enabled: bool = True
-    act: bool = True
-    window: int = 90
-    rate_scale: float = 0.5
-    max_rewinds: int = 3
-
-    def __post_init__(self) -> None:
-        checks = {
-            "window": (10 <= self.window <= 1000, "steps from 10 to 1000"),
-            "rate_scale": (0.0 < self.rate_scale <= 1.0, "factors above 0, up to 1"),
-            "max_rewinds": (self.max_rewinds >= 0, "counts from 0"),
-        }
-        for name, (valid, allowed) in checks.items():
-            if not valid:
-                raise ValueError(f"watchdog.{name}={getattr(self, name)}: allowed are {allowed}")
 
 
 class WatchdogGaveUp(RuntimeError):
@@ -63,30 +36,39 @@ class WatchdogGaveUp(RuntimeError):
 
 
 class Watchdog:
-    """A hook that watches a run and, unless told not to, mends it.
+    """A callback that watches a run and, unless told only to warn, mends it.
 
-    It must come before the hooks that write, so that what they save has been looked at.
+    It must come before the callbacks that write, so that what they save has been looked at.
 
     Args:
-        options: what is done.
+        action: "warn" only says what is wrong; "rewind" goes back to the last good snapshot with smaller learning
+            rates, and gives up when that does not help.
         say: is handed each line for people; default: none.
         record: is handed a record of each event, plain values under `step`, `watchdog` (the kind), `message`,
             `action` and `rate_scale`; default: none.
+        window: steps that something has to be wrong before it counts, and between snapshots, 10 to 1000; twice as many
+            for views that are all alike.
+        rate_scale: factor on all learning rates each time the run goes back, in (0, 1].
+        max_rewinds: in a row, without getting healthy, before it gives up, >= 0.
 
     Raises:
         WatchdogGaveUp: from `after_step`, after `max_rewinds` in a row did not help. The trainer is then back at
-            the last good snapshot, and hooks that save at the end of the run save that.
+            the last good snapshot, and callbacks that save at the end of the run save that.
     """
 
     def __init__(
         self,
-        options: WatchdogOptions | None = None,
+        action: Literal["warn", "rewind"] = "rewind",
         say: Callable[[str], None] | None = None,
         record: Callable[[dict[str, Any]], None] | None = None,
+        *,
+        window: int = WINDOW,
+        rate_scale: float = RATE_SCALE,
+        max_rewinds: int = MAX_REWINDS,
     ) -> None:
-        self.options = options or WatchdogOptions()
+        self.acts, self.window, self.rate_scale, self.max_rewinds = action == "rewind", window, rate_scale, max_rewinds
         self.say, self.record = say or _ignore, record or _ignore
-        self.history: deque[StepReport] = deque(maxlen=2 * self.options.window)
+        self.history: deque[StepReport] = deque(maxlen=2 * window)
         # Three, a window apart: when something is diagnosed after two windows, the oldest is from before it began.
         self.snapshots: deque[dict[str, Any]] = deque(maxlen=SNAPSHOTS)
         self.rewinds_in_a_row = 0
@@ -101,8 +83,7 @@ class Watchdog:
         """Look at the step; snapshot, or speak and act."""
         if self.reals is None:
             self.reals, self.points = RealFigures.of(trainer), self.points.to(trainer.device)
-            empty = sum(int(weight.isinf().sum()) for weight in trainer.volume.parameters())
-            self.infinite_at_first = {"volume": empty, "discriminator": 0}
+            self.infinite_at_first = {name: _infinite(module.parameters()) for name, module in _watched(trainer)}
         self.history.append(report)
         fully = report.step % LOOK_EVERY == 0
         diagnosis = self._look(trainer, report, fully)
@@ -111,8 +92,8 @@ class Watchdog:
                 self.varied_at = min(self.varied_at, report.step)
             if fully or not self.snapshots:
                 self._snapshot(trainer)
-        elif not self.options.act:
-            self._say_once(trainer, report, diagnosis, "went on, as told by --watchdog.act false")
+        elif not self.acts:
+            self._say_once(trainer, report, diagnosis, "went on, as told by --watchdog warn")
         elif diagnosis.kind in START_KINDS and self.varied_at > report.step:
             self._say_once(trainer, report, diagnosis, "it never was otherwise, so went on")
         else:
@@ -123,26 +104,27 @@ class Watchdog:
 
     def _more_infinite(self, name: str, weights: Sequence[Tensor]) -> bool:
         """Whether more weights are infinite than at first, or any is NaN: empty voxels of a file are -inf for good."""
-        infinite = sum(int(weight.isinf().sum()) for weight in weights)
-        return infinite > self.infinite_at_first[name] or any(bool(weight.isnan().any()) for weight in weights)
+        return _infinite(weights) > self.infinite_at_first[name] or any(
+            bool(weight.isnan().any()) for weight in weights
+        )
 
     def _look(self, trainer: Trainer, report: StepReport, fully: bool) -> Diagnosis | None:
         assert self.reals is not None
-        for name, module in (("volume", trainer.volume), ("discriminator", trainer.discriminator)):
+        for name, module in _watched(trainer):
             weights = list(module.parameters())
             if not finite(weights) and self._more_infinite(name, weights):
-                return not_finite(f"weights of the {name}")
+                return not_finite(f"weights of {name}")
             if not finite(weight.grad for weight in weights if weight.grad is not None):
-                return not_finite(f"gradient of the {name}")
+                return not_finite(f"gradient of {name}")
         if not fully:
-            return diagnose([report], self.reals, window=self.options.window)
+            return diagnose([report], self.reals, window=self.window)
         opaque = opaque_share(trainer.volume, self.points)
-        return diagnose(self.history, self.reals, window=self.options.window, opaque_share=opaque)
+        return diagnose(self.history, self.reals, window=self.window, opaque_share=opaque)
 
     def _snapshot(self, trainer: Trainer) -> None:
         """Every window a copy of the trainer, which counts as good once it has two younger ones."""
         latest = max(self.snapshots[-1]["steps_done"], self.rewound_at) if self.snapshots else -math.inf
-        if not self.options.act or trainer.steps_done - latest < self.options.window:
+        if not self.acts or trainer.steps_done - latest < self.window:
             return
         self.snapshots.append(copy.deepcopy(trainer.state_dict()))
         if self.snapshots[0]["steps_done"] > self.rewound_at:
@@ -150,7 +132,7 @@ class Watchdog:
 
     def _say_once(self, trainer: Trainer, report: StepReport, diagnosis: Diagnosis, action: str) -> None:
         """Speak, unless the same was wrong lately."""
-        if report.step - self.said.get(diagnosis.kind, -math.inf) > 2 * self.options.window:
+        if report.step - self.said.get(diagnosis.kind, -math.inf) > 2 * self.window:
             self._tell(trainer, report, diagnosis, action)
         self.said[diagnosis.kind] = report.step
 
@@ -159,8 +141,8 @@ class Watchdog:
             action = f"there is no good state to go back to; gave up. {WHAT_TO_TRY}"
             raise WatchdogGaveUp(self._tell(trainer, report, diagnosis, action, aloud=False))
         good = self.snapshots[0]
-        give_up = self.rewinds_in_a_row >= self.options.max_rewinds
-        trainer.rewind(good, 1.0 if give_up else self.options.rate_scale)
+        give_up = self.rewinds_in_a_row >= self.max_rewinds
+        trainer.rewind(good, 1.0 if give_up else self.rate_scale)
         self.snapshots.clear()
         self.snapshots.append(good)
         where = f"back at step {good['steps_done']}"
@@ -172,7 +154,7 @@ class Watchdog:
         self.history.clear()
         if self.varied_at > good["steps_done"]:
             self.varied_at = math.inf
-        rates = f"learning rates x {self.options.rate_scale:g}, now {trainer.rate_scale:.3g} of the schedule's"
+        rates = f"learning rates x {self.rate_scale:g}, now {trainer.rate_scale:.3g} of the schedule's"
         self._tell(trainer, report, diagnosis, f"{where}, {rates}")
 
     def _tell(self, trainer: Trainer, report: StepReport, diagnosis: Diagnosis, action: str, aloud: bool = True) -> str:
@@ -190,6 +172,16 @@ class Watchdog:
         if aloud:
             self.say(line)
         return line
+
+
+def _watched(trainer: Trainer) -> list[tuple[str, nn.Module]]:
+    """What learns, by the name that a message gives it."""
+    objectives = [(f"the objective {objective.name}", objective) for objective in trainer.each_objective()]
+    return [("the volume", trainer.volume), *objectives]
+
+
+def _infinite(weights: Iterable[Tensor]) -> int:
+    return sum(int(weight.isinf().sum()) for weight in weights)
 
 
 def _ignore(_: Any) -> None:

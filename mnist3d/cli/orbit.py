@@ -1,5 +1,6 @@
 """A way around a sculpture: video, animation, frames, or a strip of views. The last frame leads into the first."""
 
+import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -68,7 +69,7 @@ def parser() -> OneLineParser:
         "default none: black",
     )
     result.add_argument(
-        "--elevation", type=in_range(float, -1.6, 1.6), default=0.0, help="radians, -1.6 to 1.6 (default %(default)s)"
+        "--elevation", type=in_range(float, -90.0, 90.0), default=0.0, help="degrees, -90 to 90 (default %(default)s)"
     )
     result.add_argument(
         "--seed", type=in_range(int, 0, 2**63 - 1), default=0, help="of --path seed_walk (default %(default)s)"
@@ -88,8 +89,9 @@ def main(arguments: Sequence[str]) -> None:
     if options.background == TRANSPARENT and suffix not in KEEPS_TRANSPARENCY:
         raise ExportError(f"background={TRANSPARENT}: not with {suffix}; .webp, .apng, .png and frames keep it")
     run = open_sculpture(options.run, options.volume)
+    elevation = math.radians(options.elevation)
     rotations = camera_path(
-        options.path, options.frames, elevation=options.elevation, seed=options.seed, poses=run.config.poses
+        options.path, options.frames, elevation=elevation, seed=options.seed, poses=run.config.poses
     )
     captions = readings(run, rotations) if options.caption else None
     frames = orbit_frames(run.volume, run.renderer, rotations, style, captions)

@@ -47,7 +47,7 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--judges", type=Path, help="folder where the judges are kept; default the user's cache")
     options = parser.parse_args(arguments)
     logging.basicConfig(format="%(message)s")
-    logging.getLogger("mnist3d.scorecard").setLevel(logging.INFO)  # training the judges is announced
+    logging.getLogger("mnist3d.evaluation").setLevel(logging.INFO)  # training the judges is announced
     run = open_sculpture(options.run, options.volume)
     size = run.renderer.options.image_size
     held_out, training = (load_images(run.config.data, size, part) for part in ("held_out", "training"))

@@ -1,6 +1,6 @@
 """What the small tools share: their parser, which sculpture they open, and what their files say of themselves.
 
-What it is: argparse for `tools/` and `inference.py`. What it is not: the configuration of a run (`command_line`).
+What it is: argparse for `tools/` and `inference.py`. What it is not: the configuration of a run (`parser`).
 """
 
 import argparse
@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
-from ..runs.building import import_volume_class
+from ..runs.class_paths import import_volume_class
 from ..runs.loading import Run, load_sculpture
 from ..version import __version__
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from ..errors import ConfigError, ViewerError
 from ..rendering.pictures import contact_sheet, sheet_views
+from ..runs.building import RUNS_ROOT
 from ..runs.gallery import Gallery, scene_of
-from ..runs.session import RUNS_ROOT
 from ..storage.atomic import write_atomically
 from ..storage.run_directory import latest_run, png_bytes
 from ..viewer import Viewer, ViewerOptions

@@ -1,1 +1,24 @@
-"""Images to learn from."""
+"""Images to learn from.
+
+What it is: where they come from, how they are split, moved, registered, compared. What it is not: it knows no volume
+and no loss. The libraries that single sources need are imported when such a source is read.
+"""
+
+from .augment import random_shift
+from .images import ImageSet, load_images
+from .nearest import Exemplars
+from .options import DataOptions
+from .sources import read_picture
+from .text import draw_text
+from .typical import exemplar
+
+__all__ = [
+    "DataOptions",
+    "Exemplars",
+    "ImageSet",
+    "draw_text",
+    "exemplar",
+    "load_images",
+    "random_shift",
+    "read_picture",
+]

@@ -1,4 +1,4 @@
-"""How good and how diverse the views of a volume are.
+"""How good and how diverse views are.
 
 What it is: judges trained on pictures that the sculpture never saw, the figures they give, and the pictures that
 show them. What it is not: no part of the training. It is handed a volume, a renderer and pictures, and knows
@@ -9,15 +9,21 @@ neither run directories nor the trainer.
     card.laws["sphere"].legible, card.laws["sphere"].effective_classes
 """
 
-from .classifiers import Judges as Judges
-from .classifiers import Reading as Reading
-from .classifiers import cached_judges as cached_judges
-from .classifiers import load_judges as load_judges
-from .scores import PictureScore as PictureScore
-from .scores import Scorecard as Scorecard
-from .scores import fixed_rotations as fixed_rotations
-from .scores import quick_score as quick_score
-from .scores import score_pictures as score_pictures
-from .scores import score_views as score_views
-from .view_atlas import turntable_strip as turntable_strip
-from .view_atlas import view_atlas as view_atlas
+from .classifiers import Judges, Reading, cached_judges, load_judges
+from .scores import PictureScore, Scorecard, fixed_rotations, quick_score, score_pictures, score_views
+from .view_atlas import turntable_strip, view_atlas
+
+__all__ = [
+    "Judges",
+    "PictureScore",
+    "Reading",
+    "Scorecard",
+    "cached_judges",
+    "fixed_rotations",
+    "load_judges",
+    "quick_score",
+    "score_pictures",
+    "score_views",
+    "turntable_strip",
+    "view_atlas",
+]

@@ -7,8 +7,6 @@ never the one that scores.
 
 import hashlib
 import logging
-import os
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +19,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
+from ..errors import WriteError
+from ..storage.atomic import write_atomically
 from .negatives import Counterexamples, blur, wear
 
 RECIPE = 1  # raise it with every change that changes what the judges say: older caches are then not used
@@ -282,20 +282,11 @@ def _restored(path: Path, outputs: int) -> list[nn.Module] | None:
 
 
 def _store(networks: list[nn.Module], path: Path) -> None:
-    """Written to a temporary name in the same folder, then renamed: no other process ever reads half a file."""
-    temporary = None
+    """Into the cache, whole or not at all: no other process ever reads half a file."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=path.name, delete=False) as file:
-            temporary = Path(file.name)
-            file.write(save(dict(nn.ModuleList(networks).state_dict())))
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        log.warning("%s: could not be written (%s); the judges are trained again next time", path, error)
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
+        write_atomically(path, save(dict(nn.ModuleList(networks).state_dict())))
+    except WriteError as error:
+        log.warning("the judges could not be written (%s); they are trained again next time", error)
 
 
 def _version(images: Tensor, classes: Tensor, outputs: int, steps: int) -> str:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..errors import ExportError
 from ..rendering.renderer import MAX_IMAGE_SIZE, AbsorptionRenderer, render_views
-from ..storage.optional import require
+from ..storage import require
 from ..volumes.base import Field
 from ..volumes.wrappers import FrozenField, UnabsorbedField
 

@@ -12,12 +12,11 @@ from jaxtyping import Float
 from numpy.typing import ArrayLike
 
 from ..errors import ExportError
-from ..formats.voxel_array import upright
-from ..storage.atomic import check_output, whole_files, write_description
-from ..storage.optional import require
+from ..formats import upright
+from ..storage import check_output, require, whole_files, write_description
 from ..volumes.base import Field
 from .printability import MeshReport, inspect_surface
-from .sampling import as_voxels
+from .sampling import as_array
 from .solid import Matter, best_level, matter_field
 from .surface import FACES_AT_ONCE, Surface, contour, smoothed, unit_normals
 
@@ -64,8 +63,8 @@ def export_mesh(
         What can be said of the mesh before it is printed.
 
     Raises:
-        ExportError: a value out of range, nothing solid at that level, a missing library, a disk that cannot be
-            written.
+        ExportError: a value out of range, nothing solid at that level, or a missing library.
+        WriteError: the disk is full, or the folder cannot be written.
     """
     path = Path(path)
     suffix = check_output(path, MESH_FORMATS)
@@ -76,7 +75,7 @@ def export_mesh(
     require("trimesh", f"{suffix} meshes")
     if suffix == ".3mf":
         require("lxml", ".3mf meshes")
-    values = as_voxels(volume, resolution).values
+    values = as_array(volume, resolution)
     match = None
     if level is None:
         level, match = best_level(values, matter)

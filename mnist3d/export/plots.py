@@ -11,8 +11,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt8
 
-from ..storage.atomic import check_output, whole_files, write_description
-from ..storage.optional import require
+from ..storage import check_output, require, whole_files, write_description
 
 PLOT_FORMATS: dict[str, str] = {
     ".png": "everything",
@@ -55,7 +54,8 @@ def plot_run(
         colours: of the classes, 0 to 255, as the atlas has them; default matplotlib's own.
 
     Raises:
-        ExportError: unknown suffix, matplotlib is missing, or the file cannot be written.
+        ExportError: unknown suffix, or matplotlib is missing.
+        WriteError: the disk is full, or the folder cannot be written.
     """
     suffix = check_output(path, PLOT_FORMATS)
     require("matplotlib", "plots")

@@ -1,7 +1,7 @@
-"""Any volume as two arrays of voxels, and where in space these voxels lie.
+"""Any volume as an array of voxels.
 
-What it is: a volume sampled at voxel centres, in chunks. What it is not: no file format. Arrays stay in the world's
-axes, (Z, Y, X) with y down; `upright` turns them for tools whose up is +z.
+What it is: a volume sampled at voxels' centres, in parts. What it is not: no file format. Arrays stay in the world's
+axes, (Z, Y, X) with y down; `formats` turns them for other tools.
 """
 
 import numpy as np
@@ -11,35 +11,31 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from ..errors import ExportError
-from ..formats.voxel_array import Voxels, check_values
+from ..geometry.grids import MAX_RESOLUTION, scaled_size, voxel_centres
 from ..volumes.base import Field
 from ..volumes.resampling import resampled
 
 FIELD_RESOLUTION = 128  # voxels along each edge for a volume that is no grid and so has none of its own
-MAX_RESOLUTION = 1024  # 8 GiB of two float32 channels
 POINTS_AT_ONCE = 2**18
 
 
-def as_voxels(volume: Field | ArrayLike, resolution: int | None = None, voxel_size_mm: float | None = None) -> Voxels:
-    """What a writer needs, of a volume or of an array (2, Z, Y, X) in the world's axes.
+def as_array(volume: Field | ArrayLike, resolution: int | None = None) -> Float[np.ndarray, "2 Z Y X"]:
+    """`voxel_arrays` of a volume; an array (2, Z, Y, X) in the world's axes as it is.
 
     Raises:
-        ExportError: a resolution or a voxel size out of range, an array of another shape or with values out of range.
+        ExportError: a resolution out of range, an array of another shape or with values out of range.
     """
-    if voxel_size_mm is not None and not 0.0 < voxel_size_mm <= 1e6:
-        raise ExportError(f"voxel_size_mm={voxel_size_mm}: allowed are millimetres above 0, at most 1e6")
     if isinstance(volume, Field):
-        return Voxels(voxel_arrays(volume, resolution), voxel_size_mm)
+        return voxel_arrays(volume, resolution)
     if resolution is not None:
         raise ExportError("resolution is for volumes; an array is written as it is")
     values = np.asarray(volume, dtype=np.float32)
     if values.ndim != 4 or values.shape[0] != 2 or 0 in values.shape:
         raise ExportError(f"array has shape {values.shape}: it must be (2, Z, Y, X), none of them 0")
-    check_values(values)
-    return Voxels(values, voxel_size_mm)
+    _check_values(values)
+    return values
 
 
-@torch.no_grad()
 def voxel_arrays(volume: Field, resolution: int | None = None) -> Float[np.ndarray, "2 Z Y X"]:
     """Attenuation per world unit and absorbance at voxel centres, float32, in the world's axes.
 
@@ -55,44 +51,56 @@ def voxel_arrays(volume: Field, resolution: int | None = None) -> Float[np.ndarr
     """
     if resolution is not None and not 1 <= resolution <= MAX_RESOLUTION:
         raise ExportError(f"resolution={resolution}: allowed are 1 to {MAX_RESOLUTION}")
-    grid = volume.dense()
-    if grid is None:
-        shape = (resolution or FIELD_RESOLUTION,) * 3
-        values = _sample(volume, shape)
-    else:
-        own = (int(grid.shape[1]), int(grid.shape[2]), int(grid.shape[3]))
-        longest = resolution or max(own)
-        shape = own if longest == max(own) else tuple(max(1, round(n * longest / max(own))) for n in own)
-        values = (grid if shape == own else resampled(grid, shape)).float().cpu().numpy().copy()
-    check_values(values)
+    values = sampled(volume, resolution, FIELD_RESOLUTION).numpy()
+    _check_values(values)
     for k, unseen in enumerate(_unseen(values.shape[1:])):
         values[0, k][unseen] = 0.0
     return values
 
 
-def voxel_centres(count: int) -> Float[np.ndarray, " N"]:
-    """World coordinates of the voxels' centres along an axis."""
-    return (2.0 * np.arange(count) + 1.0) / count - 1.0
+@torch.no_grad()
+def sampled(volume: Field, resolution: int | None, field_resolution: int) -> Float[Tensor, "2 Z Y X"]:
+    """A volume at voxels' centres: a grid's own voxels or as many as asked for, a field's answers.
+
+    Args:
+        volume: any; its proportions are kept.
+        resolution: voxels along the longest edge; None: a grid's own.
+        field_resolution: the same for a volume that is no grid.
+
+    Returns:
+        Attenuation per world unit and absorbance: on the CPU, float32, and the caller's own.
+    """
+    grid = volume.dense()
+    if grid is None:
+        return _asked(volume, resolution or field_resolution)
+    if resolution in (None, max(grid.shape[1:])):
+        return grid.to("cpu", torch.float32, copy=True)
+    return resampled(grid, scaled_size(grid.shape[1:], resolution)).to("cpu", torch.float32)
+
+
+def _asked(field: Field, resolution: int) -> Float[Tensor, "2 N N N"]:
+    """A field's answers, a part at a time."""
+    axis = voxel_centres(resolution).to(field.like())
+    values = torch.empty(2, resolution, resolution, resolution)
+    rows = max(1, POINTS_AT_ONCE // resolution**2)
+    for heights, part in zip(axis.split(rows), values.split(rows, dim=1), strict=True):
+        places = torch.meshgrid(heights, axis, axis, indexing="ij")
+        for channel, answer in zip(part, field(torch.stack(places[::-1], dim=-1)), strict=True):
+            channel.copy_(answer)
+    return values
 
 
 def _unseen(shape: tuple[int, ...]):
     """For each slice, which of its voxels touch no point of the unit ball, interpolation included."""
-    near = [np.maximum(np.abs(voxel_centres(n)) - 2.0 / n, 0.0) ** 2 for n in shape]
+    near = [np.maximum(np.abs(voxel_centres(n).numpy()) - 2.0 / n, 0.0) ** 2 for n in shape]
     plane = near[1][:, None] + near[2][None, :]
     for distance in near[0]:
         yield distance + plane >= 1.0
 
 
-def _sample(volume: Field, shape: tuple[int, ...]) -> Float[np.ndarray, "2 Z Y X"]:
-    weights = next(volume.parameters(), None)
-    device = torch.device("cpu") if weights is None else weights.device
-    dtype = torch.float32 if weights is None or not weights.is_floating_point() else weights.dtype
-    z, y, x = (torch.from_numpy(voxel_centres(n)).to(device, dtype) for n in shape)
-    values = np.empty((2, *shape), np.float32)
-    rows = max(1, POINTS_AT_ONCE // (shape[1] * shape[2]))
-    for first in range(0, shape[0], rows):
-        part = slice(first, first + rows)
-        grids: tuple[Tensor, ...] = torch.meshgrid(z[part], y, x, indexing="ij")
-        for channel, value in enumerate(volume(torch.stack(grids[::-1], dim=-1))):
-            values[channel, part] = value.float().cpu().numpy()
-    return values
+def _check_values(values: Float[np.ndarray, "2 Z Y X"]) -> None:
+    low, high = values[0].min(), values[0].max()  # nan if there is any
+    if not (low >= 0.0 and high < np.inf and values[1].min() >= 0.0 and values[1].max() <= 1.0):
+        raise ExportError(
+            "the volume's attenuation must be finite and >= 0, its absorbance in [0, 1]; this one's is not"
+        )

@@ -12,8 +12,10 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from ..geometry.grids import scaled_size, voxel_centres
 from ..geometry.rotations import turntable
 from ..rendering.renderer import AbsorptionRenderer, render_views
+from ..volumes.resampling import resampled
 from ..volumes.wrappers import GridField
 
 Matter = Literal["bright", "all"]
@@ -26,6 +28,12 @@ COMPARED_VIEWS, COMPARED_ELEVATIONS = 6, (0.0, 0.5, -0.5)  # views a turn, radia
 def matter_field(values: Float[np.ndarray, "2 Z Y X"], matter: Matter) -> Float[np.ndarray, "Z Y X"]:
     """What counts as solid, per world unit: all that intercepts light, or only as much of it as gives light back."""
     return values[0] if matter == "all" else values[0] * (1.0 - values[1])
+
+
+def solid_at(values: Float[np.ndarray, "2 Z Y X"], level: float) -> Float[np.ndarray, "2 Z Y X"]:
+    """The same voxels, those of less attenuation than the level empty."""
+    kept = values[0] >= max(level, np.finfo(np.float32).tiny)  # at level 0 too, what is empty is no solid
+    return np.stack([np.where(kept, values[0], np.float32(0.0)), values[1]])
 
 
 @torch.no_grad()
@@ -46,12 +54,7 @@ def best_level(values: Float[np.ndarray, "2 Z Y X"], matter: Matter) -> tuple[fl
     """
     grid = torch.as_tensor(values)
     if max(grid.shape[1:]) > COMPARED_RESOLUTION:
-        share = COMPARED_RESOLUTION / max(grid.shape[1:])
-        size = [max(1, round(n * share)) for n in grid.shape[1:]]
-        attenuation, absorbed = (  # one after the other: a fine grid is large
-            F.interpolate(part[None, None], size, mode="area")[0, 0] for part in (grid[0], grid[0] * grid[1])
-        )
-        grid = torch.stack([attenuation, (absorbed / attenuation.clamp_min(1e-30)).clamp(0.0, 1.0)])
+        grid = resampled(grid, scaled_size(grid.shape[1:], COMPARED_RESOLUTION))
     step = 2.0 / max(grid.shape[1:])
     opacity = -torch.expm1(-step * torch.from_numpy(matter_field(grid.numpy(), matter)))
     highest = float(opacity.max())
@@ -75,7 +78,7 @@ def best_level(values: Float[np.ndarray, "2 Z Y X"], matter: Matter) -> tuple[fl
 
 def _along_rays(channels: Float[Tensor, "2 Z Y X"], rotation: Float[Tensor, "3 3"]) -> Float[Tensor, "2 S H W"]:
     """Both channels at the samples of every ray, front first; zero outside the unit ball."""
-    centre = (2.0 * torch.arange(COMPARED_SIZE) + 1.0) / COMPARED_SIZE - 1.0
+    centre = voxel_centres(COMPARED_SIZE).to(rotation)
     z, y, x = torch.meshgrid(centre, centre, centre, indexing="ij")
     camera = torch.stack([x, y, z], dim=-1)
     found = F.grid_sample(channels[None], (camera @ rotation)[None], padding_mode="border", align_corners=False)[0]

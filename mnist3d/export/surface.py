@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from ..storage.optional import require
+from ..geometry.grids import voxel_places
+from ..storage import require
 
 FACES_AT_ONCE = 2**17
 
@@ -99,7 +100,7 @@ def contour(
     corners, faces, _, _ = measure.marching_cubes(opacity, threshold, allow_degenerate=False)
     corners, faces = corners.astype(np.float32, copy=False), faces.astype(np.int32, copy=False)
     shape = np.array(opacity.shape, np.float32) - 2
-    vertices = ((2.0 * (corners - 1.0) + 1.0) / shape - 1.0)[:, ::-1]  # zyx to xyz
+    vertices = voxel_places(corners - 1.0, shape)[:, ::-1]  # zyx to xyz
     # A vertex lies on an edge between two voxels: it has a fraction along one axis at most.
     low = corners.astype(np.int32)
     high = np.minimum(low + (corners > low), np.array(opacity.shape, np.int32) - 1)

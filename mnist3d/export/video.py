@@ -14,7 +14,7 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from ..errors import ExportError
-from ..storage.atomic import check_folder, check_output, suffix_of, whole_files, write_description
+from ..storage import check_folder, check_output, suffix_of, whole_files, write_description
 
 Frame = UInt8[np.ndarray, "..."]
 # Of Frame. A type checker that looked at an item of a generator would swallow a picture.
@@ -77,7 +77,8 @@ def write_orbit(path: Path, frames: Frames, fps: int, description: dict[str, Any
         The number of frames.
 
     Raises:
-        ExportError: unknown suffix, or the file cannot be written.
+        ExportError: an output as `check_orbit` refuses it.
+        WriteError: the disk is full, the folder cannot be written, or the encoder failed.
     """
     suffix = check_orbit(path, fps)
     counted = _Counted(frames)

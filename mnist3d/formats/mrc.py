@@ -5,8 +5,18 @@ from typing import Any
 
 import numpy as np
 
-from ..storage.optional import library, require
-from .voxel_array import UPRIGHT_AXES, Found, Voxels, channel_files, check_shape, layout, upright_xyz
+from ..errors import VolumeFileError
+from ..storage.optional import require
+from .voxel_array import (
+    UPRIGHT_AXES,
+    Voxels,
+    channel_files,
+    check_shape,
+    file_voxels,
+    from_upright,
+    layout,
+    upright_xyz,
+)
 
 
 def write_mrc(voxels: Voxels, path: Path, description: dict[str, Any]) -> dict[str, Any]:
@@ -24,8 +34,9 @@ def write_mrc(voxels: Voxels, path: Path, description: dict[str, Any]) -> dict[s
     return layout(voxels, f"upright: {UPRIGHT_AXES}; an angstrom stands for a {voxels.unit}")
 
 
-def read_mrc(path: Path) -> Found:
-    mrcfile = library("mrcfile", path)
+def read_mrc(path: Path) -> Voxels:
+    """One channel, whichever of its axes is x, y and z."""
+    mrcfile = require("mrcfile", f"{path}: reading it", error=VolumeFileError)
     with mrcfile.open(str(path), permissive=False, header_only=True) as mrc:
         check_shape(path, [int(mrc.header[name]) for name in ("nx", "ny", "nz")])
     with mrcfile.open(str(path), permissive=False) as mrc:
@@ -33,4 +44,5 @@ def read_mrc(path: Path) -> Found:
         stored = np.array(mrc.data, np.float32).transpose(2, 1, 0)
         data = stored.transpose(np.argsort(axes))
         size = mrc.voxel_size
-    return Found(data.transpose(2, 1, 0), None, (float(size.x), float(size.y), float(size.z)))
+    spacing = upright_xyz((float(size.x), float(size.y), float(size.z)))
+    return file_voxels(path, [from_upright(data.transpose(2, 1, 0))], spacing)

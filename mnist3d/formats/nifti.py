@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import ExportError
-from ..storage.optional import library, require
-from .voxel_array import UPRIGHT_AXES, Found, Voxels, channel_files, check_shape, layout, turned, upright_xyz
+from ..errors import ExportError, VolumeFileError
+from ..storage.optional import require
+from .voxel_array import UPRIGHT_AXES, Voxels, channel_files, check_shape, layout, patient_voxels, upright_xyz
 
 
 def write_nifti(voxels: Voxels, path: Path, description: dict[str, Any]) -> dict[str, Any]:
@@ -31,11 +31,12 @@ def write_nifti(voxels: Voxels, path: Path, description: dict[str, Any]) -> dict
     return layout(voxels, f"upright: {UPRIGHT_AXES}; the affine maps to right-anterior-superior")
 
 
-def read_nifti(path: Path) -> Found:
-    image = library("nibabel", path).load(str(path))
+def read_nifti(path: Path) -> Voxels:
+    """One channel, turned as its affine says."""
+    image = require("nibabel", f"{path}: reading it", error=VolumeFileError).load(str(path))
     shape = tuple(image.shape)
     while len(shape) > 3 and shape[-1] == 1:
         shape = shape[:-1]
     check_shape(path, shape)
     data = np.asarray(image.dataobj, np.float32).reshape(shape)
-    return turned(data, np.diag([-1.0, -1.0, 1.0]) @ image.affine[:3, :3])
+    return patient_voxels(path, data, np.diag([-1.0, -1.0, 1.0]) @ image.affine[:3, :3])

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import VolumeFileError
-from .voxel_array import Found, Voxels, check_shape, layout
+from .voxel_array import Voxels, check_shape, file_voxels, layout
 
 
 def write_npz(voxels: Voxels, path: Path, description: dict[str, Any]) -> dict[str, Any]:
@@ -28,16 +28,15 @@ def write_npz(voxels: Voxels, path: Path, description: dict[str, Any]) -> dict[s
     return described
 
 
-def read_npz(path: Path) -> Found:
+def read_npz(path: Path) -> Voxels:
+    """Both channels, as `write_npz` left them."""
     with np.load(path, allow_pickle=False) as file:
         missing = {"attenuation", "absorbance", "spacing_xyz"} - set(file.files)
         if missing:
             raise VolumeFileError(f"{path}: holds no {', '.join(sorted(missing))}; tools/export_voxels.py writes them")
         for name in ("attenuation", "absorbance"):  # from the header, before a small file fills the memory
             check_shape(path, _npy_shape(file, name))
-        x, y, z = (float(step) for step in file["spacing_xyz"])
-        attenuation, absorbance = (file[name][:, ::-1].transpose(1, 0, 2) for name in ("attenuation", "absorbance"))
-    return Found(attenuation, absorbance, (x, z, y))
+        return file_voxels(path, [file["attenuation"], file["absorbance"]], file["spacing_xyz"].tolist())
 
 
 def _npy_shape(file: Any, name: str) -> tuple[int, ...]:

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from ..errors import VolumeFileError
-from ..storage.optional import library, require
-from .voxel_array import UPRIGHT_AXES, Found, Voxels, channel_files, check_shape, layout, turned, upright_xyz
+from ..storage.optional import require
+from .voxel_array import UPRIGHT_AXES, Voxels, channel_files, check_shape, layout, patient_voxels, upright_xyz
 
 
 def write_nrrd(voxels: Voxels, path: Path, description: dict[str, Any]) -> dict[str, Any]:
@@ -42,8 +42,9 @@ SPACES = {
 }
 
 
-def read_nrrd(path: Path) -> Found:
-    nrrd = library("nrrd", path, "pynrrd")
+def read_nrrd(path: Path) -> Voxels:
+    """One channel, turned as its space and its directions say."""
+    nrrd = require("nrrd", f"{path}: reading it", "pynrrd", error=VolumeFileError)
     with path.open("rb") as file:
         header = nrrd.read_header(file)
         if {"data file", "datafile"} & {str(key).lower() for key in header}:
@@ -57,4 +58,4 @@ def read_nrrd(path: Path) -> Found:
     space = str(header.get("space", "left-posterior-superior")).lower()
     if data.ndim != 3 or space not in SPACES:
         raise VolumeFileError(f"{path}: {data.ndim} axes in space {space}; allowed are one channel on 3 axes in space")
-    return turned(data, np.diag(SPACES[space]) @ np.asarray(directions, float).T)
+    return patient_voxels(path, data, np.diag(SPACES[space]) @ np.asarray(directions, float).T)

@@ -1,13 +1,14 @@
 """OpenVDB files, written without OpenVDB: no library on PyPI writes them for current Pythons.
 
-What it is: a writer of float grids in file format 224 with zip compression, which OpenVDB 5 and newer read.
-What it is not: no reader, no level sets, no halves.
+What it is: a writer of float grids in file format 224 with zip compression, which OpenVDB 5 and newer read, and a
+reader by OpenVDB's own Python module. What it is not: no level sets, no halves.
 
 Source: OpenVDB (openvdb/io/File.cc, io/Archive.cc, io/Compression.h, tree/RootNode.h, InternalNode.h, LeafNode.h,
 math/Maps.h: the members' `write`). The tree is the usual one, "Tree_float_5_4_3": a root, nodes of 32^3 and 16^3
 children, leaves of 8^3 voxels; within a node x is slowest and z fastest.
 """
 
+import importlib
 import json
 import struct
 import uuid
@@ -20,9 +21,9 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from ..errors import VolumeFileError
-from ..storage.optional import library
+from ..storage.optional import require
 from ..version import __version__
-from .voxel_array import MAX_EDGE, Found, Voxels, upright, upright_xyz
+from .voxel_array import UPRIGHT_AXES, Voxels, check_shape, file_voxels, from_upright, layout, upright, upright_xyz
 
 MAGIC, FILE_VERSION, LIBRARY_VERSION = 0x56444220, 224, (10, 0)
 ZIP = 1  # the compression flag
@@ -49,16 +50,9 @@ def write_vdb(voxels: Voxels, path: Path, description: dict[str, Any]) -> dict[s
         file.write(struct.pack("<i", len(grids)))
         for name, array in grids.items():
             _write_grid(file, name, upright(array()).transpose(2, 1, 0), voxels)
-    return {
-        "axes": "upright: x right, y away from the viewer, z up (right-handed; the front faces -y)",
-        "spacing_xyz": list(upright_xyz(voxels.spacing)),
-        "origin_xyz": list(upright_xyz(voxels.origin)),
-        "channels": {
-            "density": f"attenuation * (1 - absorbance), 1 / {voxels.unit}",
-            "attenuation": f"1 / {voxels.unit}",
-            "absorbance": "share of 1",
-        },
-    }
+    described = layout(voxels, f"upright: {UPRIGHT_AXES}")
+    density = f"attenuation * (1 - absorbance), 1 / {voxels.unit}"
+    return {**described, "channels": {"density": density, **described["channels"]}}
 
 
 def _write_grid(file: BinaryIO, name: str, array: Float[np.ndarray, "X Y Z"], voxels: Voxels) -> None:
@@ -144,11 +138,13 @@ def _metadata(values: dict[str, str]) -> bytes:
     return struct.pack("<I", len(entries)) + b"".join(entries)
 
 
-def read_vdb(path: Path) -> Found:
+def read_vdb(path: Path) -> Voxels:
+    """The grid attenuation, else density, else the first; and absorbance beside an attenuation."""
     try:
-        openvdb = library("openvdb", path)
-    except VolumeFileError:
-        openvdb = library("pyopenvdb", path, "OpenVDB (Debian: python3-openvdb)")
+        openvdb = importlib.import_module("openvdb")
+    except ImportError:  # its name before version 11
+        package, remedy = "OpenVDB's Python module", "apt-get install python3-openvdb (Debian)"
+        openvdb = require("pyopenvdb", f"{path}: reading it", package, remedy=remedy, error=VolumeFileError)
     grids, metadata = openvdb.readAll(str(path))
     named = {grid.name: grid for grid in grids}
     main = named.get("attenuation") or named.get("density") or (grids[0] if grids else None)
@@ -156,17 +152,16 @@ def read_vdb(path: Path) -> Found:
         raise VolumeFileError(f"{path}: holds no grid")
     if "mnist3d" in metadata:  # empty voxels at the border are not stored, but belong to the box
         z, y, x = json.loads(metadata["mnist3d"])["resolution_zyx"]
-        first, shape = (0, 0, 0), (x, z, y)
+        first, shape = (0, 0, 0), (x, z, y)  # right, away, up
     else:
         first, last = main.evalActiveVoxelBoundingBox()
         shape = tuple(high - low + 1 for low, high in zip(first, last, strict=True))
-    if max(shape) > MAX_EDGE:
-        raise VolumeFileError(f"{path}: {shape} voxels; allowed are {MAX_EDGE} along an edge")
+    check_shape(path, shape)
 
     def dense(grid: Any) -> np.ndarray:
         array = np.zeros(shape, np.float32)
         grid.copyToArray(array, ijk=first)
-        return array.transpose(2, 1, 0)
+        return from_upright(array.transpose(2, 1, 0))
 
-    absorbance = dense(named["absorbance"]) if main.name == "attenuation" and "absorbance" in named else None
-    return Found(dense(main), absorbance, main.transform.voxelSize())
+    told = [named["absorbance"]] if main.name == "attenuation" and "absorbance" in named else []
+    return file_voxels(path, [dense(grid) for grid in (main, *told)], upright_xyz(main.transform.voxelSize()))

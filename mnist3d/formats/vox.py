@@ -1,6 +1,7 @@
 """MagicaVoxel files: cubes in 255 greys.
 
-What it is: a writer of one model, format 150. What it is not: no scene graph, so at most 256 cubes along an edge.
+What it is: a writer of one model, format 150. What it is not: no scene graph, so at most 256 cubes along an edge; nor
+the choice which voxels are solid (`export.solid`).
 
 Source: https://github.com/ephtracy/voxel-model, MagicaVoxel-file-format-vox.txt
 """
@@ -12,21 +13,19 @@ from typing import Any
 import numpy as np
 
 from ..errors import ExportError
-from ..export.solid import best_level
-from .voxel_array import Voxels, upright
+from .voxel_array import UPRIGHT_AXES, Voxels, upright
 
 MAX_EDGE = 256
 COLOURS = 255  # index 0 means empty
 
 
 def write_vox(voxels: Voxels, path: Path, description: dict[str, Any]) -> dict[str, Any]:
-    """The solid at the level that looks most like the volume's pictures, each cube as bright as 1 - absorbance."""
+    """A cube for every voxel that is not empty, as bright as 1 - absorbance."""
     if max(voxels.shape) > MAX_EDGE:
         raise ExportError(
             f".vox: at most {MAX_EDGE} voxels along an edge, not {max(voxels.shape)}; --resolution {MAX_EDGE}"
         )
-    level, match = best_level(voxels.values, "all")
-    solid = upright(voxels.values[0]) >= max(level, np.finfo(np.float32).tiny)
+    solid = upright(voxels.attenuation) > 0.0
     colour = 1 + np.rint((1.0 - upright(voxels.absorbance)[solid]) * (COLOURS - 1)).astype(np.uint8)
     z, y, x = np.nonzero(solid)
     cubes = np.stack([x, y, z, colour], axis=1).astype(np.uint8)
@@ -41,10 +40,8 @@ def write_vox(voxels: Voxels, path: Path, description: dict[str, Any]) -> dict[s
     )
     path.write_bytes(b"VOX " + struct.pack("<i", 150) + b"MAIN" + struct.pack("<2i", 0, len(children)) + children)
     return {
-        "axes": "upright: x right, y away from the viewer, z up (right-handed; the front faces -y)",
+        "axes": f"upright: {UPRIGHT_AXES}",
         "cubes": len(cubes),
-        "level": level,
-        "match": match,
         "colour": "index 1 + 254 * (1 - absorbance), a grey",
     }
 

@@ -1,4 +1,8 @@
-"""A volume as two arrays of voxels, and where in space they lie: what voxel formats are read to and written from."""
+"""Voxels and the box they fill: what a format's reader finds and its writer is given.
+
+What it is: one type for both directions, and the turn from the world's axes to upright ones and back. What it is not:
+no file is opened here.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,22 +12,27 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from ..errors import ExportError, VolumeFileError
+from ..errors import VolumeFileError
+from ..geometry.grids import MAX_RESOLUTION, WORLD_EXTENT
 
-WORLD_EXTENT = 2.0  # the volume fills [-1, 1]^3
+FILE_UNIT = "unit of the file"
+UPRIGHT_AXES = "x right, y away from the viewer, z up (right-handed; the front faces -y)"
+ABSORBANCE = "_absorbance"  # NAME_absorbance.SUFFIX, for formats of one channel a file
 
 
-@dataclass
+@dataclass(frozen=True)
 class Voxels:
-    """A volume as arrays, with the place of every voxel.
+    """A volume as voxels in the world's axes, and how long the box is that they fill.
 
     Args:
-        values: (2, Z, Y, X) float32 in the world's axes: attenuation per world unit, absorbance.
-        voxel_size_mm: edge of the smallest side of a voxel in mm; None: lengths stay world units.
+        values: attenuation per `unit`, then absorbance, which a file of one channel does not tell.
+        extent: edges of the box along the world's x, y, z, in `unit`; its middle is (0, 0, 0).
+        unit: of all lengths: "world unit", "mm", or that of the file that was read.
     """
 
-    values: Float[np.ndarray, "2 Z Y X"]
-    voxel_size_mm: float | None = None
+    values: Float[np.ndarray, "C Z Y X"]
+    extent: tuple[float, float, float]
+    unit: str = FILE_UNIT
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -31,36 +40,86 @@ class Voxels:
         return self.values.shape[1:]
 
     @property
-    def unit(self) -> str:
-        """The unit of all lengths in the file."""
-        return "world unit" if self.voxel_size_mm is None else "mm"
-
-    @property
-    def scale(self) -> float:
-        """Length of a world unit in `unit`."""
-        return 1.0 if self.voxel_size_mm is None else self.voxel_size_mm * max(self.shape) / WORLD_EXTENT
-
-    @property
     def spacing(self) -> tuple[float, float, float]:
         """Distance of neighbouring voxels' centres along the world's x, y, z, in `unit`."""
-        z, y, x = (WORLD_EXTENT * self.scale / n for n in self.shape)
-        return x, y, z
+        (along_x, along_y, along_z), (z, y, x) = self.extent, self.shape
+        return along_x / x, along_y / y, along_z / z
 
     @property
     def origin(self) -> tuple[float, float, float]:
-        """Centre of the first voxel in the world's x, y, z, in `unit`; the volume's middle is (0, 0, 0)."""
-        x, y, z = ((step - WORLD_EXTENT * self.scale) / 2.0 for step in self.spacing)
+        """Centre of the first voxel in the world's x, y, z, in `unit`."""
+        x, y, z = ((step - edge) / 2.0 for step, edge in zip(self.spacing, self.extent, strict=True))
         return x, y, z
 
     @property
     def attenuation(self) -> Float[np.ndarray, "Z Y X"]:
         """Per `unit`, so that attenuation times length is the optical depth in the file's own unit."""
-        return self.values[0] if self.scale == 1.0 else self.values[0] / np.float32(self.scale)
+        return self.values[0]
+
+    @property
+    def tells_absorbance(self) -> bool:
+        """Whether both channels are there."""
+        return len(self.values) == 2
 
     @property
     def absorbance(self) -> Float[np.ndarray, "Z Y X"]:
-        """The share of the intercepted light that is lost."""
-        return self.values[1]
+        """The share of the intercepted light that is lost; 0 where it is not told."""
+        return self.values[1] if self.tells_absorbance else np.zeros_like(self.values[0])
+
+
+def world_voxels(values: Float[np.ndarray, "2 Z Y X"], voxel_size_mm: float | None = None) -> Voxels:
+    """Voxels that fill [-1, 1]^3, as a writer needs them.
+
+    Args:
+        values: attenuation per world unit, absorbance, in the world's axes.
+        voxel_size_mm: edge of the smallest side of a voxel in mm; None: lengths stay world units.
+    """
+    scale = 1.0 if voxel_size_mm is None else voxel_size_mm * max(values.shape[1:]) / WORLD_EXTENT
+    if scale != 1.0:
+        values = np.stack([values[0] / np.float32(scale), values[1]])
+    edge = WORLD_EXTENT * scale
+    return Voxels(values, (edge, edge, edge), "world unit" if voxel_size_mm is None else "mm")
+
+
+def file_voxels(path: Path, channels: Sequence[np.ndarray], spacing: Sequence[float]) -> Voxels:
+    """Voxels as a reader found them.
+
+    Args:
+        path: for the message.
+        channels: attenuation and, where the file tells it, absorbance, in the world's axes.
+        spacing: distance of the voxels along the world's x, y, z; one that is no length is taken as cubes.
+
+    Raises:
+        VolumeFileError: channels of no or too many voxels, or of two shapes.
+    """
+    for channel in channels:
+        check_shape(path, channel.shape)
+    steps = np.asarray(spacing, float)
+    if not (np.isfinite(steps).all() and (steps > 0.0).all()):
+        steps = np.ones(3)
+    x, y, z = (float(edge) for edge in steps * channels[0].shape[::-1])
+    return Voxels(stacked(path, channels), (x, y, z))
+
+
+def stacked(path: Path, channels: Sequence[np.ndarray]) -> Float[np.ndarray, "C Z Y X"]:
+    """The channels as one array.
+
+    Raises:
+        VolumeFileError: they are of two shapes.
+    """
+    if channels[-1].shape != channels[0].shape:
+        raise VolumeFileError(f"{path}: absorbance {channels[-1].shape} does not fit attenuation {channels[0].shape}")
+    return np.stack([np.asarray(channel, np.float32) for channel in channels])
+
+
+def check_shape(path: Path, shape: Sequence[int]) -> None:
+    """Fail, where a header tells it, before a small file fills the memory.
+
+    Raises:
+        VolumeFileError: not three edges of 1 to 1024 voxels.
+    """
+    if len(shape) != 3 or min(shape) < 1 or max(shape) > MAX_RESOLUTION:
+        raise VolumeFileError(f"{path}: its shape is {tuple(shape)}; allowed are three edges of 1 to {MAX_RESOLUTION}")
 
 
 def upright(array: Float[np.ndarray, "Z Y X"]) -> Float[np.ndarray, "up away right"]:
@@ -72,30 +131,25 @@ def upright(array: Float[np.ndarray, "Z Y X"]) -> Float[np.ndarray, "up away rig
     return array[:, ::-1, :].transpose(1, 0, 2)
 
 
-def upright_xyz(triple: tuple[float, float, float]) -> tuple[float, float, float]:
-    """Spacing or (the volume being centred) origin along the axes of `upright`."""
+def from_upright(array: Float[np.ndarray, "up away right"]) -> Float[np.ndarray, "Z Y X"]:
+    """The inverse of `upright`; a view, no copy."""
+    return array.transpose(1, 0, 2)[:, ::-1, :]
+
+
+def upright_xyz(triple: Sequence[float]) -> tuple[float, float, float]:
+    """Spacing or (the volume being centred) origin along the axes of `upright`; its own inverse."""
     x, y, z = triple
     return x, z, y
 
 
-def check_values(values: Float[np.ndarray, "2 Z Y X"]) -> None:
-    """Attenuation finite and >= 0, absorbance in [0, 1].
-
-    Raises:
-        ExportError: they are not.
-    """
-    low, high = values[0].min(), values[0].max()  # nan if there is any
-    if not (low >= 0.0 and high < np.inf and values[1].min() >= 0.0 and values[1].max() <= 1.0):
-        raise ExportError(
-            "the volume's attenuation must be finite and >= 0, its absorbance in [0, 1]; this one's is not"
-        )
-
-
-UPRIGHT_AXES = "x right, y away from the viewer, z up (right-handed; the front faces -y)"
-ABSORBANCE = "_absorbance"  # NAME_absorbance.SUFFIX, for formats of one channel a file
-
-
 def layout(voxels: Voxels, axes: str, turned: bool = True) -> dict[str, Any]:
+    """Where the voxels lie in a file that was written, for its description.
+
+    Args:
+        voxels: what was written.
+        axes: the file's, in words.
+        turned: whether they are `upright`, else the world's.
+    """
     spacing, origin = voxels.spacing, voxels.origin
     return {
         "axes": axes,
@@ -105,48 +159,35 @@ def layout(voxels: Voxels, axes: str, turned: bool = True) -> dict[str, Any]:
     }
 
 
+def absorbance_file(path: Path, suffix: str) -> Path:
+    """NAME_absorbance.SUFFIX beside a file of one channel."""
+    return path.with_name(path.name[: -len(suffix)] + ABSORBANCE + path.name[-len(suffix) :])
+
+
 def channel_files(voxels: Voxels, path: Path, suffix: str) -> list[tuple[str, np.ndarray, Path]]:
     """Both channels, upright, each with its own file."""
-    beside = path.with_name(path.name[: -len(suffix)] + ABSORBANCE + path.name[-len(suffix) :])
     return [
         ("attenuation", upright(voxels.attenuation), path),
-        ("absorbance", upright(voxels.absorbance), beside),
+        ("absorbance", upright(voxels.absorbance), absorbance_file(path, suffix)),
     ]
 
 
-MAX_EDGE = 1024  # voxels, as VoxelGrid
-ABSORBANCE = "_absorbance"  # NAME_absorbance.SUFFIX beside a file of one channel
-
-
-@dataclass
-class Found:
-    """What lies in a file: channels as (up, away, right), and the distances of voxels along right, away, up."""
-
-    attenuation: np.ndarray
-    absorbance: np.ndarray | None
-    spacing: Sequence[float]
-
-
-def check_shape(path: Path, shape: Sequence[int]) -> None:
-    if len(shape) != 3 or 0 in shape or max(shape) > MAX_EDGE:
-        raise VolumeFileError(f"{path}: its shape is {tuple(shape)}; allowed are three edges of 1 to {MAX_EDGE}")
-
-
-def turned(data: np.ndarray, directions: Float[np.ndarray, "3 3"]) -> Found:
-    """Axes permuted and flipped so that they run left, posterior, superior; what is oblique is taken as straight.
+def patient_voxels(path: Path, data: np.ndarray, directions: Float[np.ndarray, "3 3"]) -> Voxels:
+    """A channel whose axes run anywhere in patient space; what is oblique is taken as straight.
 
     Args:
+        path: for the message.
         data: indexed by the file's three axes.
         directions: a column each: the step along it, in left, posterior, superior.
+
+    Raises:
+        VolumeFileError: two axes run the same way.
     """
     largest = np.abs(directions).argmax(axis=0)
     if sorted(largest) != [0, 1, 2]:
-        raise VolumeFileError("its axes' directions are degenerate")
+        raise VolumeFileError(f"{path}: its axes' directions are degenerate")
     order = np.argsort(largest)
     flipped = tuple(axis for axis in range(3) if directions[axis, order[axis]] < 0)
     spacing = np.linalg.norm(directions, axis=0)[order]
-    return Found(np.flip(data.transpose(order), flipped).transpose(2, 1, 0), None, tuple(spacing))
-
-
-def one_line(error: Exception) -> str:
-    return (" ".join(str(error).split()) or type(error).__name__)[:200]
+    found = np.flip(data.transpose(order), flipped).transpose(2, 1, 0)
+    return file_voxels(path, [from_upright(found)], upright_xyz(spacing.tolist()))

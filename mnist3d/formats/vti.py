@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import VolumeFileError
-from ..storage.optional import library
-from .voxel_array import UPRIGHT_AXES, Found, Voxels, layout, upright, upright_xyz
+from ..storage.optional import require
+from .voxel_array import UPRIGHT_AXES, Voxels, file_voxels, from_upright, layout, upright, upright_xyz
 
 
 def write_vti(voxels: Voxels, path: Path, description: dict[str, Any]) -> dict[str, Any]:
@@ -40,8 +40,9 @@ def write_vti(voxels: Voxels, path: Path, description: dict[str, Any]) -> dict[s
     return layout(voxels, f"upright: {UPRIGHT_AXES}; point data at the voxels' centres")
 
 
-def read_vti(path: Path) -> Found:
-    library("vtkmodules", path, "vtk")
+def read_vti(path: Path) -> Voxels:
+    """Point data: the arrays attenuation and absorbance, or whichever is the first."""
+    require("vtkmodules", f"{path}: reading it", "vtk", remedy="pip install vtk", error=VolumeFileError)
     from vtkmodules.util.numpy_support import vtk_to_numpy  # pyright: ignore[reportMissingImports]
     from vtkmodules.vtkIOXML import vtkXMLImageDataReader  # pyright: ignore[reportMissingImports]
 
@@ -54,10 +55,6 @@ def read_vti(path: Path) -> Found:
     if not names:
         raise VolumeFileError(f"{path}: holds no point data")
     shape = image.GetDimensions()[::-1]
-    first = "attenuation" if "attenuation" in names else names[0]
-    absorbance = points.GetArray("absorbance") if "absorbance" in names else None
-    return Found(
-        vtk_to_numpy(points.GetArray(first)).reshape(shape),
-        None if absorbance is None else vtk_to_numpy(absorbance).reshape(shape),
-        image.GetSpacing(),
-    )
+    wanted = ["attenuation" if "attenuation" in names else names[0], *(name for name in names if name == "absorbance")]
+    channels = [from_upright(vtk_to_numpy(points.GetArray(name)).reshape(shape)) for name in wanted]
+    return file_voxels(path, channels, upright_xyz(image.GetSpacing()))

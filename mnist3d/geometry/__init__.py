@@ -1,1 +1,32 @@
-"""Rotations, cameras, grids: pure functions of angles, pixels and resolutions."""
+"""Rotations, cameras, grids.
+
+What it is: pure functions of angles, pixels and resolutions. What it is not: it knows no volume and no picture.
+"""
+
+from .cameras import camera_to_world, orthographic_rays
+from .grids import grid_size, voxel_centres
+from .rotations import (
+    PoseOptions,
+    euler_matrix,
+    map_rotations,
+    sample_rotations,
+    sphere_weights,
+    training_rotations,
+    turntable,
+    upright_matrix,
+)
+
+__all__ = [
+    "PoseOptions",
+    "camera_to_world",
+    "euler_matrix",
+    "grid_size",
+    "map_rotations",
+    "orthographic_rays",
+    "sample_rotations",
+    "sphere_weights",
+    "training_rotations",
+    "turntable",
+    "upright_matrix",
+    "voxel_centres",
+]

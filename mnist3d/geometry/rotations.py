@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 
+RING_ELEVATION = 0.2  # standard deviation of the elevation of `ring`, radians: 11 degrees
 TINY = 1e-12  # a density that is divided by
 PoseName = Literal["euler_normal", "sphere", "ring", "so3"]
 
@@ -23,24 +24,20 @@ class PoseOptions:
 
     Args:
         name: Distribution of rotations: euler_normal (azimuth and elevation standard normal, the seed's law),
-            sphere (directions uniform on the sphere, camera upright), ring (any azimuth, little elevation),
-            so3 (all rotations alike, rolled pictures too).
+            sphere (directions uniform on the sphere, camera upright), ring (any azimuth, elevation normal with 11
+            degrees), so3 (all rotations alike, rolled pictures too).
         sphere_share: With euler_normal, share of a training step's views that is drawn from the sphere's law instead,
             so that sides and rear, which euler_normal seldom shows, are sculpted too, 0 to 1.
-        elevation_spread: Standard deviation of the elevation of `ring`, radians, 0 to pi/2.
     """
 
     name: PoseName = "euler_normal"
     sphere_share: float = 0.25
-    elevation_spread: float = 0.2
 
     def __post_init__(self) -> None:
         if self.name not in get_args(PoseName):
             raise ValueError(f"poses.name={self.name!r}: allowed are {', '.join(get_args(PoseName))}")
         if not 0.0 <= self.sphere_share <= 1.0:
             raise ValueError(f"poses.sphere_share={self.sphere_share}: allowed are shares from 0 to 1")
-        if not 0.0 <= self.elevation_spread <= math.pi / 2:
-            raise ValueError(f"poses.elevation_spread={self.elevation_spread}: allowed are radians from 0 to pi/2")
 
     @property
     def leaves_directions_out(self) -> bool:
@@ -122,7 +119,7 @@ def _sphere(count: int, generator: Generator, options: PoseOptions) -> Tensor:
 
 def _ring(count: int, generator: Generator, options: PoseOptions) -> Tensor:
     azimuth = 2.0 * math.pi * torch.rand(count, generator=generator)
-    return upright_matrix(azimuth, options.elevation_spread * torch.randn(count, generator=generator))
+    return upright_matrix(azimuth, RING_ELEVATION * torch.randn(count, generator=generator))
 
 
 def _so3(count: int, generator: Generator, options: PoseOptions) -> Tensor:

@@ -36,13 +36,11 @@ class RendererOptions:
             64 for a field.
         quadrature: How the integral through a dense grid is summed: trilinear (samples along each ray) or slices
             (the grid's own slices, several times as fast, as sharp as the grid); without influence on a field.
-        stratified: Fields only: while training, each sample lies at random within its step instead of in the middle.
     """
 
     image_size: int = 28
     samples_per_ray: int | None = None
     quadrature: QuadratureName = "trilinear"
-    stratified: bool = True
 
     def __post_init__(self) -> None:
         if self.quadrature not in get_args(QuadratureName):
@@ -66,7 +64,6 @@ class AbsorptionRenderer(nn.Module):
             of a dense volume, 64 for a field.
         quadrature: "trilinear" or "slices", for dense volumes; see `kernels.absorption.render_grid`.
         impl: implementation of the dense kernel, see `kernels.absorption.render_grid`.
-        stratified: whether samples of a field lie at random where the caller hands in a generator.
 
     Raises:
         ValueError: a number outside its range.
@@ -78,10 +75,9 @@ class AbsorptionRenderer(nn.Module):
         samples_per_ray: int | None = None,
         quadrature: QuadratureName = "trilinear",
         impl: str = "auto",
-        stratified: bool = True,
     ) -> None:
         super().__init__()
-        self.options = RendererOptions(image_size, samples_per_ray, quadrature, stratified)
+        self.options = RendererOptions(image_size, samples_per_ray, quadrature)
         self.impl = impl
 
     def forward(
@@ -97,8 +93,8 @@ class AbsorptionRenderer(nn.Module):
         Args:
             volume: asked for its grid first, else for the points along the rays.
             rotation: (3, 3) or (B, 3, 3); x_camera = rotation @ x_world.
-            generator: of a training step, on the CPU: with `stratified`, each sample of a field lies at random
-                within its step. None: in its middle. A dense volume draws nothing.
+            generator: of a training step, on the CPU: each sample of a field lies at random within its
+                step. None: in its middle. A dense volume draws nothing.
             occupancy: of a field that has not changed since: it is not asked where that is empty.
 
         Returns:
@@ -115,7 +111,7 @@ class AbsorptionRenderer(nn.Module):
         rotation = rotation.reshape(-1, 3, 3)
         grid = volume.dense()
         if grid is None:
-            picture = self._of_field(volume, rotation, generator if self.options.stratified else None, occupancy)
+            picture = self._of_field(volume, rotation, generator, occupancy)
         else:
             picture = self._of_grid(grid, rotation)
         # Rounding can pass 1 by an ulp. A clamp would take the gradient of just those pixels away.

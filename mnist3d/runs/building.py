@@ -1,59 +1,164 @@
-"""From a configuration to the parts of a run, built once, from top to bottom."""
+"""From a configuration to the parts of a run: built once, from top to bottom, in `build_run`."""
 
 import dataclasses
-import difflib
-import importlib
-import inspect
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, TypeVar
 
 import torch
+from tqdm import tqdm
 
-from ..errors import ConfigError
+from ..callbacks.checkpoints import Checkpoints
+from ..callbacks.live_page import LivePage, start_page
+from ..callbacks.pictures import Pictures
+from ..callbacks.progress import Progress
+from ..callbacks.scores import Scores, find_judges
+from ..callbacks.statistics import Statistics
+from ..callbacks.watchdog import Watchdog
+from ..data.images import load_images
+from ..errors import ConfigError, DataError, VolumeFileError
+from ..evaluation.classifiers import Judges
+from ..formats.reading import read_voxels
 from ..rendering.renderer import AbsorptionRenderer
-from ..volumes import OWN_VOLUMES, Volume, class_path
+from ..storage.environment import environment
+from ..storage.run_directory import RunDirectory
+from ..training.objectives.base import Objective
+from ..training.objectives.build import build_objectives
+from ..training.objectives.targets import Targets, build_targets
+from ..training.trainer import Callback, Trainer
+from ..volumes.base import Volume
+from ..volumes.files import class_path
+from .checkpoint import load_checkpoint
+from .class_paths import import_objective_class, import_volume_class
 from .config import Config
+from .gallery import Gallery
+
+RUNS_ROOT = "runs"
+Built = TypeVar("Built")
 
 
-def import_volume_class(class_path: str) -> type[Volume]:
-    """The class of a volume; imports the module that the path names, so the path must come from the user.
+@dataclass
+class CommandLine:
+    """What the user asked `train` for.
 
     Args:
-        class_path: package.module.Class, or the bare name of one of our own.
+        config: all options.
+        run_dir: folder of the new run; None for one named by time.
+        resume: folder of the run to go on with, or None.
+        preset: short name of what is run.
+    """
+
+    config: Config
+    run_dir: str | None
+    resume: str | None
+    preset: str
+
+
+@dataclass
+class Parts:
+    """What a run consists of.
+
+    Args:
+        config: with all arguments of the volume, so that a version with other defaults can repeat the run.
+        trainer: ready to run.
+        run: the directory, taken for this process; whoever has the parts releases it.
+        callbacks: in the order in which they are called.
+        page: the last of them, or None.
+    """
+
+    config: Config
+    trainer: Trainer
+    run: RunDirectory
+    callbacks: list[Callback]
+    page: LivePage | None
+
+
+def build_run(command: CommandLine) -> Parts:
+    """Everything that a run consists of, seeded.
+
+    No folder appears, and nothing in one changes, before all that can be refused has been.
 
     Raises:
-        ConfigError: no volume class has that path, or its module cannot be imported; the message says why.
+        ConfigError, DataError, RunError, VolumeFileError: what the user can mend.
     """
-    module, _, name = class_path.rpartition(".")
-    if not all(part.isidentifier() for part in class_path.split(".")) or (not module and name not in OWN_VOLUMES):
-        raise ConfigError(
-            f"volume={class_path}: no such volume class; allowed are our own ({', '.join(OWN_VOLUMES)}) "
-            "or a class path package.Class"
-        )
-    if not module:
-        return OWN_VOLUMES[name]
+    config = command.config
+    trainer = build_trainer(config, resumed=command.resume is not None)
+    if command.resume is None:
+        config = spelt_out(config, trainer.volume)
+        run = RunDirectory.create(command.run_dir, RUNS_ROOT, command.preset)
+    else:
+        run = RunDirectory(command.resume)
+        run.take()
     try:
-        found = getattr(importlib.import_module(module), name, None)
-    except Exception as error:  # somebody else's module may fail in any way
-        if isinstance(error, ModuleNotFoundError) and f"{module}.".startswith(f"{error.name}."):
-            raise ConfigError(
-                f"volume={class_path}: no module named {error.name}; is it installed, or its folder on PYTHONPATH? "
-                f"Our own volumes are {', '.join(OWN_VOLUMES)}"
-            ) from None
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
-        raise ConfigError(f"volume={class_path}: importing {module} failed ({reason})") from None
-    if found is None:
-        names = [key for key, value in vars(importlib.import_module(module)).items() if is_backend(value)]
-        near = difflib.get_close_matches(name, names, n=1)
-        hint = f", did you mean {module}.{near[0]}?" if near else f"; it has {', '.join(names) or 'no volume class'}"
-        raise ConfigError(f"volume={class_path}: no such volume class, {module} has no {name}{hint}")
-    if not is_backend(found):
-        flaw = "is abstract" if isinstance(found, type) and issubclass(found, Volume) else "is no Volume"
-        raise ConfigError(f"volume={class_path}: {flaw}; it must be a subclass of mnist3d.Volume with a forward")
-    return found
+        if command.resume is not None:
+            load_checkpoint(trainer, run)
+        run.write(run.config_path.name, config.to_yaml())
+        run.write_json("environment.json", environment(str(trainer.device)))
+        judges = build_judges(config)
+        scores = None if judges is None else Scores(run, judges, config.scorecard.every)
+        say = partial(tqdm.write, file=sys.stderr)  # keeps the progress bar whole
+        watchdog = None if config.watchdog == "off" else Watchdog(config.watchdog, say, run.append_stats)
+        gallery = partial(Gallery, RUNS_ROOT, run.path, trusted=[type(trainer.volume)])
+        # Last: what is paused on the page has been saved, and what it says is saved at the end is.
+        page = start_page(config.viewer, trainer, run.path.name, judges, scores, gallery, run.read_stats())
+        callbacks: list[Callback | None] = [
+            watchdog,  # before what writes, so that nothing is saved that it has not looked at
+            scores,
+            Progress(remark=lambda: "" if scores is None else scores.summary),
+            Statistics(run),
+            Pictures(run, next((each for each in trainer.each_objective() if isinstance(each, Targets)), None)),
+            Checkpoints(run),
+            page,
+        ]
+    except BaseException:
+        run.release()
+        raise
+    return Parts(config, trainer, run, [each for each in callbacks if each is not None], page)
 
 
-def is_backend(value: object) -> bool:
-    """Whether this is a class of volumes that can be built."""
-    return isinstance(value, type) and issubclass(value, Volume) and not inspect.isabstract(value)
+def build_trainer(config: Config, resumed: bool = False) -> Trainer:
+    """Images, volume, renderer, objectives, and the trainer of them, seeded.
+
+    Args:
+        config: what they are built from.
+        resumed: whether the weights will come from a checkpoint: the file that the run started from may be gone.
+
+    Raises:
+        ConfigError, DataError: a value, device, file or image that is refused.
+    """
+    device = build_device(config)
+    images = load_images(config.data, config.renderer.image_size)
+    torch.manual_seed(config.seed)
+    volume = build_volume(config, device)
+    if config.start_from is not None and not resumed:
+        start_from(volume, config.start_from)
+    renderer = AbsorptionRenderer(**dataclasses.asdict(config.renderer)).to(device)
+    objectives = _allowed(
+        lambda: build_objectives(
+            images,
+            device,
+            adversarial=config.adversarial,
+            discriminator=config.discriminator,
+            diversity=config.diversity,
+            class_balance=config.class_balance,
+            nearest_image=config.nearest_image,
+            targets=build_targets(config.targets, images, config.data),
+            poses=config.poses,
+            max_tilt=config.trainer.max_tilt,
+        )
+    )
+    objectives += [build_objective(spec).to(device) for spec in config.objectives]
+    if not objectives:
+        raise ConfigError(
+            "adversarial.weight=0: without targets nothing would pull on the volume; add targets.views or targets.rings"
+        )
+    return _allowed(
+        lambda: Trainer(
+            volume, renderer, images, objectives, options=config.trainer, poses=config.poses, seed=config.seed
+        )
+    )
 
 
 def build_device(config: Config) -> torch.device:
@@ -69,17 +174,59 @@ def build_device(config: Config) -> torch.device:
     return torch.device(config.device)
 
 
-def build_volume(config: Config) -> Volume:
-    """A fresh volume, on the CPU, from torch's own random generator.
+def build_volume(config: Config, device: torch.device | str = "cpu") -> Volume:
+    """A fresh volume, from torch's own random generator on the CPU.
 
     Raises:
-        ConfigError: the class refuses its arguments.
+        ConfigError: the class refuses its arguments, or cannot compute here.
     """
     volume_class = import_volume_class(config.volume["class_path"])
     try:
-        return volume_class(**config.volume["init_args"])
+        volume = volume_class(**config.volume["init_args"]).to(device)
     except (TypeError, ValueError, ArithmeticError) as error:
-        raise ConfigError(f"volume.{' '.join(str(error).split())}") from None
+        raise ConfigError(f"volume.{_one_line(error)}") from None
+    with torch.no_grad():
+        _allowed(lambda: volume(torch.zeros(1, 3, device=device)))  # what cannot compute here says so now
+    return volume
+
+
+def start_from(volume: Volume, path: str) -> None:
+    """Let a volume begin with the voxels of a file.
+
+    Raises:
+        ConfigError: the file cannot be read, or this kind of volume cannot be made of voxels.
+    """
+    try:
+        volume.take_voxels(torch.from_numpy(read_voxels(path)))
+    except VolumeFileError as error:
+        raise ConfigError(f"start_from={error}") from None
+    except ValueError as error:
+        raise ConfigError(f"start_from={path}: {_one_line(error)}") from None
+
+
+def build_objective(spec: dict[str, Any]) -> Objective:
+    """Somebody else's objective, of its class path and arguments.
+
+    Raises:
+        ConfigError: no such class, or it refuses its arguments.
+    """
+    objective_class = import_objective_class(spec["class_path"])
+    try:
+        return objective_class(**spec["init_args"])
+    except (TypeError, ValueError, ArithmeticError) as error:
+        raise ConfigError(f"{objective_class.name}.{_one_line(error)}") from None
+
+
+def build_judges(config: Config) -> Judges | None:
+    """Who scores the run, or None: they read the data's classes, not letters or files."""
+    asked = config.targets.listed()
+    if config.adversarial.weight == 0.0 and asked and all(target.kind in ("text", "picture") for target in asked):
+        if config.scorecard.every:
+            print(
+                "no scores during this run: its judges read the data's classes, not letters or files", file=sys.stderr
+            )
+        return None
+    return find_judges(config.scorecard, config.data, config.renderer.image_size)
 
 
 def spelt_out(config: Config, volume: Volume) -> Config:
@@ -89,11 +236,20 @@ def spelt_out(config: Config, volume: Volume) -> Config:
         config: what the volume was built from.
         volume: just built.
     """
-    arguments = {**volume.init_args, **config.volume["init_args"]}
+    given = {name: value for name, value in config.volume["init_args"].items() if value is not None}
+    arguments = {**volume.init_args, **given}
     return dataclasses.replace(config, volume={"class_path": class_path(type(volume)), "init_args": arguments})
 
 
-def build_renderer(config: Config) -> AbsorptionRenderer:
-    """The renderer that a configuration describes."""
-    options = config.renderer
-    return AbsorptionRenderer(**dataclasses.asdict(options))
+def _allowed(build: Callable[[], Built]) -> Built:
+    """What is built, or a user's error where it refuses a value: images too small, a law that leaves directions out."""
+    try:
+        return build()
+    except DataError:
+        raise
+    except ValueError as error:
+        raise ConfigError(_one_line(error)) from None
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())

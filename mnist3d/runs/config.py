@@ -1,7 +1,7 @@
-"""All options in one place: the dataclasses put together, `config.yaml`, `load_run`.
+"""All options in one place: the dataclasses put together, and `config.yaml`.
 
-What it is: the whole configuration of a run, and building the parts from it. What it is not: it holds no option
-of its own beyond seed and device (each stands beside its part), and it parses no command line.
+What it is: the whole configuration of a run as data. What it is not: it holds no option of its own but what belongs to
+no part (each of the others stands beside its part), builds nothing, and parses no command line.
 """
 
 import copy
@@ -12,34 +12,37 @@ from typing import Any, Literal
 import yaml
 
 from ..callbacks.scores import ScorecardOptions
-from ..callbacks.watchdog import WatchdogOptions
 from ..data.options import DataOptions
 from ..errors import ConfigError, RunError
 from ..geometry.rotations import PoseOptions
 from ..rendering.renderer import RendererOptions
 from ..storage.run_directory import RunDirectory
 from ..training.discriminator import DiscriminatorOptions
-from ..training.gan_losses import LossOptions
+from ..training.objectives.adversarial import AdversarialOptions
+from ..training.objectives.class_balance import ClassBalanceOptions
+from ..training.objectives.diversity import DiversityOptions
+from ..training.objectives.nearest_image import NearestImageOptions
 from ..training.objectives.target_list import TargetOptions
-from ..training.trainer import TrainerOptions
+from ..training.options import TrainerOptions
 from ..viewer.options import ViewerOptions
+from .validation import check_plain, read_yaml, shown, validated
+from .version_0_1 import moved_or_gone, translated
 
 DEFAULT_VOLUME = "mnist3d.volumes.VoxelGrid"
-# A run's own beside the class's: coarse until the pull to real pictures begins (`losses.nearest_from`), then finer.
-DEFAULT_VOLUME_ARGUMENTS: dict[str, Any] = {"resolution": 64, "grow_at": [0.3]}
 SECTIONS: dict[str, type] = {
     "data": DataOptions,
     "poses": PoseOptions,
     "renderer": RendererOptions,
     "discriminator": DiscriminatorOptions,
-    "losses": LossOptions,
+    "adversarial": AdversarialOptions,
+    "diversity": DiversityOptions,
+    "class_balance": ClassBalanceOptions,
+    "nearest_image": NearestImageOptions,
     "targets": TargetOptions,
     "trainer": TrainerOptions,
     "scorecard": ScorecardOptions,
-    "watchdog": WatchdogOptions,
     "viewer": ViewerOptions,
 }
-MAX_CONFIG_VALUES = 100_000
 
 
 @dataclass
@@ -50,74 +53,142 @@ class Config:
         seed: Of everything random, 0 to 2^63 - 1; the same seed, machine and CPU with max_steps give the same result to
             the bit.
         device: Where to compute: auto (a CUDA GPU where there is one), cpu or cuda.
+        start_from: Voxel file (.npz, .nrrd, .nii.gz, .mrc, .vti, .vdb) to start from, for volumes that can take voxels.
+        watchdog: What is done about a run that goes wrong: off does not look, warn only says what is wrong, rewind also
+            goes back to the last good state with smaller learning rates, and ends the run when that does not help.
         volume: Class path and arguments of the volume, {"class_path": ..., "init_args": {...}}.
+        objectives: Class path and arguments of each objective of somebody else's.
     """
 
     seed: int = 0
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    volume: dict[str, Any] = field(
-        default_factory=lambda: {"class_path": DEFAULT_VOLUME, "init_args": copy.deepcopy(DEFAULT_VOLUME_ARGUMENTS)}
-    )
+    start_from: str | None = None
+    watchdog: Literal["off", "warn", "rewind"] = "rewind"
+    volume: dict[str, Any] = field(default_factory=lambda: {"class_path": DEFAULT_VOLUME, "init_args": {}})
+    objectives: list[dict[str, Any]] = field(default_factory=list)
     data: DataOptions = field(default_factory=DataOptions)
     poses: PoseOptions = field(default_factory=PoseOptions)
     renderer: RendererOptions = field(default_factory=RendererOptions)
     discriminator: DiscriminatorOptions = field(default_factory=DiscriminatorOptions)
-    losses: LossOptions = field(default_factory=LossOptions)
+    adversarial: AdversarialOptions = field(default_factory=AdversarialOptions)
+    diversity: DiversityOptions = field(default_factory=DiversityOptions)
+    class_balance: ClassBalanceOptions = field(default_factory=ClassBalanceOptions)
+    nearest_image: NearestImageOptions = field(default_factory=NearestImageOptions)
     targets: TargetOptions = field(default_factory=TargetOptions)
     trainer: TrainerOptions = field(default_factory=TrainerOptions)
     scorecard: ScorecardOptions = field(default_factory=ScorecardOptions)
-    watchdog: WatchdogOptions = field(default_factory=WatchdogOptions)
     viewer: ViewerOptions = field(default_factory=ViewerOptions)
 
     def __post_init__(self) -> None:
         if not 0 <= self.seed < 2**63:
             raise ConfigError(f"seed={self.seed}: allowed are whole numbers from 0 to 2^63 - 1")
+        self.volume = _class_and_arguments("volume", {"class_path": DEFAULT_VOLUME, **self.volume})
+        self.objectives = [
+            _class_and_arguments(f"objectives[{number}]", given) for number, given in enumerate(self.objectives)
+        ]
 
     def to_yaml(self) -> str:
         """The text of `config.yaml`."""
         return yaml.safe_dump(dataclasses.asdict(self), sort_keys=False)
 
     @classmethod
-    def from_mapping(cls, values: dict[str, Any]) -> "Config":
-        """A configuration from what `config.yaml` holds, without importing the volume's class.
+    def from_mapping(cls, values: Any) -> "Config":
+        """A configuration from nested mappings of plain values, without importing a class that they name.
 
         Raises:
-            ConfigError: an unknown key or a value out of range.
+            ConfigError: an unknown key, a wrong type or a value out of range.
         """
-        volume = values.get("volume", {})
-        if not isinstance(volume, dict) or not isinstance(volume.get("init_args", {}), dict):
-            raise ConfigError(f"volume={volume}: it must be a mapping of class_path and init_args")
-        try:
-            sections = {name: part(**values[name]) for name, part in SECTIONS.items() if name in values}
-            return cls(**{**values, **sections})
-        except (TypeError, ValueError) as error:
-            raise ConfigError(" ".join(str(error).split())) from None
+        refuse_keys_of_0_1(_plain_mapping(values))
+        return _config(values)
 
 
-def read_config(run: RunDirectory) -> Config:
-    """The configuration of a run directory; imports nothing that the file names.
+def refuse_keys_of_0_1(values: dict[str, Any]) -> None:
+    """Say what became of an option of version 0.1, which is no typing error.
 
     Raises:
-        RunError: it is missing or damaged.
+        ConfigError: one of them is among the values.
+    """
+    volume = values.get("volume")
+    class_path = volume.get("class_path", DEFAULT_VOLUME) if isinstance(volume, dict) else DEFAULT_VOLUME
+    for key in flat(values):
+        if message := moved_or_gone(key, class_path):
+            raise ConfigError(message)
+
+
+def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as one, whose keys are dotted."""
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        found.update(flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value})
+    return found
+
+
+def written_config(values: Any) -> Config:
+    """The configuration that this version or 0.1 wrote, into a run directory or beside a volume's weights.
+
+    Args:
+        values: what was read, however damaged.
+
+    Raises:
+        ConfigError: it is damaged.
+    """
+    return _config(translated(_plain_mapping(values))[0])
+
+
+def read_values(run: RunDirectory, *, exactly: bool = False) -> dict[str, Any]:
+    """What the `config.yaml` of a run says, with the keys of this version; a run from Python may leave out defaults.
+
+    Args:
+        run: the directory.
+        exactly: whether the run is to go on as it was, and not only to be looked at.
+
+    Raises:
+        RunError: it is missing or damaged; exactly: it has a value that has become a constant of another one.
     """
     try:
         if run.config_path.exists() and not run.config_path.is_file():  # a pipe would be waited for
             raise ValueError("no plain file")
-        values = yaml.safe_load(run.config_path.read_text(encoding="utf-8"))
-        _check_small(values)
-        return Config.from_mapping(values if isinstance(values, dict) else {"file": values})
+        values = read_yaml(run.config_path.read_text(encoding="utf-8"))
+        written_config(values)
     except FileNotFoundError:
         raise RunError(f"{run.path}: no run lies there, {run.config_path.name} is missing") from None
-    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+    except (OSError, ValueError) as error:
         reason = " ".join(str(error).split())[:300]
         raise RunError(f"{run.config_path}: damaged, or of another version ({reason})") from None
+    values, differing = translated(values)
+    if exactly and differing:
+        raise RunError(f"resume={run.path}: {differing[0]}; go on with version 0.1, or start a new run")
+    return values
 
 
-def _check_small(values: Any) -> None:
-    """A few lines of YAML aliases can stand for more values than a message about them could hold."""
-    left, count = [values], 0
-    while left:
-        value, count = left.pop(), count + 1
-        if count > MAX_CONFIG_VALUES:
-            raise ValueError(f"more than {MAX_CONFIG_VALUES} values")
-        left.extend(value.values() if isinstance(value, dict) else value if isinstance(value, list) else ())
+def read_config(run: RunDirectory, *, exactly: bool = False) -> Config:
+    """The configuration of a run directory; imports nothing that the file names. As `read_values`."""
+    return _config(read_values(run, exactly=exactly))
+
+
+def _plain_mapping(values: Any) -> dict[str, Any]:
+    check_plain(values)
+    if not isinstance(values, dict):
+        raise ConfigError(f"{shown(values)}: it must be a mapping, {{KEY: VALUE, ...}}")
+    return values
+
+
+def _config(values: dict[str, Any]) -> Config:
+    volume = values.get("volume", {})
+    if not isinstance(volume, dict):
+        raise ConfigError(f"volume={shown(volume)}: it must be a mapping of class_path and init_args")
+    return validated(Config, values, "")
+
+
+def _class_and_arguments(key: str, given: dict[str, Any]) -> dict[str, Any]:
+    """A class path and its arguments, complete.
+
+    Raises:
+        ConfigError: they are something else.
+    """
+    arguments = given.get("init_args", {})
+    if not isinstance(given.get("class_path"), str) or not isinstance(arguments, dict) or len(given) > 2:
+        raise ConfigError(f"{key}={shown(given)}: it must be a mapping of class_path and init_args")
+    if not all(isinstance(name, str) for name in arguments) or given.keys() - {"class_path", "init_args"}:
+        raise ConfigError(f"{key}={shown(given)}: it must be a mapping of class_path and init_args")
+    return {"class_path": given["class_path"], "init_args": copy.deepcopy(arguments)}

@@ -90,7 +90,7 @@ def scene_of(run: Run, name: str) -> Scene:
     figures: dict[str, Any] = {
         "state": "finished",
         "step": step if isinstance(step, int) and abs(step) < 2**53 else None,
-        "share": 1.0,
+        "progress": 1.0,
         "rate": None,
         "seconds": seconds[-1] if seconds else None,
         "seconds_left": None,

@@ -9,7 +9,6 @@ from typing import Any
 from ..rendering.renderer import AbsorptionRenderer
 from ..storage.run_directory import RunDirectory
 from ..volumes import Volume, load_volume, read_description
-from .building import build_renderer
 from .config import Config, read_config
 
 
@@ -50,7 +49,13 @@ def load_sculpture(path: str | Path, *, trusted: Sequence[type[Volume]] = ()) ->
     known = {"volume": volume_spec, "renderer": description.get("renderer", {})}
     config = Config.from_mapping(known)
     origin = {"run": path.name, "step": description.get("step"), "config": known}
-    return Run(path.parent, config, volume.eval().requires_grad_(False), build_renderer(config), origin)
+    return Run(
+        path.parent,
+        config,
+        volume.eval().requires_grad_(False),
+        AbsorptionRenderer(**dataclasses.asdict(config.renderer)),
+        origin,
+    )
 
 
 def load_run(path: str | Path, *, trusted: Sequence[type[Volume]] = ()) -> Run:
@@ -69,4 +74,10 @@ def load_run(path: str | Path, *, trusted: Sequence[type[Volume]] = ()) -> Run:
     volume = load_volume(run.volume_path, trusted=trusted)
     step = read_description(run.volume_path).get("step")
     origin = {"run": run.path.resolve().name, "step": step, "config": dataclasses.asdict(config)}
-    return Run(run.path, config, volume.eval().requires_grad_(False), build_renderer(config), origin)
+    return Run(
+        run.path,
+        config,
+        volume.eval().requires_grad_(False),
+        AbsorptionRenderer(**dataclasses.asdict(config.renderer)),
+        origin,
+    )

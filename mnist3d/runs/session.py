@@ -1,89 +1,16 @@
-"""From a command line's wishes to a sculpted volume on disk.
+"""A run from its first line on the terminal to its last."""
 
-What it is: the order in which the parts are built, started and saved. What it is not: the loop (`trainer`).
-"""
-
-import dataclasses
-import io
 import os
-import pickle
 import signal
 import sys
-from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from textwrap import shorten
 from types import FrameType
 
 import torch
-from tqdm import tqdm
 
-from ..callbacks.checkpoints import Saver
-from ..callbacks.live_page import start_viewer
-from ..callbacks.pictures import Pictures
-from ..callbacks.progress import Progress
-from ..callbacks.scores import Judges, Scores, find_judges
-from ..callbacks.statistics import Stats
-from ..callbacks.watchdog import Watchdog, WatchdogGaveUp
-from ..data.images import load_images
-from ..errors import ConfigError, DataError, RunError
-from ..storage.environment import environment
-from ..storage.run_directory import RunDirectory
-from ..training.objectives.targets import build_targets
+from ..callbacks.watchdog import WatchdogGaveUp
 from ..training.trainer import Trainer
-from .building import build_device, build_renderer, build_volume, spelt_out
-from .config import Config
-from .gallery import Gallery
-
-
-@dataclass
-class CommandLine:
-    """What the user asked `train.py` for.
-
-    Args:
-        config: all options.
-        run_dir: folder of the new run; None for one named by time.
-        resume: folder of the run to go on with, or None.
-        preset: short name of what is run.
-    """
-
-    config: Config
-    run_dir: str | None
-    resume: str | None
-    preset: str
-
-
-RUNS_ROOT = "runs"
-
-
-def build_trainer(config: Config) -> Trainer:
-    """Volume, renderer, pictures and discriminator as the configuration says, seeded.
-
-    Raises:
-        ConfigError, DataError: a value, device or picture that will not do.
-    """
-    device = build_device(config)
-    images = load_images(config.data, config.renderer.image_size)
-    torch.manual_seed(config.seed)
-    volume = build_volume(config).to(device)
-    try:
-        with torch.no_grad():
-            volume(torch.zeros(1, 3, device=device))  # an implementation that cannot compute here says so now
-        return Trainer(
-            volume,
-            build_renderer(config).to(device),
-            images,
-            options=config.trainer,
-            losses=config.losses,
-            poses=config.poses,
-            targets=build_targets(config.targets, images, config.data),
-            discriminator=config.discriminator,
-            seed=config.seed,
-        )
-    except DataError:
-        raise
-    except ValueError as error:  # pictures too small for the discriminator, nothing that pulls
-        raise ConfigError(" ".join(str(error).split())) from None
+from .building import CommandLine, Parts, build_run
 
 
 def sculpt(command: CommandLine) -> Path:
@@ -96,105 +23,56 @@ def sculpt(command: CommandLine) -> Path:
         The run directory.
 
     Raises:
-        ConfigError, DataError, RunError: what the user can mend; nothing is overwritten.
+        UserError: what the user can mend; nothing is overwritten.
         WatchdogGaveUp: the run went wrong for good; its last good state is saved.
     """
-    config = command.config
-    trainer = build_trainer(config)  # everything that can be refused, before a folder appears
-    if command.resume is None:
-        command = dataclasses.replace(command, config=spelt_out(config, trainer.volume))
-        run = RunDirectory.create(command.run_dir, RUNS_ROOT, command.preset)
-    else:
-        run = RunDirectory(command.resume)
-        run.take()
+    parts = build_run(command)
+    run, trainer = parts.run, parts.trainer
     try:
-        if command.resume is not None:
-            _resume(trainer, run)
-        run.write(run.config_path.name, command.config.to_yaml())
-        run.write_json("environment.json", environment(str(trainer.device)))
-        _announce(command, trainer, run)
-        judges = _judges(command.config)
-        scores = [Scores(run, judges, command.config.scorecard.every)] if judges is not None else []
-        progress = Progress(remark=lambda: scores[0].summary if scores else "")
-        # Last of the hooks: what is paused on the page has been saved, and what it says is saved at the end is.
-        page = start_viewer(
-            command.config.viewer,
-            trainer,
-            run.path.name,
-            judges,
-            scores[0] if scores else None,
-            lambda: Gallery(RUNS_ROOT, run.path, trusted=[type(trainer.volume)]),
-            run.read_stats(),
-        )
+        _announce(command, parts)
         with _StopOnInterrupt(trainer):
-            trainer.run([*_watchdog(command, run), *scores, progress, Stats(run), Pictures(run), Saver(run), *page])
+            trainer.run(parts.callbacks)
     except WatchdogGaveUp:
-        _conclude(command, trainer, run)
+        _conclude(parts)
         raise
     finally:
         run.release()
-    _conclude(command, trainer, run)
+    _conclude(parts)
     return run.path
 
 
-def _judges(config: Config) -> Judges | None:
-    asked = config.targets.listed()
-    if config.losses.adversarial_weight == 0.0 and all(target.kind in ("text", "picture") for target in asked):
-        if config.scorecard.every:
-            print(
-                "no scores during this run: its judges read the data's classes, not letters or files", file=sys.stderr
-            )
-        return None
-    return find_judges(config.scorecard, config.data, config.renderer.image_size)
-
-
-def _watchdog(command: CommandLine, run: RunDirectory) -> list[Watchdog]:
-    """First of the hooks, so that nothing is saved that it has not looked at."""
-    options = command.config.watchdog
-    # tqdm's write keeps the progress bar whole
-    return [Watchdog(options, partial(tqdm.write, file=sys.stderr), run.append_stats)] if options.enabled else []
-
-
-def _resume(trainer: Trainer, run: RunDirectory) -> None:
-    try:
-        content = io.BytesIO(run.resume_path.read_bytes())
-        trainer.load_state_dict(torch.load(content, map_location="cpu", weights_only=True))
-    except (OSError, RuntimeError, KeyError, ValueError, TypeError, EOFError, pickle.UnpicklingError) as error:
-        reason = shorten(" ".join(str(error).split()), 120, placeholder=" ...")
-        raise RunError(f"{run.resume_path}: damaged, or of other options ({reason}); start a new run") from None
-    if trainer.share >= 1.0:
-        raise RunError(
-            f"resume={run.path}: that run is complete after {trainer.steps_done} steps and {trainer.seconds:.0f} s; "
-            "give it more: --trainer.max_steps or --trainer.max_minutes"
-        )
-    run.cut_stats(trainer.steps_done)
-
-
-def _announce(command: CommandLine, trainer: Trainer, run: RunDirectory) -> None:
-    config = command.config
+def _announce(command: CommandLine, parts: Parts) -> None:
+    config, trainer = parts.config, parts.trainer
     weights = sum(weight.numel() for weight in trainer.volume.parameters())
     began = "going on at step" if command.resume else "starting at step"
-    asked, kept = (given.get("grow_at") for given in (config.volume["init_args"], trainer.volume.init_args))
-    if command.resume is None and asked and not kept:
-        print("volume.init: starts at the full resolution, so volume.grow_at is not used", file=sys.stderr)
+    if command.resume is None and config.start_from and config.volume["init_args"].get("grow_at"):
+        print("start_from: begins at the full resolution, so volume.grow_at is not used", file=sys.stderr)
     name = config.volume["class_path"].rpartition(".")[2]
     print(
-        f"{name} with {weights:,} weights, {len(trainer.images):,} pictures of {config.data.name}, "
-        f"{trainer.device}, {torch.get_num_threads()} threads; {began} {trainer.steps_done}; into {run.path}",
+        f"{name} with {weights:,} weights, {len(trainer.images):,} images of {config.data.name}, "
+        f"{trainer.device}, {torch.get_num_threads()} threads; {began} {trainer.steps_done}; into {parts.run.path}",
         file=sys.stderr,
         flush=True,
     )
+    if parts.page is not None:
+        parts.page.announce()
 
 
-def _conclude(command: CommandLine, trainer: Trainer, run: RunDirectory) -> None:
-    where = os.path.relpath(run.path) if run.path.is_absolute() and run.path.is_relative_to(Path.cwd()) else run.path
-    name = command.config.volume["class_path"]
-    trust = "" if name.startswith("mnist3d.volumes.") else f" --volume {name}"
-    if trainer.share < 1.0:
-        go_on = f"python train.py --resume {where}{trust}"
-        print(f"stopped at step {trainer.steps_done}; go on with: {go_on}", file=sys.stderr)
-    look = f"python inference.py {where}{trust}"
+def _conclude(parts: Parts) -> None:
+    path = parts.run.path
+    where = os.path.relpath(path) if path.is_absolute() and path.is_relative_to(Path.cwd()) else path
+    name = parts.config.volume["class_path"]
+    look = f"python inference.py {where}{_trusting('--volume', [name])}"
+    if parts.trainer.progress < 1.0:
+        added = _trusting("--objectives.add", [spec["class_path"] for spec in parts.config.objectives])
+        go_on = f"python train.py --resume {where}{_trusting('--volume', [name])}{added}"
+        print(f"stopped at step {parts.trainer.steps_done}; go on with: {go_on}", file=sys.stderr)
     print(f"The sculpture lies in {where} (views: {where}/pictures/views.png). Look at it: {look}")
+
+
+def _trusting(flag: str, class_paths: list[str]) -> str:
+    """The flags that name classes of others: naming them is trusting them."""
+    return "".join(f" {flag} {path}" for path in class_paths if not path.startswith("mnist3d."))
 
 
 class _StopOnInterrupt:

@@ -1,1 +1,33 @@
-"""On disk whole or not at all."""
+"""On disk whole or not at all.
+
+What it is: the one writer of files, the names in a run directory, and what a figure needs to be repeated. What it is
+not: it knows no volume, no trainer and no configuration; they hand it bytes, text, dictionaries and pictures.
+"""
+
+from .atomic import (
+    check_folder,
+    check_output,
+    describe_file,
+    suffix_of,
+    whole_files,
+    write_atomically,
+    write_description,
+)
+from .environment import environment
+from .optional import require
+from .run_directory import RunDirectory, latest_run, png_bytes
+
+__all__ = [
+    "RunDirectory",
+    "check_folder",
+    "check_output",
+    "describe_file",
+    "environment",
+    "latest_run",
+    "png_bytes",
+    "require",
+    "suffix_of",
+    "whole_files",
+    "write_atomically",
+    "write_description",
+]

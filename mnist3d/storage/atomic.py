@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ..errors import ExportError, RunError
+from ..errors import ExportError, WriteError
 
 
 def suffix_of(path: Path, known: Collection[str]) -> str:
@@ -55,16 +55,17 @@ def check_folder(path: Path) -> None:
 def whole_files(path: Path) -> Iterator[Path]:
     """A temporary folder beside `path`; when the block ends well, all in it replaces its namesakes there.
 
-    A folder in it can replace an empty folder only.
+    The folder of `path` is made where it is missing. A folder in the temporary one can replace an empty folder only.
 
     Whatever goes wrong in the block, nothing half-written stays and what was there before is unchanged. Should a rename
     fail after it, each file is either the new one or the old one, and the message says which were replaced.
 
     Raises:
-        ExportError: the disk is full, or the folder cannot be written.
+        WriteError: the disk is full, or the folder cannot be written.
     """
     folder, replaced = None, []
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         folder = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
         yield folder
         made = sorted(folder.iterdir())
@@ -76,11 +77,22 @@ def whole_files(path: Path) -> Iterator[Path]:
             replaced.append(file.name)
     except OSError as error:
         reason = error.strerror or " ".join(str(error).split())[:200]
-        left = f"of its files only {', '.join(replaced)} is new" if replaced else "nothing was left there"
-        raise ExportError(f"output={path}: cannot be written ({reason}); {left}") from None
+        left = f"of its files only {', '.join(replaced)} is new" if replaced else "what was there before is unchanged"
+        raise WriteError(f"{path}: cannot be written ({reason}); {left}") from None
     finally:
         if folder is not None:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def write_atomically(path: Path, content: bytes) -> Path:
+    """A file of this content, on disk whole or not at all; see `whole_files`.
+
+    Raises:
+        WriteError: the disk is full, or the folder cannot be written; what was there before is unchanged.
+    """
+    with whole_files(path) as folder:
+        (folder / path.name).write_bytes(content)
+    return path
 
 
 def write_description(folder: Path, name: str, description: dict[str, Any]) -> None:
@@ -95,32 +107,3 @@ def describe_file(path: Path, opens_with: str) -> str:
         size = sum(file.stat().st_size for file in path.iterdir())
     number = f"{size / 2**20:.1f} MiB" if size >= 2**20 else f"{size / 2**10:.1f} KiB"
     return f"{path}: {number}; opens in {opens_with}"
-
-
-def write_atomically(path: Path, content: bytes) -> Path:
-    """Write to a temporary name in the same folder, fsync, replace.
-
-    Raises:
-        RunError: the disk is full, or the folder cannot be written; what was there before stays.
-    """
-    temporary = ""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())  # mkstemp's 0600 would keep colleagues out
-        os.replace(temporary, path)
-    except OSError as error:
-        if temporary:
-            Path(temporary).unlink(missing_ok=True)
-        raise RunError(f"{path}: cannot be written ({error.strerror}); what was there before is unchanged") from None
-    return path
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

@@ -1,32 +1,34 @@
 """Libraries that single formats need, imported when such a file is read or written."""
 
 import importlib
-from pathlib import Path
 from types import ModuleType
 
-from ..errors import ExportError, VolumeFileError
+from ..errors import ExportError, UserError
+
+REMEDY = "pip install -e '.[export]'"
 
 
-def require(module: str, purpose: str, package: str | None = None) -> ModuleType:
+def require(
+    module: str,
+    purpose: str,
+    package: str | None = None,
+    *,
+    remedy: str = REMEDY,
+    error: type[UserError] = ExportError,
+) -> ModuleType:
     """An optional library.
 
     Args:
         module: import name.
         purpose: what needs it, for the message.
         package: its name on PyPI where that differs.
+        remedy: how it is installed where the extra [export] does not bring it.
+        error: the kind to raise: `VolumeFileError` where a file is read.
 
     Raises:
-        ExportError: it is not installed; the message says how to install it.
+        UserError: of that kind; it is not installed, and the message says how to install it.
     """
     try:
         return importlib.import_module(module)
     except ImportError:
-        raise ExportError(f"{purpose} needs {package or module}: pip install -e '.[export]'") from None
-
-
-def library(module: str, path: Path, package: str | None = None) -> ModuleType:
-    try:
-        return importlib.import_module(module)
-    except ImportError:
-        remedy = "" if package and package.startswith("OpenVDB") else ": pip install " + (package or module)
-        raise VolumeFileError(f"{path}: reading it needs {package or module}{remedy}") from None
+        raise error(f"{purpose} needs {package or module}: {remedy}") from None

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from filelock import FileLock, Timeout
 
-from ..errors import RunError
+from ..errors import RunError, WriteError
 from .atomic import write_atomically
 
 VOLUME_FILE = "volume.safetensors"
@@ -44,7 +44,8 @@ class RunDirectory:
             preset: short name of what is run.
 
         Raises:
-            RunError: the folder holds something already, or cannot be made.
+            RunError: the folder holds something already.
+            WriteError: it cannot be made.
         """
         if path is None:
             stem = f"{datetime.now():%Y%m%d-%H%M%S}-{preset}"
@@ -59,7 +60,7 @@ class RunDirectory:
                     continue  # another run began in the same second
                 raise RunError(f"run_dir={folder}: is a file; give the name of a new folder") from None
             except OSError as error:
-                raise RunError(f"run_dir={folder}: cannot be made ({error.strerror})") from None
+                raise WriteError(f"run_dir={folder}: cannot be made ({error.strerror})") from None
             run = cls(folder)
             if any(child.name != LOCK_FILE for child in folder.iterdir()):
                 raise RunError(
@@ -73,7 +74,8 @@ class RunDirectory:
         """Keep other processes out until `release`, or until this process ends.
 
         Raises:
-            RunError: another process writes here, or the folder cannot be written.
+            RunError: another process writes here.
+            WriteError: the folder cannot be written.
         """
         lock = FileLock(self.path / LOCK_FILE)
         try:
@@ -81,7 +83,7 @@ class RunDirectory:
         except Timeout:
             raise RunError(f"run_dir={self.path}: in use by another process; wait, or give another folder") from None
         except OSError as error:
-            raise RunError(f"run_dir={self.path}: cannot be written ({error.strerror})") from None
+            raise WriteError(f"run_dir={self.path}: cannot be written ({error.strerror})") from None
         self._lock = lock
 
     def release(self) -> None:
@@ -109,7 +111,7 @@ class RunDirectory:
         """A file of the run, whole or not at all; returns its path.
 
         Raises:
-            RunError: the disk is full, or the folder cannot be written.
+            WriteError: the disk is full, or the folder cannot be written.
         """
         return write_atomically(self.path / name, content.encode() if isinstance(content, str) else content)
 
@@ -125,13 +127,13 @@ class RunDirectory:
         """One line of `stats.jsonl`.
 
         Raises:
-            RunError: the disk is full, or the folder cannot be written.
+            WriteError: the disk is full, or the folder cannot be written.
         """
         try:
             with open(self.path / STATS_FILE, "a", encoding="utf-8") as file:
                 file.write(json.dumps(record) + "\n")
         except OSError as error:
-            raise RunError(f"{self.path / STATS_FILE}: cannot be written ({error.strerror})") from None
+            raise WriteError(f"{self.path / STATS_FILE}: cannot be written ({error.strerror})") from None
 
     def read_stats(self) -> list[dict[str, Any]]:
         """The lines of `stats.jsonl`; what is no JSON object, such as a last line that a crash cut off, is left out."""

@@ -1,8 +1,6 @@
-"""The critic of single pictures: a small convolutional network with a score and, with labels, a class head.
+"""The discriminator of single images: a small convolutional network with a score and, with labels, a class head."""
 
-What it is: a network of pictures. What it is not: it does not know where a picture came from.
-"""
-
+import math
 from dataclasses import dataclass, field
 
 from jaxtyping import Float
@@ -18,16 +16,20 @@ class DiscriminatorOptions:
     Args:
         channels: Width of each convolution; each halves the picture, at least one.
         features: Width of the last hidden layer, at least 1.
+        rate: Learning rate, > 0; it falls with the volume's.
     """
 
     channels: list[int] = field(default_factory=lambda: [24, 48, 96])
     features: int = 128
+    rate: float = 0.0015
 
     def __post_init__(self) -> None:
         if not self.channels or min(self.channels) < 1:
             raise ValueError(f"discriminator.channels={self.channels}: allowed are one or more widths >= 1")
         if self.features < 1:
             raise ValueError(f"discriminator.features={self.features}: allowed are widths >= 1")
+        if not 0.0 < self.rate < math.inf:
+            raise ValueError(f"discriminator.rate={self.rate}: allowed are numbers above 0")
 
 
 class Discriminator(nn.Module):

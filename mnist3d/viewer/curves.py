@@ -3,6 +3,7 @@
 from typing import Any
 
 CURVE_POINTS = 300  # kept of each curve; then every second one goes
+OTHER_RANGE = ("classification_loss", "diversity_loss")  # among the others they would flatten all
 LARGEST = 1e30  # what a page can still plot
 
 
@@ -29,21 +30,20 @@ class Curves:
 
     def as_columns(self) -> dict[str, list[Any]]:
         """{"step": [...], name: [...]}; a name that never differed from 0 is left out."""
-        names = list(self.points[0]) if self.points else []
-        columns = {name: [point[name] for point in self.points] for name in names}
+        names = dict.fromkeys(name for point in self.points for name in point)
+        columns = {name: [point.get(name) for point in self.points] for name in names}
         return {name: column for name, column in columns.items() if name == "step" or any(column)}
 
 
 def losses_of(record: dict[str, Any]) -> dict[str, Any]:
-    """The curves of one step, of a `StepReport` or of a line of `stats.jsonl`."""
-    keys = {
-        "step": "step",
-        "critic": "discriminator_loss",
-        "volume": "volume_loss",
-        "targets": "target_loss",
-        "to nearest": "nearest_loss",
-    }
-    return {name: plain(record.get(key)) for name, key in keys.items()}
+    """The curves of one step: of every figure that is called `..._loss`, by what stands before that.
+
+    Args:
+        record: a line of `stats.jsonl`, or the step and metrics of a report.
+    """
+    drawn = [key for key in record if key.endswith("_loss") and key not in OTHER_RANGE]
+    curves = {key.removesuffix("_loss").replace("_", " "): plain(record[key]) for key in drawn}
+    return {"step": plain(record.get("step")), **curves}
 
 
 def histogram_of(record: dict[str, Any] | None) -> dict[str, float]:

@@ -1,13 +1,24 @@
-"""Volumes: the abstract class and its backends."""
+"""The fields one can train.
 
-from ..errors import VolumeFileError as VolumeFileError
-from .base import Field as Field
-from .base import Volume as Volume
-from .files import OWN_VOLUMES as OWN_VOLUMES
-from .files import class_path as class_path
-from .files import load_volume as load_volume
-from .files import read_description as read_description
-from .files import volume_bytes as volume_bytes
-from .hash_grid import HashGrid as HashGrid
-from .vm_grid import VMGrid as VMGrid
-from .voxel_grid import VoxelGrid as VoxelGrid
+What it is: `Field`, which is what a renderer asks, `Volume`, which is a field that can be trained and saved, and one
+file a backend. What it is not: it renders nothing and knows no loss.
+"""
+
+from .base import Field, Volume
+from .files import OWN_VOLUMES, class_path, load_volume, read_description, volume_bytes
+from .hash_grid import HashGrid
+from .vm_grid import VMGrid
+from .voxel_grid import VoxelGrid
+
+__all__ = [
+    "OWN_VOLUMES",
+    "Field",
+    "HashGrid",
+    "VMGrid",
+    "Volume",
+    "VoxelGrid",
+    "class_path",
+    "load_volume",
+    "read_description",
+    "volume_bytes",
+]

@@ -33,9 +33,10 @@ def class_path(cls: type[Volume]) -> str:
     return f"{cls.__module__}.{cls.__qualname__}"
 
 
-def without_start(init_args: dict[str, Any]) -> dict[str, Any]:
-    """Version 0.1 kept, as `init`, the file that a VoxelGrid had started from; its weights say it all."""
-    return {name: value for name, value in init_args.items() if name != "init"}
+def arguments_of_0_1(init_args: dict[str, Any]) -> dict[str, Any]:
+    """Arguments as version 0.1 wrote them, without those that change no saved volume: `init`, the file that a VoxelGrid
+    had started from, and `table_rate`, a learning rate."""
+    return {name: value for name, value in init_args.items() if name not in ("init", "table_rate")}
 
 
 def volume_bytes(volume: Volume, extra: dict[str, Any] | None = None) -> bytes:
@@ -111,7 +112,7 @@ def load_volume(path: str | Path, *, trusted: Sequence[type[Volume]] = ()) -> Vo
     if volume_class in OWN_VOLUMES.values():
         if init_args.get("init") is not None:
             raise VolumeFileError(f"{path}: asks for another file (init); a volume file stands alone")
-        init_args = without_start(init_args)
+        init_args = arguments_of_0_1(init_args)
     try:
         with safe_open(path, framework="pt") as file:
             weights = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (no mapping)

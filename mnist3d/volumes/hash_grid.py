@@ -58,7 +58,6 @@ class HashGrid(Volume):
         initial_opacity: Opacity of a step of 2/48 at the start, in (0, 1).
         initial_brightness: Mean of 1 - absorbance at the start, in (0, 1).
         initial_noise: Standard deviation of the table's values at the start, in the levels that are read then.
-        table_rate: Learning rate of the table as a factor on trainer.volume_rate, > 0.
 
     Raises:
         ValueError: a value outside its range, or an implementation that cannot be had here.
@@ -82,7 +81,6 @@ class HashGrid(Volume):
         initial_opacity: float = 0.02,
         initial_brightness: float = 0.27,
         initial_noise: float = 0.1,
-        table_rate: float = 1.0,
         grow_at: list[int | float] | None = None,
         levels_at: list[int | float] | None = None,
     ) -> None:
@@ -94,7 +92,6 @@ class HashGrid(Volume):
             "initial_opacity": (0.0 < initial_opacity < 1.0, "values between 0 and 1"),
             "initial_brightness": (0.0 < initial_brightness < 1.0, "values between 0 and 1"),
             "initial_noise": (0.0 <= initial_noise < math.inf, "values >= 0"),
-            "table_rate": (0.0 < table_rate < math.inf, "factors above 0"),
         }
         for name, (valid, allowed) in checks.items():
             if not valid:
@@ -105,7 +102,6 @@ class HashGrid(Volume):
         scale = _per_level_scale(num_levels, base_resolution, per_level_scale, max_resolution)
         self.hash_levels = HashLevels(num_levels, features_per_level, log2_hashmap_size, base_resolution, scale)
         self.implementation, self.full_precision = implementation, full_precision
-        self.table_rate = table_rate
         self._final = bake_resolution
         growths = [] if bake_resolution is None else checked_growths(grow_at, bake_resolution)
         self._schedules = {"grow_at": growths, "levels_at": _checked_levels(levels_at, num_levels)}
@@ -162,9 +158,9 @@ class HashGrid(Volume):
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
     def parameter_groups(self) -> list[dict[str, Any]]:
-        """The table, with its own rate and epsilon, and the network."""
+        """The table, with its own epsilon, and the network."""
         return [
-            {"params": [self.table], "rate": self.table_rate, "eps": TABLE_EPS},
+            {"params": [self.table], "rate": 1.0, "eps": TABLE_EPS},
             {"params": list(self.weights), "rate": 1.0},
         ]
 

@@ -8,9 +8,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from ..geometry.grids import voxel_centres
+from ..geometry.grids import WORLD_EXTENT, averaged, shares, voxel_centres
 
-WORLD_EXTENT = 2.0  # a grid fills [-1, 1]^3
 POINTS_AT_ONCE = 2**18  # bounds the memory of doubles
 LEAST_TRANSMITTANCE = 1e-290  # a double is less exact below, and nothing shines through
 
@@ -63,8 +62,7 @@ def ask(
 def resampled(grid: Float[Tensor, "2 Z Y X"], shape: tuple[int, ...]) -> Float[Tensor, "2 z y x"]:
     """A grid with another number of voxels.
 
-    Finer: as the renderer draws it. Coarser: means, so that no light is lost, and absorbance by what absorbs: a thin
-    black wall in empty space is not grey.
+    Finer: as the renderer draws it. Coarser: `averaged`, so that no light is lost.
 
     Args:
         grid: attenuation per world unit, absorbance.
@@ -72,10 +70,7 @@ def resampled(grid: Float[Tensor, "2 Z Y X"], shape: tuple[int, ...]) -> Float[T
     """
     if max(shape) > max(grid.shape[1:]):
         return _finer(grid, shape)
-    weighted = torch.stack([grid[0], grid[0] * grid[1], grid[1]])
-    attenuation, absorbed, plain = F.interpolate(weighted[None], size=shape, mode="area")[0]
-    absorbance = torch.where(attenuation > 0.0, absorbed / attenuation.clamp_min(1e-30), plain)
-    return torch.stack([attenuation, absorbance.clamp(0.0, 1.0)])
+    return averaged(grid, [shares(old, new) for old, new in zip(grid.shape[1:], shape, strict=True)])
 
 
 def _finer(grid: Float[Tensor, "2 Z Y X"], shape: tuple[int, ...]) -> Float[Tensor, "2 z y x"]:

@@ -22,6 +22,8 @@ from .legacy_3dmnist import EMITS, MAX_RAW, ORIGINAL_FRAME, read_3dmnist
 from .resampling import ask, drawn, resampled, undrawn
 
 POINTS_AT_ONCE = 2**16  # bounds the memory of a field with a network in it
+# Coarse until the pull to real images begins (`nearest_image.start`), then finer: docs/quality.md.
+DEFAULT_RESOLUTION, DEFAULT_GROWTH = 64, [0.3]
 STARTING_RAW = 8.0  # beyond, sigmoid and softplus pass on no gradient that a step could use
 
 
@@ -36,10 +38,12 @@ class VoxelGrid(Volume):
     levels let one gradient step move a whole region; without them thin speckle wins.
 
     Args:
-        resolution: Voxels along each edge, or along (Z, Y, X); 1 to 1024.
+        resolution: Voxels along each edge, or along (Z, Y, X), 1 to 1024; null: the default grid, which begins at 32
+            while it is trained and has 64 from .3 of the run on.
         pyramid: Coarser levels that are added, as shares of the resolution in (0, 1); empty for a bare grid.
         grow_at: When the grid doubles while it is trained: ascending shares of the run in (0, 1), or ascending
-            steps from 1. It begins at resolution / 2^(their number) and ends at resolution; null: no growth.
+            steps from 1. It begins at resolution / 2^(their number) and ends at resolution; [] or null: no growth,
+            the default grid's null aside.
         initial_opacity: Mean opacity of one voxel step at the start, in (0, 1).
         initial_brightness: Mean of 1 - absorbance at the start, in (0, 1).
         initial_noise: Standard deviation of the finest level's raw values at the start.
@@ -50,7 +54,7 @@ class VoxelGrid(Volume):
 
     def __init__(
         self,
-        resolution: int | list[int] = 48,
+        resolution: int | list[int] | None = None,
         pyramid: list[float] | None = None,
         initial_opacity: float = 0.02,
         initial_brightness: float = 0.27,
@@ -58,6 +62,9 @@ class VoxelGrid(Volume):
         grow_at: list[int | float] | None = None,
     ) -> None:
         super().__init__()
+        if resolution is None:
+            resolution, grow_at = DEFAULT_RESOLUTION, [*DEFAULT_GROWTH] if grow_at is None else grow_at
+            self._init_args |= {"resolution": resolution, "grow_at": grow_at}  # as another version's may differ
         self._final = grid_size(resolution)
         shares = [0.25, 0.5] if pyramid is None else list(pyramid)
         if not all(0.0 < share < 1.0 for share in shares):

@@ -11,9 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from .layout import FEATURES as FEATURES
-from .layout import MAX_RESOLUTION as MAX_RESOLUTION
-from .layout import HashLevels as HashLevels
+from .layout import HashLevels
 from .reference import hash_encode_reference
 
 IMPLEMENTATIONS = ("auto", "torch", "numba", "tinycudann")
@@ -144,3 +142,13 @@ def _say_once(message: str) -> None:
     if message not in _said:
         _said.add(message)
         _log.info(message)
+
+
+__all__ = [
+    "IMPLEMENTATIONS",
+    "HashLevels",
+    "choose_implementation",
+    "hash_encode",
+    "require_implementation",
+    "tinycudann_obstacle",
+]

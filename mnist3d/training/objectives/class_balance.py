@@ -1,18 +1,36 @@
-"""Prices on the classes that fill more than their part of all directions.
+"""Class balance over all directions: views of classes that fill more than their part of the sphere cost something."""
 
-What it is: running shares of the classes and a loss that follows from them. What it is not: it draws no views and knows
-no pose; what a view stands for is given with it.
-"""
+from dataclasses import dataclass
+from typing import Any
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
+
+from ...geometry.rotations import PoseOptions, sphere_weights
+from .base import Batch, Objective, check_weight
 
 MEMORY = 0.99  # of the running shares, a step: some hundred steps
 TINY = 1e-3  # a class that is nowhere has a finite price
 
 
-class ClassPrices(nn.Module):
+@dataclass
+class ClassBalanceOptions:
+    """The classes evenly over all directions, sides and rear too, which are seldom drawn.
+
+    Args:
+        weight: Of the class balance loss, >= 0; needs labels, a discriminator, and views from everywhere
+            (poses.sphere_share above 0).
+    """
+
+    weight: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_weight("class_balance.weight", self.weight)
+
+
+class ClassBalance(Objective):
     """What it costs a view to be of a class, by how much of all directions that class has.
 
     Views are drawn mostly from in front, so evenness in a step's views leaves the rear to one digit or two. Here
@@ -25,26 +43,46 @@ class ClassPrices(nn.Module):
 
     Args:
         classes: K, at least 1.
+        poses: the law that the run draws its rotations from: it says what each view stands for.
+        options: the weight.
 
-    Its state (`state_dict`) is the running shares.
+    Its state is the running shares.
+
+    Raises:
+        ValueError: the law never looks at sides and rear, so that no view could stand for them.
 
     Source:
         The entropy is the batch term of Krause, Perona & Gomes (2010), "Discriminative clustering by regularized
         information maximization", eq. 3; its slope at running shares is ours.
     """
 
+    name = "class_balance"
     shares: Float[Tensor, " K"]
 
-    def __init__(self, classes: int) -> None:
+    def __init__(
+        self, classes: int, poses: PoseOptions | None = None, options: ClassBalanceOptions | None = None
+    ) -> None:
         super().__init__()
+        self.options, self.poses = options or ClassBalanceOptions(), poses or PoseOptions()
+        if self.poses.leaves_directions_out:
+            raise ValueError(
+                f"class_balance.weight={self.options.weight:g}: with poses.sphere_share=0 no view comes from "
+                "everywhere; raise that share, or set class_balance.weight=0"
+            )
         self.register_buffer("shares", torch.full((classes,), 1.0 / classes))
 
-    def forward(self, logits: Float[Tensor, "B K"], weights: Float[Tensor, " B"]) -> Float[Tensor, ""]:
-        """The loss at the prices so far; the views then move the running shares.
+    def loss(self, batch: Batch) -> Float[Tensor, ""] | None:
+        """The loss at the prices so far, weighted; the views then move the running shares. None without a class head."""
+        if batch.class_logits is None or not batch.class_logits.shape[1]:
+            return None
+        return self.options.weight * self.priced(batch.class_logits, sphere_weights(batch.rotations, self.poses))
+
+    def priced(self, logits: Float[Tensor, "B K"], weights: Float[Tensor, " B"]) -> Float[Tensor, ""]:
+        """The loss before its weight; moves the running shares.
 
         Args:
-            logits: of the class head, on the rendered pictures.
-            weights: what each picture stands for, >= 0, about 1 in the mean.
+            logits: of the class head, on the views.
+            weights: what each view stands for, >= 0, about 1 in the mean.
 
         Gradients:
             To the logits. Prices and weights are constants.
@@ -54,3 +92,7 @@ class ClassPrices(nn.Module):
         with torch.no_grad():
             self.shares.lerp_((weights[:, None] * p).mean(dim=0), 1.0 - MEMORY)
         return (weights * (p @ prices)).mean()
+
+    def metrics(self) -> dict[str, Any]:
+        """Running share of each class over all directions, as the class head reads them."""
+        return {"shares_everywhere": F.normalize(self.shares, p=1.0, dim=0).tolist()}

@@ -1,13 +1,57 @@
 """Class diversity: sure of each view, undecided about the batch."""
 
+from dataclasses import dataclass
+from typing import Any
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..gan_losses import Scalar
+from .base import Batch, Objective, check_weight
 
 
-def class_diversity_loss(logits: Float[Tensor, "B K"]) -> Scalar:
+@dataclass
+class DiversityOptions:
+    """Every view one class, all classes among the views of a step.
+
+    Args:
+        weight: Of the class diversity loss, >= 0; needs labels and a discriminator.
+    """
+
+    weight: float = 0.3
+
+    def __post_init__(self) -> None:
+        check_weight("diversity.weight", self.weight)
+
+
+class Diversity(Objective):
+    """`class_diversity_loss` of what the discriminator's class head reads in the views.
+
+    Args:
+        options: its weight.
+    """
+
+    name = "diversity"
+
+    def __init__(self, options: DiversityOptions | None = None) -> None:
+        super().__init__()
+        self.options = options or DiversityOptions()
+        self._last = 0.0
+
+    def loss(self, batch: Batch) -> Float[Tensor, ""] | None:
+        """See `class_diversity_loss`; None where the class head reads nothing."""
+        if batch.class_logits is None or not batch.class_logits.shape[1] or self.options.weight == 0.0:
+            return None
+        loss = class_diversity_loss(batch.class_logits)
+        self._last = loss.item()
+        return self.options.weight * loss
+
+    def metrics(self) -> dict[str, Any]:
+        """The loss before its weight."""
+        return {"diversity_loss": self._last}
+
+
+def class_diversity_loss(logits: Float[Tensor, "B K"]) -> Float[Tensor, ""]:
     """Sure of each picture, undecided about the batch: low when every view is one class and all classes occur.
 
         loss = 2 * sum_k m_k log m_k + mean_b H(p_b),   p = softmax(logits),   m = mean_b p_b

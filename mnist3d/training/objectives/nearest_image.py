@@ -1,27 +1,52 @@
-"""The pull of each view towards the nearest real picture, strongest on the classes that are hardest to draw.
+"""The nearest-image loss: late in a run each view is pulled towards the real image nearest to it."""
 
-What it is: exemplars and the loss. What it is not: no schedule; the trainer weighs it.
-"""
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 
 from ...data.augment import tilted
 from ...data.nearest import Exemplars
 from ...data.registration import registered
+from .base import Batch, Objective, check_weight
 from .group_weights import GroupWeights
 
-# Tilted copies of each real picture, where the exemplars stay this few: every step looks through all of a class.
+# Found on digits, see docs/quality.md; what they do stands at `NearestImage`.
+QUANTILE, REGISTRATION, FOCUS = 0.58, 0.2, 6.0
+# Tilted copies of each real image, where the exemplars stay this few: every step looks through all of a class.
 COPIES, MOST_EXEMPLARS = 2, 20_000
 MOST_PIXELS = MOST_EXEMPLARS * 28 * 28
 TILTED_AT_ONCE = 1024
 
 
-class NearestPull(nn.Module):
-    """Difference between views and the real pictures nearest to them, classes weighted.
+@dataclass
+class NearestImageOptions:
+    """A pull of each view towards the nearest real image of the class that the discriminator reads in it.
 
-        loss = mean weight_k * 2 max(q (x - view), (q - 1) (x - view))      x the nearest real picture, q the quantile
+    Args:
+        weight: Of the nearest-image loss at the end of the run, >= 0; 0 leaves a pure GAN.
+        start: Progress of the run at which that weight begins to grow from 0, linearly, [0, 1).
+    """
+
+    weight: float = 24.0
+    start: float = 0.3
+
+    def __post_init__(self) -> None:
+        check_weight("nearest_image.weight", self.weight)
+        if not 0.0 <= self.start < 1.0:
+            raise ValueError(f"nearest_image.start={self.start}: allowed are shares from 0 to below 1")
+
+    def weight_at(self, progress: float) -> float:
+        """The weight when so much of the run is done."""
+        return self.weight * max(0.0, progress - self.start) / (1.0 - self.start)
+
+
+class NearestImage(Objective):
+    """Difference between views and the real images nearest to them, classes weighted.
+
+        loss = mean weight_k * 2 max(q (x - view), (q - 1) (x - view))      x the nearest real image, q the quantile
 
     With q = .5 that is the absolute difference, whose best answer to several x is their median: dark, where strokes lie
     a pixel apart. Views then lose a quarter of their light; a somewhat larger quantile keeps it (the pinball loss of
@@ -36,27 +61,33 @@ class NearestPull(nn.Module):
         images: brightness in [0, 1].
         labels: class of each, or None: then all are one class.
         num_classes: K, 0 without labels.
+        options: the weight, and when it begins.
         focus: of `GroupWeights`, >= 0; 0 weighs all classes alike.
         quantile: q, in (0, 1); above .5 missing light counts more than light where there should be none.
         registration: of `registered`, >= 0; 0 leaves the real pictures as they are.
-        tilt: degrees, 0 to 60: exemplars are also seen from random directions near their normals (`plates.tilted`).
+        tilt: degrees, 0 to 60: images are also seen from random directions near their normals (`data.augment.tilted`).
             The same ones always, so that a resumed run finds them again.
 
-    Its state (`state_dict`) is the running means of the classes.
+    Its state is the running means of the classes.
     """
+
+    name = "nearest_image"
 
     def __init__(
         self,
         images: Float[Tensor, "N 1 H W"],
         labels: Int[Tensor, " N"] | None,
         num_classes: int,
+        options: NearestImageOptions | None = None,
         *,
-        focus: float = 0.0,
-        quantile: float = 0.5,
-        registration: float = 0.0,
+        focus: float = FOCUS,
+        quantile: float = QUANTILE,
+        registration: float = REGISTRATION,
         tilt: float = 0.0,
     ) -> None:
         super().__init__()
+        self.options = options or NearestImageOptions()
+        self._last = 0.0
         self.quantile, self.registration = quantile, registration
         room = min(MOST_EXEMPLARS // len(images), MOST_PIXELS // images.numel())
         copies = max(0, min(COPIES, room - 1)) if tilt > 0 else 0
@@ -66,8 +97,22 @@ class NearestPull(nn.Module):
         self.exemplars = Exemplars(torch.cat(every), None if labels is None else labels.repeat(1 + copies))
         self.weights = GroupWeights(max(num_classes, 1), focus).to(images)
 
-    def forward(self, views: Float[Tensor, "B 1 H W"], logits: Float[Tensor, "B K"]) -> Float[Tensor, ""]:
-        """The loss, at least 0; moves the running means.
+    def loss(self, batch: Batch) -> Float[Tensor, ""] | None:
+        """The weighted pull; None before its start."""
+        weight = self.options.weight_at(batch.progress)
+        if weight == 0.0 or batch.class_logits is None:
+            self._last = 0.0
+            return None
+        loss = self.pull(batch.views, batch.class_logits)
+        self._last = loss.item()
+        return weight * loss
+
+    def metrics(self) -> dict[str, Any]:
+        """The mean difference (pinball) before its weight; 0 before its start."""
+        return {"nearest_loss": self._last}
+
+    def pull(self, views: Float[Tensor, "B 1 H W"], logits: Float[Tensor, "B K"]) -> Float[Tensor, ""]:
+        """The loss before its weight, at least 0; moves the running means.
 
         Args:
             views: brightness in [0, 1].

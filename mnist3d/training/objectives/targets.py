@@ -1,7 +1,4 @@
-"""Sculpting on purpose: a list of directions and what the volume must show there.
-
-What it is: the list as options, its reading and checking, one exemplar a target, and views drawn near the targets
-with the picture that each should be. What it is not: no loss and no optimiser; the trainer pulls.
+"""Sculpting on purpose: in a list of directions the volume must show chosen pictures.
 
 A target's picture is a flat plate through the centre that faces the eye: a view a few degrees off sees it narrowed.
 That is something a volume can be, so neighbouring views agree; a hologram of the same picture from everywhere is not.
@@ -9,6 +6,7 @@ That is something a volume can be, so neighbouring views agree; a hologram of th
 
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,20 +20,30 @@ from ...data.sources import read_picture
 from ...data.typical import exemplar
 from ...errors import DataError
 from ...geometry.rotations import upright_matrix
+from .base import Batch, Objective
+from .group_weights import GroupWeights
 from .target_list import Target, TargetOptions
 
 NEAR = 1.5  # times the jitter: just beyond the corners of the square that views are drawn from
 
 
-class Targets:
-    """Directions with their pictures, from which training views are drawn.
+class Targets(Objective):
+    """Mean absolute difference between views near the targets and what each should show, targets weighted.
+
+        loss = mean weight_k * mean |view - picture|      weight_k as in `GroupWeights`
 
     Args:
         azimuth: radians.
         elevation: radians.
-        pictures: what each direction shows, brightness in [0, 1].
-        options: weight, jitter and number of views.
+        pictures: what each direction shows, brightness in [0, 1], on the volume's device.
+        options: weight, jitter, focus and number of views.
+
+    Its state is the running means of the targets.
     """
+
+    name = "targets"
+    in_progress_line = {"target_loss": "T"}  # noqa: RUF012 - never changed
+    pictures: Float[Tensor, "K 1 H W"]
 
     def __init__(
         self,
@@ -44,7 +52,35 @@ class Targets:
         pictures: Float[Tensor, "K 1 H W"],
         options: TargetOptions,
     ) -> None:
-        self.azimuth, self.elevation, self.pictures, self.options = azimuth, elevation, pictures, options
+        super().__init__()
+        self.azimuth, self.elevation, self.options = azimuth, elevation, options
+        self.register_buffer("pictures", pictures, persistent=False)
+        self.weights = GroupWeights(len(azimuth), options.focus).to(pictures)
+        self._last = 0.0
+        self._drawn: tuple[Tensor, Tensor, Tensor] | None = None
+
+    def prepare(self, batch: Batch) -> None:
+        """Draw views near the targets, and render them."""
+        rotations, pictures, target = self.draw(batch.generator)
+        self._drawn = batch.render(rotations.to(pictures.device)), pictures, target
+
+    def loss(self, batch: Batch) -> Float[Tensor, ""]:
+        """The weighted difference; moves the running means."""
+        assert self._drawn is not None
+        (views, pictures, target), self._drawn = self._drawn, None
+        difference = (views - pictures).abs().mean(dim=(1, 2, 3))
+        loss = (self.weights(target, difference.detach(), pictures) * difference).mean()
+        self._last = loss.item()
+        return self.options.weight * loss
+
+    def metrics(self) -> dict[str, Any]:
+        """The difference before its weight."""
+        return {"target_loss": self._last}
+
+    def claims(self, rotations: Float[Tensor, "B 3 3"]) -> Bool[Tensor, " B"]:
+        """Which views look from so near a target that the targets alone decide there."""
+        axis, own = rotations[:, 2], self.rotations[:, 2].to(rotations)  # third row: where the camera looks from
+        return (axis @ own.mT).amax(dim=1) > math.cos(math.radians(NEAR * self.options.jitter))
 
     @property
     def rotations(self) -> Float[Tensor, "K 3 3"]:
@@ -70,11 +106,6 @@ class Targets:
         centres = self.rotations[target].to(device)
         target = target.to(device)
         return rotations, seen_as_plate(self.pictures[target], rotations.to(device), centres), target
-
-    def near(self, rotations: Float[Tensor, "B 3 3"]) -> Bool[Tensor, " B"]:
-        """Which views look from so near a target that the targets alone decide there."""
-        axis, own = rotations[:, 2], self.rotations[:, 2].to(rotations)  # third row: where the camera looks from
-        return (axis @ own.mT).amax(dim=1) > math.cos(math.radians(NEAR * self.options.jitter))
 
 
 def build_targets(options: TargetOptions, images: ImageSet, data: DataOptions) -> Targets | None:

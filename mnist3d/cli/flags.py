@@ -1,0 +1,168 @@
+"""The flags of `train`, generated from the configuration's dataclasses and from constructors, with their `--help`.
+
+What it is: argparse, names, type hints, defaults and the `Args:` of docstrings put together. What it is not: it checks
+no value (`runs.validation`) and decides nothing about them (`parser`).
+"""
+
+import argparse
+import inspect
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin
+
+from ..runs.config import SECTIONS, Config
+from ..runs.validation import NO_DEFAULT, Option, from_text, options_of
+from ..training.objectives.base import Objective
+from ..volumes import Volume
+
+OF_THE_COMMAND: dict[str, tuple[str, Any, str]] = {  # metavar, hint and meaning of what belongs to no run
+    "config": ("FILE", str, "YAML file with any of the keys below, or a name in configs/; of several the last wins."),
+    "run_dir": ("FOLDER", str | None, "Folder of the new run; default runs/<time>-<preset>."),
+    "resume": ("FOLDER", str | None, "Folder of a run to go on with."),
+}
+CHOICES = {  # what chooses a class, before that class's options are known
+    "volume": "What is sculpted: VoxelGrid, HashGrid, VMGrid, or package.Class of somebody else's.",
+    "volume.class_path": argparse.SUPPRESS,
+    "objectives": argparse.SUPPRESS,
+    "objectives.add": "One more reason why the volume moves, package.Class of somebody else's; may be repeated.",
+}
+
+
+class _Given(argparse.Action):
+    """Appends (key, value) to `given`, so that all that was typed stays in order."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str, *, hint: Any, **rest: Any) -> None:
+        super().__init__(option_strings, dest, default=argparse.SUPPRESS, **rest)
+        self.hint = hint
+
+    def __call__(self, parser: Any, namespace: argparse.Namespace, values: Any, option_string: Any = None) -> None:
+        namespace.given.append((self.dest, from_text(self.hint, values)))
+
+
+def choosing_parser() -> argparse.ArgumentParser:
+    """The flags that say which files and classes belong to a run: what must be read before all others are known."""
+    parser = argparse.ArgumentParser(add_help=False, exit_on_error=False, allow_abbrev=False)
+    parser.set_defaults(given=[])
+    _add_choices(parser)
+    return parser
+
+
+def full_parser(
+    volume: type[Volume], objectives: Sequence[type[Objective]], *, passed_over: Sequence[type[Volume]] = ()
+) -> argparse.ArgumentParser:
+    """All flags of a run.
+
+    Args:
+        volume: its class.
+        objectives: those of somebody else's.
+        passed_over: volume classes whose flags are taken too, but not shown.
+    """
+    parser = argparse.ArgumentParser(
+        prog=Path(sys.argv[0]).name,
+        usage="%(prog)s [--config FILE] [--KEY VALUE ...]",
+        description="Sculpt a volume whose views look like the given images.",
+        epilog="Options of another volume class: --volume CLASS_PATH --help; of an objective: --objectives.add "
+        "CLASS_PATH --help",
+        exit_on_error=False,
+        allow_abbrev=False,  # a typo must not become another key
+    )
+    parser.set_defaults(given=[])
+    _add_choices(parser)
+    parser.add_argument("--print_config", action="store_true", help="Print the resulting configuration and exit.")
+    for name, option in options_of(Config).items():
+        if name not in SECTIONS and name not in CHOICES:
+            _add_option(parser, name, option, _documented(Config, name))
+    parts = parser.add_argument_group(f"{volume.__name__}: {_summary(volume)} (--volume)")
+    for name, option in options_of(volume).items():
+        _add_option(parts, f"volume.{name}", option, _documented(volume, name))
+        _add_unlisted(parser, f"volume.init_args.{name}", f"volume.{name}", option.hint)  # as a YAML file has it
+    others = {name: option for other in passed_over for name, option in options_of(other).items()}
+    for name in others.keys() - options_of(volume).keys():
+        _add_unlisted(parser, f"volume.{name}", f"volume.{name}", others[name].hint)
+    for section, owner in _sections(objectives).items():
+        _add_unlisted(parser, section, section, dict[str, Any])
+        group = parser.add_argument_group(f"{_summary(owner)} (--{section})")
+        for name, option in options_of(owner).items():
+            _add_option(group, f"{section}.{name}", option, _documented(owner, name))
+    return parser
+
+
+def known_keys(volume: type[Volume], objectives: Sequence[type[Objective]]) -> list[str]:
+    """What can be written behind `--`, for who has mistyped it."""
+    owners = {"": Config, "volume": volume, **_sections(objectives)}
+    keys = [f"{section}.{name}" for section, owner in owners.items() for name in options_of(owner)]
+    return [*OF_THE_COMMAND, "print_config", "help", "objectives.add", *(key.lstrip(".") for key in keys)]
+
+
+def _sections(objectives: Sequence[type[Objective]]) -> dict[str, type[Any]]:
+    return {**SECTIONS, **{objective.name: objective for objective in objectives}}
+
+
+def _add_choices(parser: argparse.ArgumentParser) -> None:
+    for key, (metavar, hint, meaning) in OF_THE_COMMAND.items():
+        parser.add_argument(f"--{key}", action=_Given, hint=hint, metavar=metavar, help=meaning)
+    for key, meaning in CHOICES.items():
+        hint = {"volume": str | dict[str, Any], "objectives": list[Any]}.get(key, str)
+        parser.add_argument(f"--{key}", dest=key, action=_Given, hint=hint, metavar="CLASS_PATH", help=meaning)
+
+
+def _add_unlisted(parser: argparse.ArgumentParser, flag: str, key: str, hint: Any) -> None:
+    parser.add_argument(f"--{flag}", dest=key, action=_Given, hint=hint, help=argparse.SUPPRESS)
+
+
+def _add_option(group: Any, key: str, option: Option, meaning: str) -> None:
+    choices = get_args(option.hint) if get_origin(option.hint) is Literal else ()
+    kind = "" if choices else f"type: {_type(option.hint)}, "
+    default = "must be given" if option.default is NO_DEFAULT else f"default: {_shown(option.default)}"
+    group.add_argument(
+        f"--{key}",
+        dest=key,
+        action=_Given,
+        hint=option.hint,
+        metavar=f"{{{','.join(map(str, choices))}}}" if choices else key.rpartition(".")[2].upper(),
+        help=f"{meaning} ({kind}{default})".strip().replace("%", "%%"),
+    )
+
+
+def _type(hint: Any) -> str:
+    text = hint.__name__ if isinstance(hint, type) and get_origin(hint) is None else str(hint)
+    return re.sub(r"\bNoneType\b|\bNone\b", "null", text.replace("typing.", ""))
+
+
+def _shown(default: Any) -> str:
+    if default is None or isinstance(default, bool):
+        return "null" if default is None else str(default).lower()
+    return str(default)
+
+
+def _summary(owner: type[Any]) -> str:
+    """The first line of a class's own docstring, without its full stop."""
+    lines = inspect.cleandoc(owner.__doc__ or "").splitlines()
+    return lines[0].rstrip(".").replace("%", "%%") if lines else owner.__name__
+
+
+def _documented(owner: type[Any], name: str) -> str:
+    """What the `Args:` of a class, of its constructor, or of a class above it say of one argument."""
+    for parent in owner.__mro__:
+        for holder in (parent, vars(parent).get("__init__")):
+            if name in (found := _arguments(inspect.cleandoc(getattr(holder, "__doc__", None) or ""))):
+                return found[name]
+    return ""
+
+
+def _arguments(docstring: str) -> dict[str, str]:
+    """The entries below `Args:` of a Google docstring, each on one line."""
+    found: dict[str, str] = {}
+    lines = docstring.partition("Args:\n")[2].splitlines() or [""]
+    name, indent = "", len(lines[0]) - len(lines[0].lstrip())
+    for line in lines:
+        if line and not line.startswith(" "):
+            break  # the next heading
+        if entry := re.match(rf" {{{indent}}}(\w+)(?: \([^)]*\))?: *(.*)", line):
+            name = entry.group(1)
+            found[name] = entry.group(2)
+        elif name and line.strip():
+            found[name] += f" {line.strip()}"
+    return found

@@ -1,0 +1,50 @@
+"""The table of writers: a format by its suffix.
+
+What it is: who writes which file, and what opens it. What it is not: the formats themselves, each of which has its own
+file here, or the way from a volume to voxels (`export`).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .mrc import write_mrc
+from .nifti import write_nifti
+from .npz import write_npz
+from .nrrd import write_nrrd
+from .raw import write_raw
+from .tiff import write_tif
+from .vdb import write_vdb
+from .vox import write_vox
+from .voxel_array import Voxels
+from .vti import write_vti
+
+
+@dataclass(frozen=True)
+class VoxelFormat:
+    """A voxel format.
+
+    Args:
+        write: called with the voxels, the temporary file's path and a description; returns what the format adds to
+            the description.
+        opens_with: programs that read it.
+        solid: every voxel is there or not, so the voxels are to be a solid's: those of the fog around it empty.
+    """
+
+    write: Callable[[Voxels, Path, dict[str, Any]], dict[str, Any]]
+    opens_with: str
+    solid: bool = False
+
+
+VOXEL_FORMATS: dict[str, VoxelFormat] = {
+    ".npz": VoxelFormat(write_npz, "NumPy, mnist3d"),
+    ".nrrd": VoxelFormat(write_nrrd, "3D Slicer, ParaView, ITK-SNAP, napari"),
+    ".nii.gz": VoxelFormat(write_nifti, "3D Slicer, ITK-SNAP, MRIcroGL, napari"),
+    ".mrc": VoxelFormat(write_mrc, "ChimeraX, IMOD, napari"),
+    ".vti": VoxelFormat(write_vti, "ParaView, VTK, PyVista"),
+    ".vdb": VoxelFormat(write_vdb, "Blender, Houdini, OpenVDB"),
+    ".vox": VoxelFormat(write_vox, "MagicaVoxel, Goxel", solid=True),
+    ".raw": VoxelFormat(write_raw, "Unity, Unreal, Godot, WebGL as a 3D texture (layout: the .json)"),
+    ".tif": VoxelFormat(write_tif, "ImageJ, Fiji, napari"),
+}

@@ -1,0 +1,148 @@
+"""The adversarial game: a discriminator learns to tell views from real images, the volume to be taken for one."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, get_args
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from ...data.augment import random_shift
+from ..discriminator import Discriminator
+from ..gan_losses import ADVERSARIAL_LOSSES, Pairing, gradient_penalty
+from ..options import ADAM_BETAS
+from ..report import variety
+from .base import Batch, Objective, check_weight
+
+PENALTY_EVERY = 4  # steps; each penalty then counts so many times (lazy regularisation, Karras et al. 2020)
+MAX_SHIFT = 2  # pixels by which an image is moved at random before the discriminator sees it
+
+
+@dataclass
+class AdversarialOptions:
+    """The game between the volume and the discriminator.
+
+    Args:
+        pairing: How real and rendered scores are paired: relativistic, non_saturating, hinge or wasserstein.
+        weight: Of the adversarial loss on the volume, >= 0; 0 leaves the discriminator out altogether, and with it
+            diversity, class_balance and nearest_image: then targets alone pull, which is fast.
+        penalty: Weight (gamma) of the gradient penalties R1 and R2 on the discriminator, >= 0.
+    """
+
+    pairing: Pairing = "relativistic"
+    weight: float = 1.0
+    penalty: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.pairing not in get_args(Pairing):
+            raise ValueError(f"adversarial.pairing={self.pairing!r}: allowed are {', '.join(get_args(Pairing))}")
+        check_weight("adversarial.weight", self.weight)
+        check_weight("adversarial.penalty", self.penalty)
+
+
+class Adversarial(Objective):
+    """One of the pairs of `ADVERSARIAL_LOSSES`, R1 and R2 penalties, and a class head's cross-entropy.
+
+    `prepare` teaches the discriminator on real images and on views that carry no gradient, then lets it judge the views
+    that do; what its class head reads in them is left in `batch.class_logits` for other objectives.
+
+    Args:
+        discriminator: on the volume's device.
+        rate: its learning rate, > 0.
+        options: pairing, weight, penalty.
+
+    Its state is the discriminator, its optimiser and the last penalty.
+    """
+
+    name = "adversarial"
+    in_progress_line = {"discriminator_loss": "D", "volume_loss": "V"}  # noqa: RUF012 - never changed
+
+    def __init__(self, discriminator: Discriminator, rate: float, options: AdversarialOptions | None = None) -> None:
+        super().__init__()
+        self.options = options or AdversarialOptions()
+        self.discriminator, self.rate = discriminator, rate
+        self.optimiser = _adam(discriminator.parameters(), rate)
+        self._last_penalty = 0.0
+        self._figures: dict[str, Any] = {}
+        self._scores: tuple[Tensor, Tensor] | None = None
+
+    def prepare(self, batch: Batch) -> None:
+        """Teach the discriminator, then judge the views."""
+        for group in self.optimiser.param_groups:
+            group["lr"] = self.rate * batch.rate
+        images, views = batch.images, batch.views
+        self._teach(batch, images, views.detach())
+        self.discriminator.requires_grad_(False)
+        with torch.no_grad():
+            real, _ = self.discriminator(random_shift(images, MAX_SHIFT, batch.generator))
+        rendered, batch.class_logits = self.discriminator(random_shift(views, MAX_SHIFT, batch.generator))
+        self.discriminator.requires_grad_(True)
+        self._scores = real, rendered
+
+    def loss(self, batch: Batch) -> Float[Tensor, ""]:
+        """The volume's side of the pairing, weighted."""
+        assert self._scores is not None
+        assert batch.class_logits is not None
+        loss = ADVERSARIAL_LOSSES[self.options.pairing][1](*self._scores)
+        self._scores = None
+        logits = batch.class_logits.detach()
+        counts = torch.bincount(logits.argmax(dim=1), minlength=logits.shape[1]) if logits.shape[1] else logits[0]
+        self._figures |= {
+            "volume_loss": loss.item(),
+            "class_shares": (counts / max(len(logits), 1)).tolist(),
+            "view_variety": variety(batch.views.detach()).item(),
+        }
+        return self.options.weight * loss
+
+    def metrics(self) -> dict[str, Any]:
+        """Both players' losses, the penalty, the scores' gap and spread, the classes that are read in the views.
+
+        score_gap and score_spread: mean and root mean square of D(real) - D(rendered), paired as in the loss; a spread
+        of 0 is a discriminator that tells nothing apart.
+        """
+        return dict(self._figures)
+
+    def get_extra_state(self) -> dict[str, Any]:
+        """What no buffer holds: the optimiser, and the penalty that is reported until the next."""
+        return {"optimiser": self.optimiser.state_dict(), "last_penalty": self._last_penalty}
+
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        """Go on from `get_extra_state`."""
+        self.optimiser.load_state_dict(state["optimiser"])
+        self._last_penalty = float(state["last_penalty"])
+
+    def _teach(self, batch: Batch, images: Float[Tensor, "B 1 H W"], views: Float[Tensor, "B 1 H W"]) -> None:
+        options = self.options
+        with_penalty = options.penalty > 0 and batch.step % PENALTY_EVERY == 0
+        # One pass for both: in the discriminator no image sees another.
+        shifted = [random_shift(part, MAX_SHIFT, batch.generator) for part in (images, views)]
+        inputs = torch.cat(shifted).requires_grad_(with_penalty)
+        scores, logits = self.discriminator(inputs)
+        real, rendered = scores.chunk(2)
+        adversarial = ADVERSARIAL_LOSSES[options.pairing][0](real, rendered)
+        loss, classification = adversarial, adversarial.new_zeros(())
+        if batch.labels is not None:
+            classification = F.cross_entropy(logits[: len(images)], batch.labels)
+            loss = loss + classification
+        if with_penalty:
+            penalty = 2.0 * gradient_penalty(scores, inputs)  # R1 + R2, of which each is the mean over its half
+            loss = loss + options.penalty * PENALTY_EVERY * penalty
+            self._last_penalty = penalty.item()
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        self.optimiser.step()
+        gaps = (real - rendered).detach()
+        self._figures = {
+            "discriminator_loss": adversarial.item(),
+            "classification_loss": classification.item(),
+            "penalty": self._last_penalty,
+            "score_gap": gaps.mean().item(),
+            "score_spread": gaps.square().mean().sqrt().item(),
+        }
+
+
+def _adam(parameters: Iterable[Tensor], rate: float) -> torch.optim.Adam:
+    # fused: one pass over the weights instead of some ten, the same up to rounding.
+    return torch.optim.Adam(parameters, lr=rate, betas=ADAM_BETAS, fused=True)
