@@ -1,6 +1,6 @@
 """Sculpt a 3D volume out of 2D pictures.
 
-    from mnist3d import AbsorptionRenderer, VoxelGrid, euler_matrix, load_run
+from mnist3d import AbsorptionRenderer, VoxelGrid, euler_matrix, load_run
 """
 
 from typing import TYPE_CHECKING, Any

@@ -8,9 +8,8 @@ from pathlib import Path
 # Set before torch is imported: OpenMP's waiting threads otherwise spin, and two of them on a busy machine make
 # a test of seconds take minutes.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-sys.path.insert(
-    0, str(Path(__file__).parent.parent)
-)  # for tests of `tools/`, with `pytest` and `python -m pytest` alike
+# For tests of `tools/`, with `pytest` and `python -m pytest` alike.
+sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import pytest
 

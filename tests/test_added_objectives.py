@@ -98,6 +98,7 @@ def test_help_shows_its_options_once_it_is_added(capsys):
         (["glass_beads.smoothness.Nameless"], "its name is None"),
         (["glass_beads.smoothness.Loud"], "its name is 'Loud!'"),
         (["glass_beads.smoothness.Section"], "its name targets is a key"),
+        (["glass_beads.smoothness.Flag"], "its name print_config is a key"),
         (["mnist3d.training.objectives.diversity.Diversity"], "its name diversity is a key"),
         (["glass_beads.TotalVariation", *ADD[:1], "glass_beads.smoothness.Twin"], "total_variation is that of .*Total"),
         (["glass_beads.TotalVariation", "--total_variation.wieght", "2"], r"did you mean total_variation\.weight\?"),

@@ -99,6 +99,8 @@ def finished_run(tmp_path_factory):
         (["--start_from", "nowhere.npz"], ["start_from=nowhere.npz", "no such file"]),
         (["--config", "nowhere.yaml"], ["nowhere.yaml", "no such file; presets are counter"]),
         (["--config", "countr"], ["config=countr: no such file, did you mean counter?"]),
+        (["--config", "x" * 300], ["config=xxx", "cannot be read (File name too long)"]),
+        (["--config", sys.executable], ["config=", "cannot be read, it is no UTF-8 text"]),
         (["--resume", "nowhere"], ["resume=nowhere", "nothing to resume"]),
         (["stray"], ["stray", "no such key"]),
     ],
@@ -256,8 +258,9 @@ def test_help_shows_every_key_with_default(capsys):
     assert "--trainer.views VIEWS Rendered and real images in a step, at least 2. (type: int, default: 40)" in text
     assert "The length and the pace of a run (--trainer)" in text
     assert "Voxels along each edge" in text
+    assert "at the start. (type: float, default: 0.3)" in text  # what follows `Args:` in a docstring is no help
+    assert "null aside. (type: list[int | float] | null, default: null)" in text
     assert "--device {auto,cpu,cuda} Where to compute" in text
-    assert "(type: list[int | float] | null, default: null)" in text
 
 
 def test_a_run_grows_unless_told_otherwise():
@@ -591,6 +594,28 @@ def test_files_and_flags_win_in_the_order_in_which_they_are_given(tmp_path):
     assert (command.preset, command.run_dir) == ("second", "here")
     assert parse_command_line([*files, "--trainer.views=5"]).config.trainer.views == 5
     assert parse_command_line([*files, "--trainer", "{views: 6}"]).config.trainer.max_steps == 10
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        ("trainer.views: 8\nvolume.resolution: 9\nvolume.init_args: {pyramid: []}", None),
+        ("trainer: {views: 8}\nvolume: {resolution: 9, init_args: {pyramid: []}}", None),
+        ("trainer.views: 8\nvolume.init_args.resolution: 9\nvolume.class_path: VoxelGrid\nvolume.pyramid: []", None),
+        ("trainer.view: 8", r"^trainer\.view: no such key, did you mean trainer\.views"),
+        ("losses.nearest: 8", r"^losses\.nearest: is nearest_image\.weight"),
+    ],
+)
+def test_a_file_may_have_dotted_keys_as_flags_do(text, key, tmp_path):
+    (tmp_path / "mine.yaml").write_text(text)
+    arguments = ["--config", str(tmp_path / "mine.yaml")]
+    if key is not None:
+        with pytest.raises(ConfigError, match=key):
+            parse_command_line(arguments)
+        return
+    config = parse_command_line(arguments).config
+    assert config.trainer.views == 8
+    assert (config.volume["init_args"]["resolution"], config.volume["init_args"]["pyramid"]) == (9, [])
 
 
 def test_a_pipe_is_read_as_a_file_is():

@@ -1,4 +1,4 @@
-"""The critic and the shift in front of it."""
+"""The discriminator and the shift in front of it."""
 
 import pytest
 import torch
@@ -9,27 +9,27 @@ from mnist3d.training.discriminator import Discriminator, DiscriminatorOptions
 
 @pytest.mark.parametrize("size", [8, 28, 33, 64])
 def test_any_picture_size_and_no_pictures(size):
-    critic = Discriminator(size, num_classes=7)
+    network = Discriminator(size, num_classes=7)
     for count in (3, 0):
-        score, logits = critic(torch.zeros(count, 1, size, size))
+        score, logits = network(torch.zeros(count, 1, size, size))
         assert score.shape == (count,)
         assert logits.shape == (count, 7)
 
 
 def test_without_labels_there_is_no_class_head():
-    critic = Discriminator(num_classes=0)
-    score, logits = critic(torch.zeros(2, 1, 28, 28))
+    network = Discriminator(num_classes=0)
+    score, logits = network(torch.zeros(2, 1, 28, 28))
     assert score.shape == (2,)
     assert logits.shape == (2, 0)
-    assert critic.classes is None
+    assert network.classes is None
 
 
 def test_pictures_do_not_see_each_other():
     torch.manual_seed(0)
-    critic = Discriminator()
+    network = Discriminator()
     pictures = torch.rand(4, 1, 28, 28)
-    together, _ = critic(pictures)
-    alone = torch.cat([critic(picture[None])[0] for picture in pictures])
+    together, _ = network(pictures)
+    alone = torch.cat([network(picture[None])[0] for picture in pictures])
     assert torch.allclose(together, alone, atol=1e-5)  # fp32 sums in another order
 
 

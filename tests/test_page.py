@@ -176,6 +176,12 @@ def test_a_finer_page_is_drawn_as_the_renderer_draws_and_a_field_is_asked():
     assert stored(page_html(Egg(), RendererOptions(), "t")).shape == (2, 64, 64, 64)
 
 
+def test_a_grid_too_fine_for_a_phone_is_coarsened_and_keeps_its_steps():
+    page = page_html(VoxelGrid.from_array(torch.rand(2, 1, 1, 300)), RendererOptions(), "t")
+    assert stored(page).shape == (2, 1, 1, 256)
+    assert "const STEPS = 300;" in page
+
+
 @pytest.mark.parametrize("resolution", [1, 257])
 def test_resolution_is_checked(resolution):
     with pytest.raises(ExportError, match=f"resolution={resolution}: allowed are 2 to 256"):

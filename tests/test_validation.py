@@ -252,6 +252,7 @@ def test_what_is_typed_behind_a_flag(hint, text, expected):
         "{[1]: 2}",
         "\x00",
         "[" * 3000,
+        "[" * 60 + "]" * 60,
         "&a [*a]",
         "&a {b: *a}",
         "- &a [x, x, x, x, x, x, x, x, x, x]\n" + "".join(f"- &a [{', '.join(['*a'] * 10)}]\n" for _ in range(9)),
@@ -285,7 +286,7 @@ def test_what_a_message_shows_is_one_line_and_short():
     # a section that is right says nothing about the name in it
     assert did_you_mean("volume.self", ["volume", "volume.radius", "volume.init"]) == ""
     assert did_you_mean("class.weigth", ["class.height", "klass.weigth"]) == ", did you mean class.height?"
-    assert did_you_mean("views", ["seed", "trainer.views"]) == ", did you mean trainer.views?"
+    assert did_you_mean("max_steps", ["seed", "trainer.max_steps"]) == ", did you mean trainer.max_steps?"
 
 
 def test_every_field_of_the_configuration_has_a_hint_that_is_checked():

@@ -37,7 +37,7 @@ from mnist3d.viewer import jobs as workshop
 from mnist3d.viewer import network as gate
 from mnist3d.viewer.client import MAX_OUTBOX, MAX_UNREAD
 from mnist3d.viewer.cpu_budget import BURST_SECONDS, Allowance
-from mnist3d.viewer.curves import Curves
+from mnist3d.viewer.curves import Curves, read_curves
 from mnist3d.viewer.downloads import DOWNLOADS
 from mnist3d.viewer.messages import parse_request
 from mnist3d.viewer.network import may_connect
@@ -241,6 +241,19 @@ def test_curves_stay_few_and_cover_the_whole_run():
     assert columns["step"][0] <= 64
     assert columns["step"][-1] >= 1900
     assert len(set(np.diff(columns["step"]))) == 1
+
+
+def test_every_loss_of_any_objective_is_a_curve_and_scores_are_others():
+    records = [
+        {"step": 20, "progress": 0.1, "target_loss": 0.5, "mean_brightness": 0.2, "class_shares": [1.0]},
+        {"step": 40, "progress": 0.2, "target_loss": 0.4, "total_variation_loss": 0.25, "diversity_loss": -4.0},
+        {"step": 40, "legible": 0.6, "clean": 0.4, "histogram": {"3": 1.0}},
+        {"step": 41, "watchdog": "not_finite", "message": "gone"},
+    ]
+    losses, scores, last = read_curves(records)
+    assert losses.as_columns() == {"step": [20, 40], "target": [0.5, 0.4], "total variation": [None, 0.25]}
+    assert scores.as_columns() == {"step": [40], "legible": [0.6], "clean": [0.4]}
+    assert last is records[2]
 
 
 def test_curves_of_a_damaged_file_stay_few_too():

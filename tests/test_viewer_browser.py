@@ -281,8 +281,9 @@ def test_a_run_is_watched_paused_taken_home_and_stopped_from_its_page(chromium, 
         time.sleep(0.1)
     page.locator("#state.training").wait_for()
     assert np.abs(shown(page) - first).max() > 0.01  # it changes before one's eyes
+    page.locator("#rate", has_text=re.compile("[0-9]")).wait_for()  # it waits for a few steps before it says one
     assert float(page.locator("#rate").inner_text()) > 0
-    page.locator("#loss_key", has_text="critic").wait_for()
+    page.locator("#loss_key", has_text="discriminator").wait_for()
     assert page.locator("#bars div").count() == 10
 
     page.locator("#pause").click()

@@ -104,7 +104,9 @@ grid.name = "density"
 grid.transform = openvdb.createLinearTransform(voxelSize=0.5)
 empty = openvdb.FloatGrid()
 empty.name = "density"
-openvdb.write(sys.argv[1], grids=[grid])
+heat = openvdb.FloatGrid()
+heat.name = "burning"  # before the other by name
+openvdb.write(sys.argv[1], grids=[heat, grid])
 openvdb.write(sys.argv[2], grids=[empty])
 """
 
@@ -255,6 +257,16 @@ def test_a_lone_channel_finds_its_absorbance_beside_it(array, tmp_path):
     assert not read_voxels(tmp_path / "p.nrrd")[1].any()
 
 
+def test_a_file_of_both_channels_needs_no_neighbour_and_without_lengths_its_voxels_are_cubes(array, tmp_path):
+    channels = dict(zip(("attenuation", "absorbance"), array, strict=True))
+    np.savez(tmp_path / "p.npz", **channels, spacing_xyz=np.zeros(3))
+    np.savez(tmp_path / "p_absorbance.npz", attenuation=array[0] / 40.0, absorbance=array[1], spacing_xyz=np.ones(3))
+    values = read_voxels(tmp_path / "p.npz")
+    assert values.shape == (2, 20, 20, 20)
+    assert np.array_equal(values[1, 4:16, 2:18], array[1])
+    assert values[0, 4:16, 2:18] == pytest.approx(array[0] * 20 / 2, rel=1e-6)  # 20 long, which is 2 in the world
+
+
 def test_mistakes_are_one_line(array, tmp_path):
     nrrd = library("nrrd")
     (tmp_path / "a.xyz").touch()
@@ -267,6 +279,9 @@ def test_mistakes_are_one_line(array, tmp_path):
     )
     nrrd.write(str(tmp_path / "ct.nrrd"), np.full((3, 3, 3), -1000.0, np.float32))
     nrrd.write(str(tmp_path / "long.nrrd"), np.zeros((2000, 2, 2), np.uint8))
+    nrrd.write(str(tmp_path / "endless.nrrd"), np.full((3, 3, 3), np.inf, np.float32))
+    thin = {"space": "LPS", "space directions": np.diag([1.0, 1.0, 1000.0]), "space origin": np.zeros(3)}
+    nrrd.write(str(tmp_path / "thin.nrrd"), np.zeros((4, 4, 4), np.float32), thin)
     for name, words in (
         ("a.xyz", r"unknown suffix; allowed are \.npz, \.nrrd"),
         ("none.npz", "no such file"),
@@ -277,6 +292,8 @@ def test_mistakes_are_one_line(array, tmp_path):
         ("objects.npz", "damaged"),
         ("ct.nrrd", r"\[-1000, -1000\].*subtract -1000"),
         ("long.nrrd", "1 to 1024"),
+        ("endless.nrrd", r"\[inf, inf\]; attenuation must be finite"),
+        ("thin.nrrd", "a cube around it has 4000 voxels an edge; allowed are 1024"),
     ):
         with pytest.raises(VolumeFileError, match=words) as failed:
             VoxelGrid.load(tmp_path / name)

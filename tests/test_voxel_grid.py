@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from test_volume_contract import Beads  # pyright: ignore[reportAttributeAccessIssue]
 
 from mnist3d.geometry.rotations import euler_matrix
 from mnist3d.rendering.renderer import AbsorptionRenderer
 from mnist3d.volumes import VMGrid, Volume, VoxelGrid, voxel_grid
+from tests.third_party.glass_beads import Beads
 
 
 def test_start_is_as_bright_and_dense_as_asked():

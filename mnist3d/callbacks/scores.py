@@ -1,6 +1,6 @@
 """The scorecard while a run goes on: in `stats.jsonl`, the progress line and, where it is installed, TensorBoard.
 
-What it is: a hook that judges the averaged volume now and then, outside the training clock's randomness.
+What it is: a callback that judges the averaged volume now and then, outside the training clock's randomness.
 What it is not: the full scorecard, which `tools/score_views.py` makes of a finished run.
 """
 

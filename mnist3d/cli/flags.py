@@ -22,6 +22,7 @@ OF_THE_COMMAND: dict[str, tuple[str, Any, str]] = {  # metavar, hint and meaning
     "run_dir": ("FOLDER", str | None, "Folder of the new run; default runs/<time>-<preset>."),
     "resume": ("FOLDER", str | None, "Folder of a run to go on with."),
 }
+WITHOUT_VALUE = "print_config", "help"
 CHOICES = {  # what chooses a class, before that class's options are known
     "volume": "What is sculpted: VoxelGrid, HashGrid, VMGrid, or package.Class of somebody else's.",
     "volume.class_path": argparse.SUPPRESS,
@@ -93,7 +94,7 @@ def known_keys(volume: type[Volume], objectives: Sequence[type[Objective]]) -> l
     """What can be written behind `--`, for who has mistyped it."""
     owners = {"": Config, "volume": volume, **_sections(objectives)}
     keys = [f"{section}.{name}" for section, owner in owners.items() for name in options_of(owner)]
-    return [*OF_THE_COMMAND, "print_config", "help", "objectives.add", *(key.lstrip(".") for key in keys)]
+    return [*OF_THE_COMMAND, *WITHOUT_VALUE, "objectives.add", *(key.lstrip(".") for key in keys)]
 
 
 def _sections(objectives: Sequence[type[Objective]]) -> dict[str, type[Any]]:

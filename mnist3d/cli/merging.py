@@ -8,7 +8,6 @@ options stand as a section of its name.
 """
 
 import copy
-from collections.abc import Mapping
 from typing import Any
 
 from ..errors import ConfigError
@@ -17,15 +16,15 @@ from ..runs.config import DEFAULT_VOLUME, Config, refuse_keys_of_0_1
 from ..runs.validation import options_of, shown, validated_arguments
 from ..training.objectives.base import Objective
 from ..volumes import Volume
-from .flags import OF_THE_COMMAND
+from .flags import OF_THE_COMMAND, WITHOUT_VALUE
 
-Values = dict[str, Any]
-TAKEN = {*options_of(Config), *OF_THE_COMMAND}
+Values = dict[Any, Any]  # YAML's keys can be anything
+TAKEN = {*options_of(Config), *OF_THE_COMMAND, *WITHOUT_VALUE}
 SPELT = "class_path", "init_args"
 
 
-def merge(into: Values, values: Mapping[str, Any]) -> None:
-    """Let values win over what was said before.
+def merge(into: Values, values: Values) -> None:
+    """Let values win over what was said before; a dotted key stands for mappings in each other, as a flag does.
 
     Raises:
         ConfigError: a class that there is not, or that is none.
@@ -35,6 +34,8 @@ def merge(into: Values, values: Mapping[str, Any]) -> None:
             _merge_volume(into, value)
         elif key == "objectives":
             _merge_objectives(into, value)
+        elif isinstance(key, str) and "." in key:
+            merge_flag(into, key, value)
         else:
             _merge_plain(into, key, value)
 
@@ -81,7 +82,7 @@ def config_of(values: Values) -> Config:
     return Config.from_mapping(rest)
 
 
-def _merge_plain(into: Values, key: str, value: Any) -> None:
+def _merge_plain(into: Values, key: Any, value: Any) -> None:
     if isinstance(value, dict) and isinstance(into.get(key), dict):
         for name, inner in value.items():
             _merge_plain(into[key], name, inner)

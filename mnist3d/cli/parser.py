@@ -94,18 +94,24 @@ def _unknown(argument: str, volume: str, known: Sequence[str]) -> ConfigError:
 def _read_file(name: str) -> Values:
     """The mapping in a YAML file; the bare name of a preset finds it in `configs/`."""
     path, preset = Path(name), PRESETS / f"{name}.yaml"
-    if "/" not in name and preset.is_file() and not path.is_file():
-        path = preset
-    if path.is_dir():
-        raise ConfigError(f"config={name}: is a folder; give a YAML file, or the name of a preset")
-    if not path.exists():
+    try:
+        if path.name == name and preset.is_file() and not path.is_file():
+            path = preset
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
         presets = sorted(found.stem for found in PRESETS.glob("*.yaml"))
         hint = did_you_mean(path.stem, presets) or (f"; presets are {', '.join(presets)}" if presets else "")
-        raise ConfigError(f"config={name}: no such file{hint}")
+        raise ConfigError(f"config={name}: no such file{hint}") from None
+    except IsADirectoryError:
+        raise ConfigError(f"config={name}: is a folder; give a YAML file, or the name of a preset") from None
+    except OSError as error:
+        raise ConfigError(f"config={name}: cannot be read ({error.strerror})") from None
+    except ValueError:
+        raise ConfigError(f"config={name}: cannot be read, it is no UTF-8 text") from None
     try:
-        values = read_yaml(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"config={name}: not valid YAML ({' '.join(str(error).split())})") from None
+        values = read_yaml(text)
+    except ValueError as error:
+        raise ConfigError(f"config={name}: not valid YAML ({error})") from None
     if not isinstance(values, dict):
         raise ConfigError(f"config={name}: the file is empty or no mapping; its lines are KEY: VALUE, see configs/")
     return values

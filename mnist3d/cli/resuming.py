@@ -1,6 +1,7 @@
 """`--resume`: what a run says of itself, whom it may import, and what may change when it goes on."""
 
 import dataclasses
+import shlex
 from typing import Any
 
 from ..errors import ConfigError, RunError
@@ -23,7 +24,7 @@ RESUMABLE = (
 )
 
 
-def values_to_resume(path: str, named: dict[str, Any]) -> dict[str, Any]:
+def values_to_resume(path: str, named: dict[Any, Any]) -> dict[Any, Any]:
     """The configuration of a run that is to go on, after a look at whether its classes are trusted.
 
     Args:
@@ -41,16 +42,15 @@ def values_to_resume(path: str, named: dict[str, Any]) -> dict[str, Any]:
     volume = values.get("volume", {}).get("class_path")
     ours = [class_path(found) for found in OWN_VOLUMES.values()]
     if volume not in (None, named.get("volume", {}).get("class_path"), *ours):
-        raise RunError(f"resume={path}: its volume is a {volume}; to trust it, add --volume {volume}")
+        raise RunError(f"resume={path}: its volume is a {volume}; to trust it, add --volume {shlex.quote(volume)}")
     for objective in [spec["class_path"] for spec in values.get("objectives", [])]:
         if objective not in named.get("objectives", []):
-            raise RunError(
-                f"resume={path}: its objective is a {objective}; to trust it, add --objectives.add {objective}"
-            )
+            trust = f"--objectives.add {shlex.quote(objective)}"
+            raise RunError(f"resume={path}: its objective is a {objective}; to trust it, add {trust}")
     return values
 
 
-def check_resumable(before: Config, after: Config, written: dict[str, Any]) -> None:
+def check_resumable(before: Config, after: Config, written: dict[Any, Any]) -> None:
     """A run goes on as what it was.
 
     Args:

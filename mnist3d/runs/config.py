@@ -102,7 +102,7 @@ class Config:
         return _config(values)
 
 
-def refuse_keys_of_0_1(values: dict[str, Any]) -> None:
+def refuse_keys_of_0_1(values: dict[Any, Any]) -> None:
     """Say what became of an option of version 0.1, which is no typing error.
 
     Raises:
@@ -111,11 +111,11 @@ def refuse_keys_of_0_1(values: dict[str, Any]) -> None:
     volume = values.get("volume")
     class_path = volume.get("class_path", DEFAULT_VOLUME) if isinstance(volume, dict) else DEFAULT_VOLUME
     for key in flat(values):
-        if message := moved_or_gone(key, class_path):
+        if message := moved_or_gone(key, f"{class_path}"):
             raise ConfigError(message)
 
 
-def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+def flat(values: dict[Any, Any], prefix: str = "") -> dict[str, Any]:
     """Nested mappings as one, whose keys are dotted."""
     found: dict[str, Any] = {}
     for key, value in values.items():
@@ -135,7 +135,7 @@ def written_config(values: Any) -> Config:
     return _config(translated(_plain_mapping(values))[0])
 
 
-def read_values(run: RunDirectory, *, exactly: bool = False) -> dict[str, Any]:
+def read_values(run: RunDirectory, *, exactly: bool = False) -> dict[Any, Any]:
     """What the `config.yaml` of a run says, with the keys of this version; a run from Python may leave out defaults.
 
     Args:
@@ -143,7 +143,7 @@ def read_values(run: RunDirectory, *, exactly: bool = False) -> dict[str, Any]:
         exactly: whether the run is to go on as it was, and not only to be looked at.
 
     Raises:
-        RunError: it is missing or damaged; exactly: it has a value that has become a constant of another one.
+        RunError: it is missing or damaged; exactly: it was made with another value of what is a constant now.
     """
     try:
         if run.config_path.exists() and not run.config_path.is_file():  # a pipe would be waited for
@@ -166,14 +166,14 @@ def read_config(run: RunDirectory, *, exactly: bool = False) -> Config:
     return _config(read_values(run, exactly=exactly))
 
 
-def _plain_mapping(values: Any) -> dict[str, Any]:
+def _plain_mapping(values: Any) -> dict[Any, Any]:
     check_plain(values)
     if not isinstance(values, dict):
         raise ConfigError(f"{shown(values)}: it must be a mapping, {{KEY: VALUE, ...}}")
     return values
 
 
-def _config(values: dict[str, Any]) -> Config:
+def _config(values: dict[Any, Any]) -> Config:
     volume = values.get("volume", {})
     if not isinstance(volume, dict):
         raise ConfigError(f"volume={shown(volume)}: it must be a mapping of class_path and init_args")
@@ -186,9 +186,8 @@ def _class_and_arguments(key: str, given: dict[str, Any]) -> dict[str, Any]:
     Raises:
         ConfigError: they are something else.
     """
-    arguments = given.get("init_args", {})
-    if not isinstance(given.get("class_path"), str) or not isinstance(arguments, dict) or len(given) > 2:
+    path, arguments = given.get("class_path"), given.get("init_args", {})
+    named = isinstance(arguments, dict) and all(isinstance(name, str) for name in arguments)
+    if not isinstance(path, str) or not named or given.keys() - {"class_path", "init_args"}:
         raise ConfigError(f"{key}={shown(given)}: it must be a mapping of class_path and init_args")
-    if not all(isinstance(name, str) for name in arguments) or given.keys() - {"class_path", "init_args"}:
-        raise ConfigError(f"{key}={shown(given)}: it must be a mapping of class_path and init_args")
-    return {"class_path": given["class_path"], "init_args": copy.deepcopy(arguments)}
+    return {"class_path": path, "init_args": copy.deepcopy(arguments)}

@@ -43,7 +43,7 @@ CONSTANTS: dict[str, Any] = {
 OF_VOLUME = {"volume.init_args.init": VOXEL_GRID, "volume.init_args.table_rate": HASH_GRID}  # others' are their own
 
 
-def translated(values: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
+def translated(values: dict[Any, Any]) -> tuple[dict[Any, Any], list[str]]:
     """What version 0.1 or this one wrote, with the keys of this one.
 
     Args:
@@ -101,7 +101,7 @@ def _shown(constant: Any) -> str:
     return f"{constant}".lower()
 
 
-def _holder(values: dict[str, Any], key: str) -> Any:
+def _holder(values: dict[Any, Any], key: str) -> Any:
     """The mapping that holds the last part of a dotted key, or something else where there is none."""
     holder: Any = values
     for part in key.split(".")[:-1]:
@@ -109,7 +109,7 @@ def _holder(values: dict[str, Any], key: str) -> Any:
     return holder
 
 
-def _present(values: dict[str, Any], key: str) -> bool:
+def _present(values: dict[Any, Any], key: str) -> bool:
     volume = values.get("volume")
     if key in OF_VOLUME and (not isinstance(volume, dict) or volume.get("class_path") != OF_VOLUME[key]):
         return False
@@ -117,5 +117,5 @@ def _present(values: dict[str, Any], key: str) -> bool:
     return isinstance(holder, dict) and key.rpartition(".")[2] in holder
 
 
-def _popped(values: dict[str, Any], key: str) -> Any:
+def _popped(values: dict[Any, Any], key: str) -> Any:
     return _holder(values, key).pop(key.rpartition(".")[2], None)

@@ -62,11 +62,11 @@ def read_curves(records: list[dict[str, Any]]) -> tuple[Curves, Curves, dict[str
     """Losses, scores and the last score, of the lines of `stats.jsonl`."""
     losses, scores, last = Curves(), Curves(), None
     for record in records:
-        if "discriminator_loss" in record:
-            losses.add(losses_of(record))
-        elif "legible" in record:
+        if "legible" in record:
             scores.add(scores_of(record))
             last = record
+        elif len(found := losses_of(record)) > 1:  # more than the step
+            losses.add(found)
     return losses, scores, last
 
 

@@ -62,6 +62,12 @@ class Section(Named):
     name = "targets"
 
 
+class Flag(Named):
+    """Its name is a flag's."""
+
+    name = "print_config"
+
+
 class Twin(Named):
     """Its name is another's."""
 
