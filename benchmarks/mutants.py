@@ -65,7 +65,8 @@ def places(tree: ast.Module) -> Iterator[ast.AST]:
 def spoil(node: Any) -> None:
     """The mistake."""
     if isinstance(node, ast.Constant):
-        node.value = node.value + 1
+        assert isinstance(node.value, int | float)
+        node.value += 1
     elif isinstance(node, ast.BinOp):
         node.op = OPERATORS[type(node.op)]()
     elif isinstance(node, ast.Compare):

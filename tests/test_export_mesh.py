@@ -151,6 +151,15 @@ def test_the_level_is_the_one_that_looks_like_the_pictures():
     assert best_level(np.zeros((2, 4, 4, 4), np.float32), "all") == (0.0, 0.0)
 
 
+@pytest.mark.parametrize("matter", ["bright", "all"])
+def test_a_finer_grid_is_compared_as_a_coarser_one(matter):
+    random = np.random.default_rng(0)
+    values = np.repeat(np.repeat(np.repeat(random.random((2, 8, 8, 8)), 8, 1), 8, 2), 8, 3).astype(np.float32)
+    values[0] = 40.0 * values[0] ** 4
+    fine = values.repeat(2, 1).repeat(2, 2).repeat(2, 3)
+    assert best_level(fine, matter) == pytest.approx(best_level(values, matter), rel=1e-5)  # means in float32
+
+
 def test_smoothing_keeps_it_closed_and_shrinks_its_area(trimesh, letter, tmp_path):
     export_mesh(letter, tmp_path / "rough.stl", matter="all", size_mm=10.0)
     smooth = export_mesh(letter, tmp_path / "smooth.stl", matter="all", size_mm=10.0, smoothing=10)

@@ -1,11 +1,14 @@
 """Every objective keeps the contract, and the check of the contract finds what breaks it."""
 
+from typing import Any
+
 import pytest
 import torch
 
 from mnist3d.data.images import ImageSet
 from mnist3d.testing import check_objective
 from mnist3d.training.discriminator import Discriminator, DiscriminatorOptions
+from mnist3d.training.gan_losses import Pairing
 from mnist3d.training.objectives.adversarial import Adversarial, AdversarialOptions
 from mnist3d.training.objectives.base import Objective
 from mnist3d.training.objectives.class_balance import ClassBalance, ClassBalanceOptions
@@ -20,7 +23,7 @@ def images() -> ImageSet:
     return ImageSet(torch.rand(12, 1, 16, 16, generator=generator), torch.arange(12) % 3, ["a", "b", "c"])
 
 
-def adversarial(pairing="relativistic") -> Adversarial:
+def adversarial(pairing: Pairing = "relativistic") -> Adversarial:
     torch.manual_seed(0)
     network = Discriminator(16, 3, DiscriminatorOptions(channels=[4], features=8))
     return Adversarial(network, 0.001, AdversarialOptions(pairing=pairing))
@@ -62,7 +65,7 @@ class Smooth(Objective):
         self.register_buffer("steps", torch.zeros((), dtype=torch.long))
         self.last = 0.0
 
-    def loss(self, batch):
+    def loss(self, batch) -> Any:
         grid = batch.volume.dense()
         if grid is None:
             return None
@@ -71,7 +74,7 @@ class Smooth(Objective):
         self.last = rough.item()
         return self.weight * (1.0 + 0.01 * self.steps) * rough
 
-    def metrics(self):
+    def metrics(self) -> dict[str, Any]:
         return {"smooth_loss": self.last}
 
 

@@ -115,7 +115,10 @@ def test_it_turns_by_mouse_keys_map_and_orbit_and_comes_nearer(chromium, tmp_pat
     page.locator("#front").click()
     assert pose() == [0.0, 0.0, 1.0]
     page.locator("#orbit").click()
-    page.wait_for_timeout(500)
+    for _ in range(600):
+        if pose()[0] > 0.02:
+            break
+        page.wait_for_timeout(100)
     assert pose()[0] > 0.02
     touch = page.context.new_cdp_session(page)
     page.locator("#front").click()

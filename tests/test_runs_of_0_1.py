@@ -14,6 +14,7 @@ from mnist3d.cli.parser import parse_command_line
 from mnist3d.errors import RunError
 from mnist3d.export import export_voxels
 from mnist3d.formats import read_voxels
+from mnist3d.runs.loading import load_sculpture
 from mnist3d.runs.session import sculpt
 from mnist3d.volumes import HashGrid, VoxelGrid, load_volume
 
@@ -38,6 +39,12 @@ def test_it_opens_and_shows_something(old):
     image = run.renderer(run.volume, torch.eye(3))
     assert image.shape == (1, 1, 16, 16)
     assert image.std() > 0.01
+
+
+def test_its_volume_file_opens_on_its_own(old):
+    run = load_sculpture(old / "volume.safetensors")
+    assert type(run.volume) is RUNS[old.name]
+    assert run.renderer.options.image_size == 16
 
 
 def test_its_volume_exports_and_comes_back(old, tmp_path):

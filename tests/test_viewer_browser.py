@@ -139,9 +139,10 @@ def test_dragging_arrows_and_the_map_turn_it_as_the_renderer_does(chromium, view
     page.locator("#plain").click()
     page.locator("#orbit").click()
     page.locator("#orbit[aria-pressed=true]").wait_for()
-    before = pose(page)
-    time.sleep(1.0)
-    assert abs(pose(page)[0] - before[0]) > 0.05
+    before, until = pose(page), time.monotonic() + 60.0
+    while abs(pose(page)[0] - before[0]) <= 0.05:
+        assert time.monotonic() < until, "the orbit does not turn"
+        time.sleep(0.05)
     assert page.errors == []
     page.close()
 
@@ -276,11 +277,12 @@ def test_a_run_is_watched_paused_taken_home_and_stopped_from_its_page(chromium, 
     process, url, run = training
     page = opened(chromium, url, accept_downloads=True)
     first, version = shown(page), int(page.locator("#view").get_attribute("data-version"))
-    until = time.monotonic() + 30.0
-    while int(page.locator("#view").get_attribute("data-version")) < version + 3 and time.monotonic() < until:
+    until = time.monotonic() + 60.0
+    while int(page.locator("#view").get_attribute("data-version")) < version + 3:
+        assert time.monotonic() < until, "the page shows no newer volume"
         time.sleep(0.1)
     page.locator("#state.training").wait_for()
-    assert np.abs(shown(page) - first).max() > 0.01  # it changes before one's eyes
+    assert (shown(page) != first).any()  # it changes before one's eyes
     page.locator("#rate", has_text=re.compile("[0-9]")).wait_for()  # it waits for a few steps before it says one
     assert float(page.locator("#rate").inner_text()) > 0
     page.locator("#loss_key", has_text="discriminator").wait_for()

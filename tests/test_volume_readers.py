@@ -2,18 +2,15 @@
 
 import importlib
 import importlib.util
-import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-import mnist3d
 from mnist3d.errors import VolumeFileError
 from mnist3d.export import export_voxels
-from mnist3d.formats import READERS, Voxels, read_voxels
+from mnist3d.formats import read_voxels
 from mnist3d.rendering.renderer import AbsorptionRenderer
 from mnist3d.volumes import VoxelGrid
 from tests.conftest import need
@@ -42,85 +39,6 @@ def test_our_own_files_come_back(array, tmp_path, suffix, voxel_size_mm):
     path = export_voxels(array, tmp_path / f"p{suffix}", voxel_size_mm=voxel_size_mm)
     # attenuation is divided by the unit of length and multiplied with it again, both in fp32
     assert read_voxels(path) == pytest.approx(array, rel=1e-6, abs=0)
-
-
-READ_BY_OPENVDB = """
-import sys, types, numpy
-package, source, path, out = sys.argv[1:]
-sys.path.insert(0, source)
-for name in (package, package + ".formats", package + ".storage"):  # without what their __init__ would bring
-    sys.modules[name] = types.ModuleType(name)
-    sys.modules[name].__path__ = [source + "/" + name.replace(".", "/")]
-class Shape:
-    def __class_getitem__(cls, item): return cls
-sys.modules["jaxtyping"] = types.SimpleNamespace(Float=Shape, Bool=Shape)
-sys.modules[package + ".geometry.grids"] = types.SimpleNamespace(MAX_RESOLUTION=1024, WORLD_EXTENT=2.0)
-sys.modules[package + ".geometry"] = types.ModuleType(package + ".geometry")
-vdb = __import__(package + ".formats.vdb", fromlist=["read_vdb"])
-import pathlib
-found = vdb.read_vdb(pathlib.Path(path))
-numpy.savez(out, values=found.values, extent=found.extent)
-"""
-
-
-def read_by_openvdb(path):
-    """`read_vdb` in the Python that has OpenVDB, which need not have torch."""
-    out = path.with_suffix(".found.npz")
-    source = str(Path(mnist3d.__file__).parent.parent)
-    command = ["/usr/bin/python3", "-c", READ_BY_OPENVDB, "mnist3d", source, str(path), str(out)]
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode:
-        raise VolumeFileError(done.stderr.strip().splitlines()[-1])  # as it was raised over there
-    with np.load(out) as found:
-        x, y, z = map(float, found["extent"])
-        return Voxels(found["values"], (x, y, z))
-
-
-@pytest.fixture
-def openvdb(monkeypatch):
-    python, probe = "/usr/bin/python3", "try:\n import openvdb\nexcept ImportError:\n import pyopenvdb"
-    found = Path(python).exists() and subprocess.run([python, "-c", probe], capture_output=True).returncode == 0
-    need(found, "OpenVDB's Python module is not installed (apt-get install python3-openvdb)")
-    monkeypatch.setitem(READERS, ".vdb", read_by_openvdb)
-
-
-@pytest.mark.parametrize("voxel_size_mm", [None, 0.5])
-def test_vdb_comes_back_where_openvdb_is(tmp_path, openvdb, voxel_size_mm):
-    values = np.random.default_rng(0).random((2, *SHAPE)).astype(np.float32)
-    values[:, :3] = 0.0  # empty at one side: OpenVDB stores nothing there
-    path = export_voxels(values, tmp_path / "p.vdb", voxel_size_mm=voxel_size_mm)
-    assert read_voxels(path) == pytest.approx(values, rel=1e-6, abs=0)
-
-
-MADE_BY_OPENVDB = """
-import sys, numpy
-try:
-    import openvdb
-except ImportError:
-    import pyopenvdb as openvdb
-grid = openvdb.FloatGrid()
-grid.copyFromArray(numpy.full((2, 3, 4), 5.0, numpy.float32), ijk=(7, -2, 1))
-grid.name = "density"
-grid.transform = openvdb.createLinearTransform(voxelSize=0.5)
-empty = openvdb.FloatGrid()
-empty.name = "density"
-heat = openvdb.FloatGrid()
-heat.name = "burning"  # before the other by name
-openvdb.write(sys.argv[1], grids=[heat, grid])
-openvdb.write(sys.argv[2], grids=[empty])
-"""
-
-
-def test_another_tools_vdb_is_its_density_in_the_box_of_what_is_not_empty(tmp_path, openvdb):
-    paths = [tmp_path / "a.vdb", tmp_path / "empty.vdb"]
-    subprocess.run(["/usr/bin/python3", "-c", MADE_BY_OPENVDB, *map(str, paths)], check=True)
-    values = read_voxels(paths[0])
-    assert values.shape == (2, 4, 4, 4)  # 2 right, 3 away, 4 up, in a cube of 4
-    assert np.argwhere(values[0] > 0).tolist() == [[k, j, i] for k in range(3) for j in range(4) for i in (1, 2)]
-    assert values[0].max() == pytest.approx(5.0 * (4 * 0.5) / 2.0)  # per half of the cube's edge
-    assert not values[1].any()
-    with pytest.raises(VolumeFileError, match="its shape is"):
-        read_voxels(paths[1])
 
 
 def in_patient_space(sitk, path, spacing, directions, place):
@@ -155,6 +73,42 @@ def test_itks_files_of_any_orientation_lie_where_they_should(tmp_path, suffix, d
     )
     assert values[0].max() == pytest.approx(5.0)
     assert not values[1].any()
+
+
+def test_mrcs_columns_may_be_any_axis(tmp_path):
+    mrcfile = library("mrcfile")
+    stored = np.zeros((6, 6, 6), np.float32)
+    stored[0, 1, 3] = 5.0  # section, row, column
+    with mrcfile.new(str(tmp_path / "a.mrc")) as mrc:
+        mrc.set_data(stored)
+        mrc.header.mapc, mrc.header.mapr, mrc.header.maps = 3, 1, 2  # columns along z (up), rows x, sections y (away)
+        mrc.voxel_size = 1.0
+    values = read_voxels(tmp_path / "a.mrc")
+    assert np.argwhere(values[0]).tolist() == [[0, 6 - 1 - 3, 1]]  # z away, y down, x right
+
+
+def test_nifti_of_one_moment_is_a_volume(tmp_path):
+    nibabel = library("nibabel")
+    nibabel.save(nibabel.Nifti1Image(np.ones((4, 4, 4, 1), np.float32), np.eye(4)), str(tmp_path / "a.nii"))
+    assert read_voxels(tmp_path / "a.nii").shape == (2, 4, 4, 4)
+    nibabel.save(nibabel.Nifti1Image(np.ones((4, 4, 4, 2), np.float32), np.eye(4)), str(tmp_path / "b.nii"))
+    with pytest.raises(VolumeFileError, match=r"its shape is \(4, 4, 4, 2\); allowed are three edges"):
+        read_voxels(tmp_path / "b.nii")
+
+
+def test_vtis_arrays_are_found_by_name_or_else_the_first_is_taken(tmp_path):
+    pyvista = library("pyvista")
+    image = pyvista.ImageData(dimensions=(2, 2, 2))
+    image.point_data["heat"], image.point_data["attenuation"] = np.full(8, 2.0), np.full(8, 3.0)
+    image.save(tmp_path / "named.vti")
+    image.point_data.remove("attenuation")
+    image.save(tmp_path / "other.vti")
+    assert set(read_voxels(tmp_path / "named.vti")[0].ravel()) == {3.0}  # 2 long, as the world
+    assert set(read_voxels(tmp_path / "other.vti")[0].ravel()) == {2.0}
+    image.point_data.clear()
+    image.save(tmp_path / "none.vti")
+    with pytest.raises(VolumeFileError, match="holds no point data"):
+        read_voxels(tmp_path / "none.vti")
 
 
 def test_a_flat_box_keeps_its_proportions(tmp_path):

@@ -181,6 +181,7 @@ def test_made_of_voxels_it_shows_them_and_learns_from_there():
     gradient = volume.levels[-1].grad
     assert gradient is not None
     assert bool(gradient.isfinite().all())
+    assert float(gradient[0, 10, 10, 3].abs()) > 0.0  # beside the box, where nothing was
     assert not volume.grow(10**9, 1.0)
 
 

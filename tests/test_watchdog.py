@@ -4,6 +4,7 @@ import copy
 import io
 import json
 import math
+from typing import Literal
 
 import pytest
 import torch
@@ -140,7 +141,7 @@ def make(seed=0, **options):
 class Events:
     """A watchdog with a short window, what it said and what it recorded."""
 
-    def __init__(self, action="rewind", **options):
+    def __init__(self, action: Literal["warn", "rewind"] = "rewind", **options):
         self.lines, self.records = [], []
         self.watchdog = Watchdog(action, self.lines.append, self.records.append, **{"window": 20, **options})
 
@@ -195,7 +196,9 @@ def dead(trainer):
 
 @torch.no_grad()
 def one_class(trainer):
-    discriminator_of(trainer).classes.bias[0] = 1e3
+    head = discriminator_of(trainer).classes
+    assert head is not None
+    head.bias[0] = 1e3
 
 
 @torch.no_grad()

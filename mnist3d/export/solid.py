@@ -30,12 +30,6 @@ def matter_field(values: Float[np.ndarray, "2 Z Y X"], matter: Matter) -> Float[
     return values[0] if matter == "all" else values[0] * (1.0 - values[1])
 
 
-def solid_at(values: Float[np.ndarray, "2 Z Y X"], level: float) -> Float[np.ndarray, "2 Z Y X"]:
-    """The same voxels, those of less attenuation than the level empty."""
-    kept = values[0] >= max(level, np.finfo(np.float32).tiny)  # at level 0 too, what is empty is no solid
-    return np.stack([np.where(kept, values[0], np.float32(0.0)), values[1]])
-
-
 @torch.no_grad()
 def best_level(values: Float[np.ndarray, "2 Z Y X"], matter: Matter) -> tuple[float, float]:
     """The level at which the solid looks most like the volume's own pictures, and how much it does.

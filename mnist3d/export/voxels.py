@@ -16,7 +16,7 @@ from ..formats import VOXEL_FORMATS, world_voxels
 from ..storage import check_output, whole_files, write_description
 from ..volumes.base import Field
 from .sampling import as_array
-from .solid import best_level, solid_at
+from .solid import best_level
 
 
 def export_voxels(
@@ -49,13 +49,12 @@ def export_voxels(
     suffix = check_output(path, VOXEL_FORMATS)
     if voxel_size_mm is not None and not 0.0 < voxel_size_mm <= 1e6:
         raise ExportError(f"voxel_size_mm={voxel_size_mm}: allowed are millimetres above 0, at most 1e6")
-    values, chosen = as_array(volume, resolution), {}
+    values, chosen, options = as_array(volume, resolution), {}, {}
     if VOXEL_FORMATS[suffix].solid:
-        level, match = best_level(values, "all")
-        values, chosen = solid_at(values, level), {"level": level, "match": match}
+        options["level"], chosen["match"] = best_level(values, "all")
     voxels = world_voxels(values, voxel_size_mm)
     described = {**(description or {}), "format": suffix, "resolution_zyx": list(voxels.shape), "unit": voxels.unit}
     with whole_files(path) as folder:
-        added = VOXEL_FORMATS[suffix].write(voxels, folder / path.name, described)
-        write_description(folder, path.name, {**described, **chosen, **added})
+        added = VOXEL_FORMATS[suffix].write(voxels, folder / path.name, described, **options)
+        write_description(folder, path.name, {**described, **added, **chosen})
     return path

@@ -66,7 +66,9 @@ def read_voxels(path: str | Path) -> Float[np.ndarray, "2 Z Y X"]:
         raise VolumeFileError(f"{path}: damaged, or not what its suffix says ({reason})") from None
     values = stacked(path, [voxels.attenuation, absorbance])
     _check_values(path, values)
-    return _in_the_world(path, values, voxels.extent)
+    values = _in_the_cube(path, values, voxels.extent)
+    values[0] *= np.float32(voxels.scale)
+    return values
 
 
 def _check_values(path: Path, values: Float[np.ndarray, "2 Z Y X"]) -> None:
@@ -80,10 +82,10 @@ def _check_values(path: Path, values: Float[np.ndarray, "2 Z Y X"]) -> None:
         raise VolumeFileError(f"{path}: its absorbance leaves [0, 1]")
 
 
-def _in_the_world(
+def _in_the_cube(
     path: Path, values: Float[np.ndarray, "2 Z Y X"], extent: tuple[float, float, float]
 ) -> Float[np.ndarray, "2 z y x"]:
-    """The box in the middle of the cube, lengths and attenuation in world units."""
+    """The box in the middle of the cube, whose edge is the box's longest."""
     shape, edges = np.array(values.shape[1:]), np.array(extent[::-1])  # along z, y, x
     across = edges.max() / edges * shape  # the cube's edge, in voxels
     wanted = np.maximum(np.rint(across), 1).astype(int)
@@ -98,6 +100,4 @@ def _in_the_world(
         weights = [shares(*each) for each in zip(shape.tolist(), kept.tolist(), filled.tolist(), strict=True)]
         values = averaged(torch.from_numpy(values), weights).numpy()
     missing = np.maximum(wanted - values.shape[1:], 0)
-    values = np.pad(values, [(0, 0), *((int(n // 2), int(n - n // 2)) for n in missing)])
-    values[0] *= np.float32(edges.max() / 2.0)
-    return values
+    return np.pad(values, [(0, 0), *((int(n // 2), int(n - n // 2)) for n in missing)])

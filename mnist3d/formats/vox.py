@@ -1,7 +1,7 @@
 """MagicaVoxel files: cubes in 255 greys.
 
 What it is: a writer of one model, format 150. What it is not: no scene graph, so at most 256 cubes along an edge; nor
-the choice which voxels are solid (`export.solid`).
+the choice of the level (`export.solid`).
 
 Source: https://github.com/ephtracy/voxel-model, MagicaVoxel-file-format-vox.txt
 """
@@ -19,13 +19,14 @@ MAX_EDGE = 256
 COLOURS = 255  # index 0 means empty
 
 
-def write_vox(voxels: Voxels, path: Path, description: dict[str, Any]) -> dict[str, Any]:
-    """A cube for every voxel that is not empty, as bright as 1 - absorbance."""
+def write_vox(voxels: Voxels, path: Path, description: dict[str, Any], level: float) -> dict[str, Any]:
+    """A cube for every voxel whose attenuation per world unit reaches the level, as bright as 1 - absorbance."""
     if max(voxels.shape) > MAX_EDGE:
         raise ExportError(
             f".vox: at most {MAX_EDGE} voxels along an edge, not {max(voxels.shape)}; --resolution {MAX_EDGE}"
         )
-    solid = upright(voxels.attenuation) > 0.0
+    least = max(level / voxels.scale, np.finfo(np.float32).tiny)  # at level 0, what is empty is no solid
+    solid = upright(voxels.attenuation) >= least
     colour = 1 + np.rint((1.0 - upright(voxels.absorbance)[solid]) * (COLOURS - 1)).astype(np.uint8)
     z, y, x = np.nonzero(solid)
     cubes = np.stack([x, y, z, colour], axis=1).astype(np.uint8)
@@ -42,6 +43,7 @@ def write_vox(voxels: Voxels, path: Path, description: dict[str, Any]) -> dict[s
     return {
         "axes": f"upright: {UPRIGHT_AXES}",
         "cubes": len(cubes),
+        "level": level,
         "colour": "index 1 + 254 * (1 - absorbance), a grey",
     }
 

@@ -40,6 +40,11 @@ class Voxels:
         return self.values.shape[1:]
 
     @property
+    def scale(self) -> float:
+        """Length of a world unit in `unit`: the longest edge is as long as the world's."""
+        return max(self.extent) / WORLD_EXTENT
+
+    @property
     def spacing(self) -> tuple[float, float, float]:
         """Distance of neighbouring voxels' centres along the world's x, y, z, in `unit`."""
         (along_x, along_y, along_z), (z, y, x) = self.extent, self.shape

@@ -6,7 +6,6 @@ file here, or the way from a volume to voxels (`export`).
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from .mrc import write_mrc
@@ -17,7 +16,6 @@ from .raw import write_raw
 from .tiff import write_tif
 from .vdb import write_vdb
 from .vox import write_vox
-from .voxel_array import Voxels
 from .vti import write_vti
 
 
@@ -26,13 +24,13 @@ class VoxelFormat:
     """A voxel format.
 
     Args:
-        write: called with the voxels, the temporary file's path and a description; returns what the format adds to
-            the description.
+        write: called with the voxels (`Voxels`), the temporary file's path and a description; returns what the format
+            adds to the description.
         opens_with: programs that read it.
-        solid: every voxel is there or not, so the voxels are to be a solid's: those of the fog around it empty.
+        solid: every voxel is there or not, so `write` takes `level` too: from which attenuation on, per world unit.
     """
 
-    write: Callable[[Voxels, Path, dict[str, Any]], dict[str, Any]]
+    write: Callable[..., dict[str, Any]]
     opens_with: str
     solid: bool = False
 

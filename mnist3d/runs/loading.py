@@ -9,7 +9,7 @@ from typing import Any
 from ..rendering.renderer import AbsorptionRenderer
 from ..storage.run_directory import RunDirectory
 from ..volumes import Volume, load_volume, read_description
-from .config import Config, read_config
+from .config import Config, read_config, written_config
 
 
 @dataclass
@@ -47,7 +47,7 @@ def load_sculpture(path: str | Path, *, trusted: Sequence[type[Volume]] = ()) ->
     description = read_description(path)
     volume_spec = {"class_path": description["class_path"], "init_args": description["init_args"]}
     known = {"volume": volume_spec, "renderer": description.get("renderer", {})}
-    config = Config.from_mapping(known)
+    config = written_config(known)
     origin = {"run": path.name, "step": description.get("step"), "config": known}
     return Run(
         path.parent,

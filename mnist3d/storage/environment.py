@@ -8,7 +8,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-REPORTED_PACKAGES = ("torch", "torchvision", "numpy", "numba", "einops", "imageio", "jsonargparse", "safetensors")
+REPORTED_PACKAGES = ("torch", "torchvision", "numpy", "numba", "einops", "imageio", "safetensors")
 
 
 def environment(device: str) -> dict[str, Any]:

@@ -76,7 +76,7 @@ class Trainer:
         self.images = images.images.to(self.device)
         self.labels = None if images.labels is None else images.labels.to(self.device)
         self.class_names = images.class_names
-        self.objectives = nn.ModuleDict(zip(names, objectives, strict=True))
+        self.objectives = nn.ModuleDict({objective.name: objective for objective in objectives})
         self.volume_optimiser = self._volume_adam()
         self.generator = torch.Generator().manual_seed(seed)
         self.steps_done = 0

@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from ..export.video import write_orbit
+from ..volumes.base import Volume
 from ..volumes.files import volume_bytes
 from .messages import png
 from .scene import Scene, Snapshot, View, grey, picture
@@ -62,7 +63,10 @@ def _orbit_mp4(order: Order) -> bytes:
 
 def _safetensors(order: Order) -> bytes:
     extra = {"step": order.snapshot.step, "renderer": dataclasses.asdict(order.scene.renderer)}
-    return volume_bytes(order.snapshot.volume.field, extra)
+    volume = order.snapshot.volume.field
+    if not isinstance(volume, Volume):
+        raise ValueError(f"a {type(volume).__name__} is no volume, so there is nothing to save")
+    return volume_bytes(volume, extra)
 
 
 def _page(order: Order) -> bytes:

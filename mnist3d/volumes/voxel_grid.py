@@ -294,8 +294,10 @@ def asked_for_values(field: Field) -> Iterator[Callable[[Tensor], tuple[Tensor, 
         field.eval()
     try:
         # A subclass with a forward of its own is asked that.
-        grid = isinstance(field, VoxelGrid) and type(field).forward is VoxelGrid.forward
-        yield partial(ask, drawn(field.dense())) if grid else field
+        if isinstance(field, VoxelGrid) and type(field).forward is VoxelGrid.forward:
+            yield partial(ask, drawn(field.dense()))
+        else:
+            yield field
     finally:
         if isinstance(field, Volume):
             field.train(was_training)

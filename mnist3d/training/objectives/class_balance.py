@@ -72,7 +72,7 @@ class ClassBalance(Objective):
         self.register_buffer("shares", torch.full((classes,), 1.0 / classes))
 
     def loss(self, batch: Batch) -> Float[Tensor, ""] | None:
-        """The loss at the prices so far, weighted; the views then move the running shares. None without a class head."""
+        """The weighted loss at the prices so far; the views then move the shares. None without a class head."""
         if batch.class_logits is None or not batch.class_logits.shape[1]:
             return None
         return self.options.weight * self.priced(batch.class_logits, sphere_weights(batch.rotations, self.poses))
