@@ -65,7 +65,7 @@ def test_what_is_left_out_is_the_default():
         ({"watchdog": {"act": True}}, "watchdog.act: is watchdog, with off, warn or rewind, since version 0.2"),
         ({"volume": {"init_args": {"init": "f"}}}, "volume.init: is start_from since version 0.2"),
     ],
-    ids=str,
+    ids=lambda value: str(value).partition(" at 0x")[0],
 )
 def test_bad_mappings_are_one_line(values, message):
     with pytest.raises(ConfigError) as error:

@@ -18,11 +18,13 @@ PLOT_FORMATS: dict[str, str] = {
     ".svg": "browsers, Inkscape",
     ".pdf": "every PDF viewer, LaTeX",
 }
+OTHERS = "other losses"  # where the losses of somebody else's objectives are drawn too
+OTHER_RANGE = ("diversity_loss",)  # would flatten the others
 # (title, [(key, label)], logarithmic)
 LOSSES: list[tuple[str, list[tuple[str, str]], bool]] = [
     ("adversarial losses", [("discriminator_loss", "discriminator"), ("volume_loss", "volume")], False),
     (
-        "other losses",
+        OTHERS,
         [("classification_loss", "classification"), ("nearest_loss", "nearest"), ("target_loss", "targets")],
         False,
     ),
@@ -63,7 +65,7 @@ def plot_run(
     from matplotlib.figure import Figure
 
     scored = [record for record in records if record.get("legible") is not None]
-    losses = LOSSES if records else []
+    losses = _panels(records) if records else []
     rows = len(losses) // 2 + bool(scored) + (atlas is not None)
     heights = [1.0] * (rows - (atlas is not None))
     if atlas is not None:
@@ -93,6 +95,14 @@ def plot_run(
         figure.savefig(folder / path.name, format=suffix[1:], dpi=DOTS_PER_INCH)
         write_description(folder, path.name, described)
     return path
+
+
+def _panels(records: Sequence[dict[str, Any]]) -> list[tuple[str, list[tuple[str, str]], bool]]:
+    """`LOSSES`, with the losses of other objectives among the other losses."""
+    named = {key for _, curves, _ in LOSSES for key, _ in curves} | {*OTHER_RANGE}
+    more = [key for key in dict.fromkeys(key for record in records for key in record) if key.endswith("_loss")]
+    added = [(key, key.removesuffix("_loss").replace("_", " ")) for key in more if key not in named]
+    return [(title, curves + added if title == OTHERS else curves, log) for title, curves, log in LOSSES]
 
 
 def _drawable(value: Any) -> bool:
