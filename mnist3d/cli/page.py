@@ -17,7 +17,7 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument(
         "--resolution",
         type=in_range(int, 2, MAX_RESOLUTION),
-        help=f"voxels along each edge, 2 to {MAX_RESOLUTION}; default the volume's own, 64 for a field",
+        help=f"voxels along the longest edge, 2 to {MAX_RESOLUTION}; default the volume's own, 64 for a field",
     )
     parser.add_argument("--title", help="shown on the page; default the run's name")
     options = parser.parse_args(arguments)

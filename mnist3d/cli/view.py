@@ -48,10 +48,10 @@ def main(arguments: Sequence[str]) -> None:
         url = viewer.start()
     except (ViewerError, ValueError) as error:
         raise ConfigError(f"no page: {error}") from None
-    print(f"{path}: {url} (Ctrl-C ends)", flush=True)
-    if sys.stdout.isatty() and (sys.platform in ("darwin", "win32") or os.environ.get("DISPLAY")):
-        webbrowser.open(url)
-    try:
+    try:  # whoever reads the address may press Ctrl-C at once
+        print(f"{path}: {url} (Ctrl-C ends)", flush=True)
+        if sys.stdout.isatty() and (sys.platform in ("darwin", "win32") or os.environ.get("DISPLAY")):
+            webbrowser.open(url)
         threading.Event().wait()
     except KeyboardInterrupt:
         return  # the way to end it, not a mistake

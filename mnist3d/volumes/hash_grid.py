@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from ..geometry.grids import voxel_centres
 from ..kernels.hash_encoding import HashLevels, choose_implementation, hash_encode, require_implementation
 from ..kernels.hash_encoding.network import network, network_in_chunks
 from .base import Volume
@@ -222,7 +223,7 @@ def ball_voxels(size: int, device: str) -> tuple[Int[Tensor, " P"], Float[Tensor
 
 
 def _ball_voxels(size: int, device: str) -> tuple[Int[Tensor, " P"], Float[Tensor, "P 3"]]:
-    axis = (2.0 * torch.arange(size, dtype=torch.float64, device="cpu") + 1.0) / size - 1.0
+    axis = voxel_centres(size).cpu()
     nearest = (axis.abs() - 2.0 / size).clamp_min(0.0).square()
     plane = (nearest[:, None] + nearest).flatten()
     slices = [k * size**2 + (depth + plane < 1.0).nonzero()[:, 0] for k, depth in enumerate(nearest.tolist())]
