@@ -37,7 +37,7 @@ def import_objective_class(path: str) -> type[Objective]:
     """
     found = import_class("objectives", path, Objective, {})
     name = getattr(found, "name", None)
-    if not isinstance(name, str) or re.fullmatch("[a-z_][a-z_0-9]*", name) is None:
+    if not isinstance(name, str) or re.fullmatch("[a-z][a-z_0-9]*", name) is None:
         raise ConfigError(
             f"objectives={path}: its name is {name!r}; the class needs an attribute such as name = 'total_variation', "
             "of lower-case letters, digits and _"
