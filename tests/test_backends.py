@@ -143,22 +143,42 @@ def test_a_mistake_in_its_options_names_the_nearest(monkeypatch):
         parse_command_line(["--volume", "glass_beads.Beads", "--volume.cout", "3"])
 
 
-def test_adding_a_backend_followed_literally(tmp_path):
-    text = (ROOT / "docs" / "adding_a_backend.md").read_text()
+def commands_of(page, folder, shorter):
+    """The page's files, written into a folder, and its commands in their order; training made shorter."""
+    text = (ROOT / "docs" / page).read_text()
     assert len(text.splitlines()) < 80
-    blocks = re.findall(r"```(\w+)(?: file=(\S+))?\n(.*?)```", text, re.DOTALL)
-    assert len(blocks) == 4
     commands = []
-    for language, name, content in blocks:
+    for language, name, content in re.findall(r"```(\w+)(?: file=(\S+))?\n(.*?)```", text, re.DOTALL):
         if name:
-            (tmp_path / name).parent.mkdir(exist_ok=True)
-            (tmp_path / name).write_text(content)
+            (folder / name).parent.mkdir(exist_ok=True)
+            (folder / name).write_text(content)
         elif language == "python":
             commands.append(["-c", content])
         for line in content.splitlines() if language == "bash" else []:
             program, *arguments = shlex.split(line)[1:]
-            shorter = TINY if program == "train.py" and "--help" not in arguments else []
-            commands.append([ROOT / program, *arguments, *shorter])
+            new = program == "train.py" and not {"--help", "--resume"} & {*arguments}
+            commands.append([ROOT / program, *arguments, *(shorter if new else [])])
+    return commands
+
+
+def test_your_own_objective_followed_literally(tmp_path):
+    shorter = [*TINY, "--volume.resolution", "8", "--trainer.stop_after", "2", "--viewer.enabled", "false"]
+    commands = commands_of("your_own_objective.md", tmp_path, shorter)
+    assert len(commands) == 3
+    commands += [["-c", "import test_my_package; test_my_package.test_total_variation()"]]
+    outcomes = run_programs(commands, tmp_path, tmp_path)
+    assert [code for code, _, _ in outcomes] == [0] * len(commands), outcomes
+    helped, trained, resumed, _ = outcomes
+    assert "--total_variation.weight" in helped[1]
+    assert "go on with: python train.py --resume runs/smooth --objectives.add my_package.TotalVariation" in trained[2]
+    assert "going on at step 2" in resumed[2]
+    records = [json.loads(line) for line in (tmp_path / "runs" / "smooth" / "stats.jsonl").read_text().splitlines()]
+    assert records[-1]["total_variation_loss"] > 0.0
+
+
+def test_adding_a_backend_followed_literally(tmp_path):
+    commands = commands_of("adding_a_backend.md", tmp_path, TINY)
+    assert len(commands) > 3
     commands += [
         ["-c", "import test_glow; test_glow.test_glow()"],
         [ROOT / "inference.py", "glow.safetensors", "--snapshot", "views.png"],
