@@ -49,13 +49,7 @@ def load_sculpture(path: str | Path, *, trusted: Sequence[type[Volume]] = ()) ->
     known = {"volume": volume_spec, "renderer": description.get("renderer", {})}
     config = written_config(known)
     origin = {"run": path.name, "step": description.get("step"), "config": known}
-    return Run(
-        path.parent,
-        config,
-        volume.eval().requires_grad_(False),
-        AbsorptionRenderer(**dataclasses.asdict(config.renderer)),
-        origin,
-    )
+    return _opened(path.parent, config, volume, origin)
 
 
 def load_run(path: str | Path, *, trusted: Sequence[type[Volume]] = ()) -> Run:
@@ -74,10 +68,10 @@ def load_run(path: str | Path, *, trusted: Sequence[type[Volume]] = ()) -> Run:
     volume = load_volume(run.volume_path, trusted=trusted)
     step = read_description(run.volume_path).get("step")
     origin = {"run": run.path.resolve().name, "step": step, "config": dataclasses.asdict(config)}
-    return Run(
-        run.path,
-        config,
-        volume.eval().requires_grad_(False),
-        AbsorptionRenderer(**dataclasses.asdict(config.renderer)),
-        origin,
-    )
+    return _opened(run.path, config, volume, origin)
+
+
+def _opened(path: Path, config: Config, volume: Volume, origin: dict[str, Any]) -> Run:
+    """As it is looked at: nothing of it learns any more."""
+    renderer = AbsorptionRenderer(**dataclasses.asdict(config.renderer))
+    return Run(path, config, volume.eval().requires_grad_(False), renderer, origin)
