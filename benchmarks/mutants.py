@@ -148,6 +148,12 @@ def noticed(tree: Path, tests: list[Path]) -> str | None:
     return None
 
 
+def _not_source(folder: str, names: list[str]) -> list[str]:
+    """What a copy of the tree does not need; `runs` is a folder of the package too."""
+    outputs = (".git", "runs", "data") if Path(folder) == ROOT else ()
+    return [name for name in names if name in ("__pycache__", *outputs)]
+
+
 def main() -> None:
     """A line a module, then what survived."""
     parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
@@ -163,7 +169,7 @@ def main() -> None:
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
         tree = Path(folder) / "tree"
-        shutil.copytree(ROOT, tree, ignore=shutil.ignore_patterns(".git", "runs", "__pycache__", "data_cache"))
+        shutil.copytree(ROOT, tree, ignore=_not_source)
         for path in modules[number - 1 :: parts]:
             made = mutant(path, options.seed)
             if made is None:
