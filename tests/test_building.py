@@ -9,6 +9,7 @@ from mnist3d.errors import ConfigError
 from mnist3d.export import export_voxels
 from mnist3d.runs import building
 from mnist3d.runs.building import build_judges, build_run, build_trainer
+from mnist3d.runs.session import sculpt
 
 TINY = ["--trainer.views", "4", "--data.limit", "40", "--volume.resolution", "8", "--trainer.max_steps", "3"]
 QUIET = ["--viewer.enabled", "false", "--scorecard.every", "0"]
@@ -91,3 +92,11 @@ def test_the_same_seed_builds_the_same_and_another_one_another():
     first, again, other = (build_trainer(config("--seed", seed)).volume.state_dict() for seed in ("1", "1", "2"))
     assert all(torch.equal(first[key], again[key]) for key in first)
     assert not all(torch.equal(first[key], other[key]) for key in first)
+
+
+@pytest.mark.parametrize("more", [[], ["--trainer.stop_after", "2"]])
+def test_only_a_run_that_is_not_complete_says_how_to_go_on(more, tmp_path, capsys):
+    run = sculpt(parse_command_line([*TINY, *QUIET, *more, "--run_dir", str(tmp_path / "run")]))
+    said = capsys.readouterr()
+    assert (f"stopped at step 2; go on with: python train.py --resume {run}\n" in said.err) == bool(more)
+    assert f"Look at it: python inference.py {run}\n" in said.out
