@@ -54,13 +54,13 @@ VARIANTS = {
 def errors(name: str) -> tuple[float, float]:
     """Of the picture, and of the gradients as a share of their largest element, against float64 at setting A."""
     setting = CUDA_SETTINGS["A"]
-    found = [picture_and_gradients(VARIANTS[name], setting, torch.float32)]
-    found.append(picture_and_gradients(reference, setting, torch.float64))
+    found = [view_and_gradients(VARIANTS[name], setting, torch.float32)]
+    found.append(view_and_gradients(reference, setting, torch.float64))
     off = [(ours.double() - theirs).abs().max().item() for ours, theirs in zip(*found, strict=True)]
     return off[0], max(each / theirs.abs().max().item() for each, theirs in zip(off[1:], found[1][1:], strict=True))
 
 
-def picture_and_gradients(render: Render, setting: Setting, dtype: torch.dtype) -> list[Tensor]:
+def view_and_gradients(render: Render, setting: Setting, dtype: torch.dtype) -> list[Tensor]:
     grid, absorbance, rotation = (tensor.detach().to("cuda", dtype).requires_grad_() for tensor in scene(setting))
     picture = render(grid, absorbance, rotation, setting.image_size, setting.num_samples)
     upstream = torch.linspace(-1.0, 1.0, picture.numel(), dtype=dtype, device="cuda").view_as(picture)

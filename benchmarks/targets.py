@@ -9,8 +9,8 @@ and in elevation, are then read:
 
 * by comparison: of all pictures asked for, is the asked one the most similar (cosine of the blurred pictures)?
   `right` is the share, `similarity` the mean cosine to the asked one.
-* digits also by the scorecard's two judges, trained on pictures that the targets are not taken from: `judged_right`
-  both above .5 on the asked digit, `judged_clean` both above .9.
+* digits also by the scorecard's two classifiers, trained on pictures that the targets are not taken from:
+  `judged_right` both above .5 on the asked digit, `judged_clean` both above .9.
 
 Written: one JSON with metadata and a record a run; printed: the table.
 """
@@ -86,12 +86,12 @@ def compared(views: Tensor, target: Tensor, pictures: Tensor) -> dict[str, float
 
 
 def judged(views: Tensor, target: Tensor, digits: list[int], config: Config) -> dict[str, float]:
-    """What the scorecard's judges read."""
-    from mnist3d.evaluation import load_judges  # pyright: ignore[reportMissingImports]
+    """What the scorecard's classifiers read."""
+    from mnist3d.evaluation import load_classifiers  # pyright: ignore[reportMissingImports]
 
     held_out = load_images(config.data, config.renderer.image_size, "held_out")
-    judges = load_judges(held_out.images, held_out.labels, held_out.class_names)
-    reading = judges.read(views)
+    classifiers = load_classifiers(held_out.images, held_out.labels, held_out.class_names)
+    reading = classifiers.read(views)
     agrees = reading.label == torch.tensor(digits)[target]
     right, worst = shares(agrees & (reading.confidence > 0.5), target)
     clean, _ = shares(agrees & (reading.confidence > 0.9), target)
@@ -136,7 +136,7 @@ def main() -> None:
     parser.add_argument("--subject", choices=("letters", "digits"), default="letters")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--steps", type=int, default=1000)
-    parser.add_argument("--unjudged", action="store_true", help="digits: compare only, train no judges")
+    parser.add_argument("--unjudged", action="store_true", help="digits: compare only, train no classifiers")
     parser.add_argument("--output", type=Path, help="JSON file")
     parser.add_argument("--pictures", type=Path, help="folder for asked and shown pictures")
     parser.add_argument("--more", nargs=argparse.REMAINDER, default=[], help="further options of train.py, last of all")

@@ -1,11 +1,11 @@
-"""Writes tests/data/judges.safetensors: classifiers with fixed weights for tests/test_scorecard.py.
+"""Writes tests/data/classifiers.safetensors: classifiers with fixed weights for tests/test_scorecard.py.
 
     python tests/make_data.py
 
 What it is: the one training whose result the tests read, so that what a network happens to learn on a machine decides
-no test. The file is the run's own two judges, trained on the 5,000 digits' held-out part with the steps of a real run,
-on one core, and rounded to float16: about 900 KB. What it is not: no test, and nothing a user needs. Run it again when
-an architecture of `mnist3d/evaluation/classifiers.py` changes; then look at the margins of the tests that read it.
+no test. The file is the run's own two classifiers, trained on the 5,000 digits' held-out part with the steps of a real
+run, on one core, and rounded to float16: about 900 KB. What it is not: no test, and nothing a user needs. Run it again
+when an architecture of `mnist3d/evaluation/classifiers.py` changes; then look at the margins of the tests that read it.
 """
 
 import tempfile
@@ -17,24 +17,24 @@ from torch import nn
 
 from mnist3d.data.images import load_images
 from mnist3d.data.options import DataOptions
-from mnist3d.evaluation import load_judges
+from mnist3d.evaluation import load_classifiers
 
-JUDGES = Path(__file__).parent / "data" / "judges.safetensors"
+CLASSIFIERS = Path(__file__).parent / "data" / "classifiers.safetensors"
 
 
 def main() -> None:
-    """Train the judges and write their weights."""
+    """Train the classifiers and write their weights."""
     torch.set_num_threads(1)  # sums in one order
     held_out = load_images(DataOptions(), 28, "held_out")
     with tempfile.TemporaryDirectory() as folder:
-        judges = load_judges(held_out.images, held_out.labels, held_out.class_names, folder)
+        classifiers = load_classifiers(held_out.images, held_out.labels, held_out.class_names, folder)
     weights = {
         name: value.half() if value.is_floating_point() else value
-        for name, value in nn.ModuleList(judges.networks).state_dict().items()
+        for name, value in nn.ModuleList(classifiers.networks).state_dict().items()
     }
-    JUDGES.parent.mkdir(exist_ok=True)
-    save_file(weights, JUDGES)
-    print(f"wrote {JUDGES.name}: {JUDGES.stat().st_size:,} bytes")
+    CLASSIFIERS.parent.mkdir(exist_ok=True)
+    save_file(weights, CLASSIFIERS)
+    print(f"wrote {CLASSIFIERS.name}: {CLASSIFIERS.stat().st_size:,} bytes")
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from mnist3d.cli.parser import parse_command_line
 from mnist3d.errors import ConfigError
 from mnist3d.export import export_voxels
 from mnist3d.runs import building
-from mnist3d.runs.building import build_judges, build_run, build_trainer
+from mnist3d.runs.building import build_classifiers, build_run, build_trainer
 from mnist3d.runs.session import sculpt
 
 TINY = ["--trainer.views", "4", "--data.limit", "40", "--volume.resolution", "8", "--trainer.max_steps", "3"]
@@ -30,8 +30,8 @@ def config(*arguments):
 )
 def test_judges_are_asked_for_where_they_can_read_something(arguments, asked, monkeypatch, capsys):
     found = []
-    monkeypatch.setattr(building, "find_judges", lambda *given: found.append(given))
-    assert build_judges(config(*arguments, "--scorecard.every", "10")) is None
+    monkeypatch.setattr(building, "find_classifiers", lambda *given: found.append(given))
+    assert build_classifiers(config(*arguments, "--scorecard.every", "10")) is None
     assert bool(found) == asked
     assert ("read the data's classes, not letters" in capsys.readouterr().err) != asked
 

@@ -1,4 +1,4 @@
-"""Finished runs for the page: whose judges are looked up, and whose not."""
+"""Finished runs for the page: whose classifiers are looked up, and whose not."""
 
 import pytest
 import torch
@@ -6,15 +6,15 @@ import torch
 from mnist3d.data.images import ImageSet
 from mnist3d.data.options import DataOptions
 from mnist3d.runs import gallery
-from mnist3d.runs.gallery import LARGEST_JUDGED
+from mnist3d.runs.gallery import LARGEST_CLASSIFIED
 
 
 @pytest.mark.parametrize(
     ("data", "size", "looked_up"),
     [
         (DataOptions(), 28, True),
-        (DataOptions(), LARGEST_JUDGED, True),
-        (DataOptions(), LARGEST_JUDGED + 1, False),  # all images at that size need gigabytes
+        (DataOptions(), LARGEST_CLASSIFIED, True),
+        (DataOptions(), LARGEST_CLASSIFIED + 1, False),  # all images at that size need gigabytes
         (DataOptions(name="images", path="somewhere"), 28, False),  # a run directory is no user: its paths are not read
         (DataOptions(path="somewhere"), 28, False),
         (DataOptions(name="mnist"), 28, False),  # would be downloaded
@@ -29,7 +29,7 @@ def test_judges_only_of_images_that_are_here_and_that_no_run_names(data, size, l
         raise gallery.DataError("read")
 
     monkeypatch.setattr(gallery, "load_images", never_read)
-    assert gallery._judges(data, size) is None
+    assert gallery._classifiers(data, size) is None
     assert bool(asked) == looked_up
 
 
@@ -38,8 +38,8 @@ def test_downloaded_images_count_as_here(monkeypatch, tmp_path):
     (tmp_path / "data").mkdir()
     asked = []
     monkeypatch.setattr(gallery, "load_images", lambda *given: asked.append(given) or _images())
-    monkeypatch.setattr(gallery, "cached_judges", lambda *given: None)
-    assert gallery._judges(DataOptions(name="mnist"), 28) is None
+    monkeypatch.setattr(gallery, "cached_classifiers", lambda *given: None)
+    assert gallery._classifiers(DataOptions(name="mnist"), 28) is None
     assert len(asked) == 1
 
 

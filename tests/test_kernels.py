@@ -171,7 +171,7 @@ def scene(seed: int, edge: int = 24, views: int = 3) -> tuple[Tensor, Tensor, Te
     return attenuation.requires_grad_(), absorbance.requires_grad_(), random_rotations(views, generator).float()
 
 
-def picture_and_gradients(inputs: tuple[Tensor, Tensor, Tensor], **options: str) -> list[Tensor]:
+def view_and_gradients(inputs: tuple[Tensor, Tensor, Tensor], **options: str) -> list[Tensor]:
     picture = render_grid(*inputs, 20, 24, **options)
     upstream = torch.linspace(-1.0, 1.0, picture.numel()).view_as(picture)
     return [picture.detach(), *torch.autograd.grad(picture, inputs[:2], upstream)]
@@ -189,18 +189,18 @@ def threads():
 def test_reruns_are_bit_equal_for_a_number_of_threads(count: int, threads: Callable[[int], None]) -> None:
     threads(count)
     inputs = scene(0)
-    first = picture_and_gradients(inputs, impl="numba")
+    first = view_and_gradients(inputs, impl="numba")
     for _ in range(3):
-        again = picture_and_gradients(inputs, impl="numba")
+        again = view_and_gradients(inputs, impl="numba")
         assert all(torch.equal(one, other) for one, other in zip(first, again, strict=True))
 
 
 def test_the_number_of_threads_changes_rounding_only(threads: Callable[[int], None]) -> None:
     inputs = scene(0)
     threads(1)
-    one = picture_and_gradients(inputs, impl="numba")
+    one = view_and_gradients(inputs, impl="numba")
     threads(7)
-    seven = picture_and_gradients(inputs, impl="numba")
+    seven = view_and_gradients(inputs, impl="numba")
     for left, right in zip(one, seven, strict=True):
         torch.testing.assert_close(left, right, rtol=0, atol=1e-6 * left.abs().max().item())
 
@@ -213,7 +213,7 @@ def test_two_python_threads_can_render_at_once(threads: Callable[[int], None]) -
     def work(which: int) -> None:
         torch.set_num_threads(2)
         for _ in range(20):
-            results[which].append(picture_and_gradients(scenes[which], impl="numba"))
+            results[which].append(view_and_gradients(scenes[which], impl="numba"))
 
     workers = [threading.Thread(target=work, args=(which,)) for which in range(2)]
     for worker in workers:
@@ -221,7 +221,7 @@ def test_two_python_threads_can_render_at_once(threads: Callable[[int], None]) -
     for worker in workers:
         worker.join()
     for inputs, found in zip(scenes, results, strict=True):
-        expected = picture_and_gradients(inputs, impl="numba")
+        expected = view_and_gradients(inputs, impl="numba")
         assert len(found) == 20
         for run in found:
             assert all(torch.equal(one, other) for one, other in zip(run, expected, strict=True))

@@ -1,9 +1,9 @@
 """The scorecard says what it must of real digits, of collapsed volumes and of rubbish.
 
-Nothing that a network learns on the machine that runs the tests decides one. Judges are either stand-ins that say what
-they are told, or have the fixed weights of `data/judges.safetensors` (see `make_data.py`): with these only the rounding
-of a processor can move a figure, so each is asked for far from what it is; the comment beside it says what it is. Tests
-that train ask for what holds of any weights.
+Nothing that a network learns on the machine that runs the tests decides one. Classifiers are either stand-ins that say
+what they are told, or have the fixed weights of `data/classifiers.safetensors` (see `make_data.py`): with these
+only the rounding of a processor can move a figure, so each is asked for far from what it is; the comment beside it says
+what it is. Tests that train ask for what holds of any weights.
 """
 
 import json
@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from make_data import JUDGES
+from make_data import CLASSIFIERS
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -22,21 +22,21 @@ from mnist3d.cli.score import ROWS, table
 from mnist3d.data.images import ImageSet, load_images
 from mnist3d.data.options import DataOptions
 from mnist3d.evaluation import (
-    Judges,
-    PictureScore,
+    Classifiers,
+    ImageScore,
     Scorecard,
     fixed_rotations,
-    load_judges,
+    load_classifiers,
     quick_score,
-    score_pictures,
+    score_images,
     score_views,
     turntable_strip,
     view_atlas,
 )
-from mnist3d.evaluation import classifiers as judges_module
+from mnist3d.evaluation import classifiers as classifiers_module
 from mnist3d.evaluation.classifiers import ARCHITECTURES, OTHER_BATCH, REAL_BATCH
 from mnist3d.evaluation.distances import frechet_distance, kernel_distance, nearest_distance, precision_recall
-from mnist3d.evaluation.negatives import TURNS, Counterexamples, blur, wear
+from mnist3d.evaluation.negatives import TURNS, Negatives, blur, wear
 from mnist3d.evaluation.view_atlas import NO_CLASS, class_colour
 from mnist3d.geometry.rotations import PoseOptions
 from mnist3d.rendering.renderer import AbsorptionRenderer
@@ -57,12 +57,12 @@ def training() -> ImageSet:
 
 
 @pytest.fixture(scope="session")
-def judges(held_out: ImageSet) -> Judges:
-    """The two judges of the digits, with fixed weights; stored as float16, they compute in float32."""
+def classifiers(held_out: ImageSet) -> Classifiers:
+    """The two classifiers of the digits, with fixed weights; stored as float16, they compute in float32."""
     networks = nn.ModuleList([build(len(held_out.class_names) + 1) for build in ARCHITECTURES])
-    networks.load_state_dict(load_file(JUDGES))
+    networks.load_state_dict(load_file(CLASSIFIERS))
     networks.eval().requires_grad_(False)
-    return Judges(list(networks), held_out.class_names, "fixed")
+    return Classifiers(list(networks), held_out.class_names, "fixed")
 
 
 @pytest.fixture(scope="session")
@@ -86,9 +86,9 @@ class Says(nn.Module):
         return self.get_buffer("logits").expand(len(pictures), -1), pictures.mean(dim=(2, 3))
 
 
-def told(one: tuple[float, ...], other: tuple[float, ...]) -> Judges:
-    """Two judges that say what they are told."""
-    return Judges([Says(*one), Says(*other)], [f"kind {k}" for k in range(len(one) - 1)], "told")
+def told(one: tuple[float, ...], other: tuple[float, ...]) -> Classifiers:
+    """Two classifiers that say what they are told."""
+    return Classifiers([Says(*one), Says(*other)], [f"kind {k}" for k in range(len(one) - 1)], "told")
 
 
 def given(figure: float | None) -> float:
@@ -160,39 +160,41 @@ def test_a_score_counts_what_is_read():
     pictures = torch.rand(8, 1, 28, 28, generator=torch.Generator().manual_seed(0))
     sure, unsure = told((0.1, 0.8, 0.1), (0.0, 0.97, 0.03)), told((0.4, 0.2, 0.4), (0.4, 0.2, 0.4))
     one_class = {"kind 0": 0.0, "kind 1": 1.0}
-    expected = PictureScore(8, 1.0, 0.0, one_class, one_class, 1.0, 0.0)
-    assert score_pictures(pictures, sure) == expected
+    expected = ImageScore(8, 1.0, 0.0, one_class, one_class, 1.0, 0.0)
+    assert score_images(pictures, sure) == expected
     nothing, guesses = {"kind 0": 0.0, "kind 1": 0.0}, {"kind 0": 1.0, "kind 1": 0.0}
-    assert score_pictures(pictures, unsure) == PictureScore(8, 0.0, 0.0, nothing, guesses, 0.0, 0.0)
+    assert score_images(pictures, unsure) == ImageScore(8, 0.0, 0.0, nothing, guesses, 0.0, 0.0)
 
 
-def test_real_digits_are_legible_and_diverse(judges: Judges, training: ImageSet):
-    score = score_pictures(training.images, judges)
+def test_real_digits_are_legible_and_diverse(classifiers: Classifiers, training: ImageSet):
+    score = score_images(training.images, classifiers)
     assert given(score.legible) > 0.93  # .964
     assert 0.8 < given(score.clean) < given(score.legible)  # .905
     assert given(score.effective_classes) > 9.9  # 9.998
     assert given(score.rarest_share) > 0.07  # .096
 
 
-def test_a_legible_digit_is_read_right(judges: Judges, training: ImageSet):
-    reading = judges.read(training.images)
+def test_a_legible_digit_is_read_right(classifiers: Classifiers, training: ImageSet):
+    reading = classifiers.read(training.images)
     assert training.labels is not None
     right = (reading.label == training.labels)[reading.legible]
     assert float(right.float().mean()) > 0.97  # .995
 
 
-def test_interpolated_digits_are_no_less_digits_and_interpolated_rubbish_no_more(judges: Judges, held_out: ImageSet):
+def test_interpolated_digits_are_no_less_digits_and_interpolated_rubbish_no_more(
+    classifiers: Classifiers, held_out: ImageSet
+):
     """Resampling, blur and noise alone must not decide."""
     generator = torch.Generator().manual_seed(3)
     assert held_out.labels is not None
-    rubbish = Counterexamples(held_out.images, held_out.labels, generator).draw(500, generator)
-    assert float(judges.read(wear(held_out.images[::3], generator)).legible.float().mean()) > 0.8  # .932
-    assert float(judges.read(wear(rubbish, generator)).legible.float().mean()) < 0.1  # .018
-    assert float(judges.read(rubbish).legible.float().mean()) < 0.1  # .014
+    rubbish = Negatives(held_out.images, held_out.labels, generator).draw(500, generator)
+    assert float(classifiers.read(wear(held_out.images[::3], generator)).legible.float().mean()) > 0.8  # .932
+    assert float(classifiers.read(wear(rubbish, generator)).legible.float().mean()) < 0.1  # .018
+    assert float(classifiers.read(rubbish).legible.float().mean()) < 0.1  # .014
 
 
-def test_a_shell_is_one_class(judges: Judges, renderer: AbsorptionRenderer):
-    score = quick_score(VoxelGrid.from_array(_shell()), renderer, judges)
+def test_a_shell_is_one_class(classifiers: Classifiers, renderer: AbsorptionRenderer):
+    score = quick_score(VoxelGrid.from_array(_shell()), renderer, classifiers)
     assert given(score.legible) > 0.5  # 1.0: the share alone praises it
     assert given(score.effective_classes) < 1.1  # 1.0
     assert score.rarest_share == 0.0
@@ -201,20 +203,22 @@ def test_a_shell_is_one_class(judges: Judges, renderer: AbsorptionRenderer):
 
 @pytest.mark.parametrize("make", [_noise, _dim_noise, _blank, _speckle, _fog])
 @pytest.mark.parametrize("law", ["euler_normal", "sphere"])
-def test_rubbish_is_not_legible(make: Callable[[], Tensor], law, judges: Judges, renderer: AbsorptionRenderer):
-    score = quick_score(VoxelGrid.from_array(make()), renderer, judges, PoseOptions(name=law), views=100)
+def test_rubbish_is_not_legible(
+    make: Callable[[], Tensor], law, classifiers: Classifiers, renderer: AbsorptionRenderer
+):
+    score = quick_score(VoxelGrid.from_array(make()), renderer, classifiers, PoseOptions(name=law), views=100)
     assert score.legible == 0.0  # the surest view of all of them has a confidence of .012
     assert score.effective_classes == 0.0
 
 
-def test_scorecard_of_a_volume(judges: Judges, renderer: AbsorptionRenderer, training: ImageSet):
+def test_scorecard_of_a_volume(classifiers: Classifiers, renderer: AbsorptionRenderer, training: ImageSet):
     rotations = fixed_rotations(PoseOptions(name="ring"), views=60)
     assert list(rotations) == ["euler_normal", "sphere", "ring"]
     volume = VoxelGrid.from_array(_shell())
-    cards = [score_views(volume, renderer, judges, training.images, rotations) for _ in range(2)]
+    cards = [score_views(volume, renderer, classifiers, training.images, rotations) for _ in range(2)]
     assert cards[0] == cards[1]
-    assert json.loads(json.dumps(cards[0].as_dict()))["laws"]["ring"]["count"] == 60
-    for score in cards[0].laws.values():
+    assert json.loads(json.dumps(cards[0].as_dict()))["poses"]["ring"]["count"] == 60
+    for score in cards[0].poses.values():
         for figure in (score.kernel_distance, score.precision, score.nearest_distance):
             assert math.isfinite(given(figure))
         assert given(score.frechet_distance) > 20 * given(cards[0].real.frechet_distance)  # 198 and 3.8
@@ -227,7 +231,7 @@ def test_scorecard_of_a_volume(judges: Judges, renderer: AbsorptionRenderer, tra
 def test_of_one_class_there_are_counterexamples_too(count):
     generator = torch.Generator().manual_seed(0)
     pictures = torch.rand(count, 1, 28, 28, generator=generator)
-    source = Counterexamples(pictures, torch.zeros(count, dtype=torch.long), generator)
+    source = Negatives(pictures, torch.zeros(count, dtype=torch.long), generator)
     assert source.draw(20, generator).shape == (20, 1, 28, 28)
 
 
@@ -241,7 +245,7 @@ def test_a_class_of_which_many_turned_pictures_come_near_gives_none_of_them(lops
             pictures[k, 0, 4 : 15 + k, 6:9] = pictures[k, 0, 4:7, 9:20] = 1.0
         else:
             pictures[k, 0, 4 + k : 24 - k, 4 + k : 24 - k] = 1.0
-    source = Counterexamples(pictures, torch.zeros(10, dtype=torch.long), generator)
+    source = Negatives(pictures, torch.zeros(10, dtype=torch.long), generator)
     assert bool(len(source._changed(TURNS))) == gives
 
 
@@ -268,11 +272,11 @@ def test_training_is_deterministic_and_leaves_the_random_state(labelled, held_ou
     labels = held_out.labels[::10] if labelled and held_out.labels is not None else None
     names = held_out.class_names if labelled else []
     before = torch.get_rng_state()
-    one, other = (load_judges(images, labels, names, tmp_path / name, 3) for name in "ab")
+    one, other = (load_classifiers(images, labels, names, tmp_path / name, 3) for name in "ab")
     assert torch.equal(torch.get_rng_state(), before)
     assert one.version == other.version
     assert torch.equal(one.read(images).features, other.read(images).features)
-    changed = load_judges(1.0 - images, labels, names, tmp_path / "a", 3)
+    changed = load_classifiers(1.0 - images, labels, names, tmp_path / "a", 3)
     assert changed.version != one.version
 
 
@@ -280,13 +284,13 @@ def test_training_shows_real_pictures_as_their_classes_and_others_as_none(
     held_out: ImageSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     asked: list[tuple[Tensor, Tensor]] = []
-    cross_entropy = judges_module.F.cross_entropy
+    cross_entropy = classifiers_module.F.cross_entropy
 
     def watched(logits: Tensor, classes: Tensor) -> Tensor:
         asked.append((logits, classes))
         return cross_entropy(logits, classes)
 
-    monkeypatch.setattr(judges_module.F, "cross_entropy", watched)
+    monkeypatch.setattr(classifiers_module.F, "cross_entropy", watched)
     _tiny(tmp_path, held_out)
     none = len(held_out.class_names)
     assert len(asked) == 2 * len(ARCHITECTURES)
@@ -303,9 +307,9 @@ def test_features_are_in_units_of_their_spread(held_out: ImageSet, tmp_path: Pat
         assert float(own.var(dim=0).mean()) == pytest.approx(1.0, rel=1e-3)  # float32, sums in another order
 
 
-def _tiny(folder: Path, held_out: ImageSet) -> Judges:
+def _tiny(folder: Path, held_out: ImageSet) -> Classifiers:
     assert held_out.labels is not None
-    return load_judges(held_out.images[::30], held_out.labels[::30], held_out.class_names, folder, 2)
+    return load_classifiers(held_out.images[::30], held_out.labels[::30], held_out.class_names, folder, 2)
 
 
 def test_cache_is_used(held_out: ImageSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -313,9 +317,9 @@ def test_cache_is_used(held_out: ImageSet, tmp_path: Path, monkeypatch: pytest.M
     assert [path.suffix for path in tmp_path.iterdir()] == [".safetensors"]
 
     def refuse(*arguments: object) -> None:
-        raise AssertionError("trained although the cache holds these judges")
+        raise AssertionError("trained although the cache holds these classifiers")
 
-    monkeypatch.setattr(judges_module, "_trained", refuse)
+    monkeypatch.setattr(classifiers_module, "_trained", refuse)
     again = _tiny(tmp_path, held_out)
     pictures = held_out.images[:50]
     assert torch.equal(first.read(pictures).confidence, again.read(pictures).confidence)
@@ -331,7 +335,7 @@ def test_damaged_cache_is_trained_again(damage, held_out: ImageSet, tmp_path: Pa
     with caplog.at_level(logging.WARNING):
         again = _tiny(tmp_path, held_out)
     assert len(caplog.records) == 1
-    assert f"{path}: damaged judges" in caplog.text
+    assert f"{path}: damaged classifiers" in caplog.text
     assert path.read_bytes() == whole
     assert torch.equal(first.read(held_out.images[:50]).features, again.read(held_out.images[:50]).features)
 
@@ -339,34 +343,34 @@ def test_damaged_cache_is_trained_again(damage, held_out: ImageSet, tmp_path: Pa
 def test_cache_that_cannot_be_written(held_out: ImageSet, tmp_path: Path, caplog: pytest.LogCaptureFixture):
     (tmp_path / "file").write_text("a file where the folder should be")
     with caplog.at_level(logging.WARNING):
-        judges = _tiny(tmp_path / "file", held_out)
+        classifiers = _tiny(tmp_path / "file", held_out)
     assert "could not be written" in caplog.text
-    assert len(judges.read(held_out.images[:5]).label) == 5
+    assert len(classifiers.read(held_out.images[:5]).label) == 5
 
 
 def test_unlabelled_pictures_get_distances_and_a_reason(
     held_out: ImageSet, training: ImageSet, renderer: AbsorptionRenderer, tmp_path: Path
 ):
-    judges = load_judges(held_out.images[::10], None, [], tmp_path, 10)
+    classifiers = load_classifiers(held_out.images[::10], None, [], tmp_path, 10)
     volume = VoxelGrid.from_array(_shell())
-    card = score_views(volume, renderer, judges, training.images[::10], fixed_rotations(None, 30))
-    score = card.laws["sphere"]
+    card = score_views(volume, renderer, classifiers, training.images[::10], fixed_rotations(None, 30))
+    score = card.poses["sphere"]
     assert (score.legible, score.histogram, score.effective_classes) == (None, None, None)
     assert math.isfinite(given(score.frechet_distance))
     assert 0.0 <= given(score.recall) <= 1.0
     assert "needs labels" in (card.note or "")
-    assert view_atlas(volume, renderer, judges).shape == view_atlas(volume, renderer).shape
+    assert view_atlas(volume, renderer, classifiers).shape == view_atlas(volume, renderer).shape
 
 
 def test_other_sizes_and_numbers_of_classes(tmp_path: Path):
     generator = torch.Generator().manual_seed(0)
     images = torch.rand(30, 1, 17, 17, generator=generator)
     names = [f"kind {k}" for k in range(15)]
-    judges = load_judges(images, torch.arange(30) % 15, names, tmp_path, 2)
+    classifiers = load_classifiers(images, torch.arange(30) % 15, names, tmp_path, 2)
     volume, small = VoxelGrid.from_array(_shell()), AbsorptionRenderer(17)
-    card = score_views(volume, small, judges, images, fixed_rotations(None, 10))
-    assert list(card.laws["sphere"].guesses or {}) == names
-    assert turntable_strip(volume, small, judges).dtype.name == "uint8"
+    card = score_views(volume, small, classifiers, images, fixed_rotations(None, 10))
+    assert list(card.poses["sphere"].guesses or {}) == names
+    assert turntable_strip(volume, small, classifiers).dtype.name == "uint8"
 
 
 @pytest.mark.parametrize(
@@ -375,7 +379,7 @@ def test_other_sizes_and_numbers_of_classes(tmp_path: Path):
 )
 def test_unfit_pictures_are_refused(count, labels, names, word, tmp_path: Path):
     with pytest.raises(ValueError, match=word):
-        load_judges(torch.rand(count, 1, 28, 28), torch.tensor(labels), names, tmp_path, 1)
+        load_classifiers(torch.rand(count, 1, 28, 28), torch.tensor(labels), names, tmp_path, 1)
 
 
 @pytest.mark.parametrize(
@@ -388,9 +392,9 @@ def test_unfit_pictures_are_refused(count, labels, names, word, tmp_path: Path):
     ],
 )
 def test_the_pictures_have_the_colour_of_what_is_read(one, other, colour, renderer: AbsorptionRenderer):
-    volume, judges = VoxelGrid.from_array(_shell()), told(one, other)
-    atlas, bare = view_atlas(volume, renderer, judges), view_atlas(volume, renderer)
-    strip = turntable_strip(volume, renderer, judges)
+    volume, classifiers = VoxelGrid.from_array(_shell()), told(one, other)
+    atlas, bare = view_atlas(volume, renderer, classifiers), view_atlas(volume, renderer)
+    strip = turntable_strip(volume, renderer, classifiers)
     for picture in (atlas, bare, strip):
         assert picture.dtype.name == "uint8"
         assert picture.shape[2:] == (3,)
@@ -432,9 +436,9 @@ def test_copies_lie_at_distance_zero(training: ImageSet):
     assert nearest_distance(torch.zeros(2, 1, 28, 28), torch.ones(3, 1, 28, 28)) == pytest.approx(1.0)
 
 
-def test_the_tools_table_names_every_class(judges: Judges, training: ImageSet):
-    score = score_pictures(training.images[:50], judges)
-    card = Scorecard({"sphere": score}, score, judges.class_names, judges.version)
+def test_the_tools_table_names_every_class(classifiers: Classifiers, training: ImageSet):
+    score = score_images(training.images[:50], classifiers)
+    card = Scorecard({"sphere": score}, score, classifiers.class_names, classifiers.version)
     lines = table(card).splitlines()
     assert lines[0].split() == ["sphere", "real", "pictures"]
     assert len(lines) == 1 + len(ROWS) + 10

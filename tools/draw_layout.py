@@ -5,7 +5,7 @@
 
 What it is: layered drawing after Sugiyama (1981): rows by the longest way from the top, places in a row by the mean of
 what they are joined to, long arrows led through the gaps of the rows between. Nothing in it is placed by hand. What
-it is not: it judges nothing; `tests/test_imports.py` does.
+it is not: it classifiers nothing; `tests/test_imports.py` does.
 """
 
 import argparse

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from ..evaluation import Judges
+from ..evaluation import Classifiers
 from ..training.report import StepReport
 from ..training.trainer import Trainer
 from ..viewer import Live, Viewer, ViewerOptions
@@ -164,7 +164,7 @@ def start_page(
     options: ViewerOptions,
     trainer: Trainer,
     name: str,
-    judges: Judges | None,
+    classifiers: Classifiers | None,
     scores: Scores | None,
     shelf: Callable[[], Shelf] | None = None,
     records: list[dict[str, Any]] | None = None,
@@ -175,7 +175,7 @@ def start_page(
         options: where; nothing is done unless they are enabled.
         trainer: of the run.
         name: of the run.
-        judges: read the views, or None.
+        classifiers: read the views, or None.
         scores: the run's scores, or None.
         shelf: makes the shelf of the other runs.
         records: lines of `stats.jsonl` of earlier sessions of a resumed run.
@@ -183,13 +183,13 @@ def start_page(
     if not options.enabled:
         return None
     try:
-        live = Live(trainer.averaged, trainer.renderer.options, judges, name, trainer.steps_done)
+        live = Live(trainer.averaged, trainer.renderer.options, classifiers, name, trainer.steps_done)
         viewer = Viewer(options, live=live, shelf=None if shelf is None else shelf(), say=_say)
         viewer.start()
     except Exception as error:  # a page is never worth a run
         print(f"no page for this run: {' '.join(str(error).split())[:200]}", file=sys.stderr, flush=True)
         return None
-    why = "No scores during this run: its judges are trained by tools/score_views.py"
+    why = "No scores during this run: its classifiers are trained by tools/score_views.py"
     if scores is not None:
         why = f"The first score comes at step {scores.every * (trainer.steps_done // scores.every + 1)}, or at the end"
     return LivePage(live, viewer, scores, why, records)

@@ -1,6 +1,6 @@
 """The scorecard while a run goes on: in `stats.jsonl`, the progress line and, where it is installed, TensorBoard.
 
-What it is: a callback that judges the averaged volume now and then, outside the training clock's randomness.
+What it is: a callback that classifiers the averaged volume now and then, outside the training clock's randomness.
 What it is not: the full scorecard, which `tools/score_views.py` makes of a finished run.
 """
 
@@ -12,7 +12,7 @@ from typing import Any
 from ..data.images import load_images
 from ..data.options import DataOptions
 from ..errors import DataError
-from ..evaluation import Judges, cached_judges, quick_score
+from ..evaluation import Classifiers, cached_classifiers, quick_score
 from ..storage.run_directory import RunDirectory
 from ..training.report import StepReport
 from ..training.trainer import Trainer
@@ -33,8 +33,8 @@ class ScorecardOptions:
             raise ValueError(f"scorecard.every={self.every}: allowed are steps from 1, or 0 for none")
 
 
-def find_judges(options: ScorecardOptions, data: DataOptions, image_size: int) -> Judges | None:
-    """The judges of a source's held-out pictures, or None with the reason on stderr; never an error."""
+def find_classifiers(options: ScorecardOptions, data: DataOptions, image_size: int) -> Classifiers | None:
+    """The classifiers of a source's held-out pictures, or None with the reason on stderr; never an error."""
     if options.every == 0:
         return None
     try:
@@ -43,23 +43,23 @@ def find_judges(options: ScorecardOptions, data: DataOptions, image_size: int) -
         print(f"no scores during this run: {error}", file=sys.stderr)
         return None
     arguments = (held_out.images, held_out.labels, held_out.class_names)
-    judges = cached_judges(*arguments)
-    if judges is None:
-        print("no scores during this run: its judges are trained by tools/score_views.py, once", file=sys.stderr)
-    return judges
+    classifiers = cached_classifiers(*arguments)
+    if classifiers is None:
+        print("no scores during this run: its classifiers are trained by tools/score_views.py, once", file=sys.stderr)
+    return classifiers
 
 
 class Scores:
-    """Judges the averaged volume every few steps.
+    """Classifiers the averaged volume every few steps.
 
     Args:
         run: where the figures go.
-        judges: who judges.
+        classifiers: who classifiers.
         every: steps between scores.
     """
 
-    def __init__(self, run: RunDirectory, judges: Judges, every: int) -> None:
-        self.run, self.judges, self.every = run, judges, every
+    def __init__(self, run: RunDirectory, classifiers: Classifiers, every: int) -> None:
+        self.run, self.classifiers, self.every = run, classifiers, every
         self.summary = ""
         self.latest: dict[str, Any] | None = None  # what stats.jsonl got last
         self.writer: Any = None
@@ -72,7 +72,7 @@ class Scores:
         """Judge when it is time."""
         if report.step % self.every and report.progress < 1.0:
             return
-        score = quick_score(trainer.averaged, trainer.renderer, self.judges, trainer.poses)
+        score = quick_score(trainer.averaged, trainer.renderer, self.classifiers, trainer.poses)
         if score.legible is None:
             return
         figures = {"legible": score.legible, "clean": score.clean, "effective_classes": score.effective_classes}

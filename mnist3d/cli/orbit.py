@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from ..data.images import load_images
 from ..errors import ExportError
-from ..evaluation import load_judges
+from ..evaluation import load_classifiers
 from ..export.frames import GREY, TRANSPARENT, FrameStyle, orbit_frames
 from ..export.paths import CAMERA_PATHS, camera_path
 from ..export.video import FOLDER, KEEPS_TRANSPARENCY, ORBIT_FORMATS, SUFFIXES, check_orbit, write_orbit
@@ -24,12 +24,12 @@ from .tool_parser import OneLineParser, add_sculpture_arguments, export_descript
 def readings(run: Run, rotations: Float[torch.Tensor, "B 3 3"]) -> list[str]:
     """What two classifiers read in each view: a class and how sure the less sure one is, or a dash."""
     held_out = load_images(run.config.data, run.renderer.options.image_size, "held_out")
-    judges = load_judges(held_out.images, held_out.labels, held_out.class_names)
-    if not judges.class_names:
+    classifiers = load_classifiers(held_out.images, held_out.labels, held_out.class_names)
+    if not classifiers.class_names:
         raise ExportError("caption: this run's pictures have no classes, so nothing can be read in its views")
-    reading = judges.read(render_views(run.volume, run.renderer, rotations))
+    reading = classifiers.read(render_views(run.volume, run.renderer, rotations))
     return [
-        f"{judges.class_names[int(label)]}  {confidence:.0%}" if legible else "-"
+        f"{classifiers.class_names[int(label)]}  {confidence:.0%}" if legible else "-"
         for label, confidence, legible in zip(reading.label, reading.confidence.tolist(), reading.legible, strict=True)
     ]
 

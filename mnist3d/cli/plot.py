@@ -5,7 +5,7 @@ from pathlib import Path
 
 from ..data.images import load_images
 from ..errors import DataError, RunError
-from ..evaluation import cached_judges, view_atlas
+from ..evaluation import cached_classifiers, view_atlas
 from ..evaluation.view_atlas import class_colour
 from ..export.plots import PLOT_FORMATS, plot_run
 from ..storage.atomic import check_output, describe_file
@@ -27,17 +27,17 @@ def main(arguments: Sequence[str]) -> None:
     records = [] if alone else RunDirectory(run.path).read_stats()
     if not records and not alone:
         raise RunError(f"{run.path}: stats.jsonl holds nothing to draw; it is written while a run goes on")
-    judges = None
+    classifiers = None
     if not alone:
         try:
             held_out = load_images(run.config.data, run.renderer.options.image_size, "held_out")
-            judges = cached_judges(held_out.images, held_out.labels, held_out.class_names)
+            classifiers = cached_classifiers(held_out.images, held_out.labels, held_out.class_names)
         except DataError:
             pass  # the pictures are not here: the atlas comes without a map of what is read
-    atlas = view_atlas(run.volume, run.renderer, judges)
+    atlas = view_atlas(run.volume, run.renderer, classifiers)
     step = run.origin["step"] or (records[-1].get("step") if records else None)
     title = run.origin["run"] + ("" if step is None else f", {step} steps")
-    names = judges.class_names if judges else []
+    names = classifiers.class_names if classifiers else []
     colours = [class_colour(index) for index in range(max(10, len(names)))]
     plot_run(options.output, records, title, atlas, names, export_description(run), colours)
     print(describe_file(options.output, PLOT_FORMATS[suffix]))

@@ -5,7 +5,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..data.images import load_images
-from ..evaluation import PictureScore, Scorecard, fixed_rotations, load_judges, score_views, turntable_strip, view_atlas
+from ..evaluation import (
+    ImageScore,
+    Scorecard,
+    fixed_rotations,
+    load_classifiers,
+    score_views,
+    turntable_strip,
+    view_atlas,
+)
 from ..storage.run_directory import RunDirectory
 from .tool_parser import OneLineParser, add_sculpture_arguments, in_range, open_sculpture
 
@@ -24,7 +32,7 @@ ROWS = {
 
 def table(card: Scorecard) -> str:
     """The scorecard as lines of text, one column a pose law, the last one real pictures."""
-    columns: dict[str, PictureScore] = {**card.laws, "real pictures": card.real}
+    columns: dict[str, ImageScore] = {**card.poses, "real pictures": card.real}
     lines = [f"{'':28}" + "".join(f"{name:>15}" for name in columns)]
     for key, (title, form) in ROWS.items():
         cells = [getattr(score, key) for score in columns.values()]
@@ -44,21 +52,23 @@ def main(arguments: Sequence[str]) -> None:
         "--views", type=in_range(int, 2, 1_000_000), default=2000, help="of each pose law (default %(default)s)"
     )
     parser.add_argument("--output", type=Path, help="folder for the files; default the run directory")
-    parser.add_argument("--judges", type=Path, help="folder where the judges are kept; default the user's cache")
+    parser.add_argument(
+        "--classifiers", type=Path, help="folder where the classifiers are kept; default the user's cache"
+    )
     options = parser.parse_args(arguments)
     logging.basicConfig(format="%(message)s")
-    logging.getLogger("mnist3d.evaluation").setLevel(logging.INFO)  # training the judges is announced
+    logging.getLogger("mnist3d.evaluation").setLevel(logging.INFO)  # training the classifiers is announced
     run = open_sculpture(options.run, options.volume)
     size = run.renderer.options.image_size
     held_out, training = (load_images(run.config.data, size, part) for part in ("held_out", "training"))
-    judges = load_judges(held_out.images, held_out.labels, held_out.class_names, options.judges)
+    classifiers = load_classifiers(held_out.images, held_out.labels, held_out.class_names, options.classifiers)
     rotations = fixed_rotations(run.config.poses, options.views)
-    card = score_views(run.volume, run.renderer, judges, training.images, rotations)
+    card = score_views(run.volume, run.renderer, classifiers, training.images, rotations)
     print(table(card))
     folder = RunDirectory(options.output or run.path)
     written = [
         folder.write_json("scorecard.json", card.as_dict()),
-        folder.write_picture("atlas.png", view_atlas(run.volume, run.renderer, judges)),
-        folder.write_picture("turntable_read.png", turntable_strip(run.volume, run.renderer, judges)),
+        folder.write_picture("atlas.png", view_atlas(run.volume, run.renderer, classifiers)),
+        folder.write_picture("turntable_read.png", turntable_strip(run.volume, run.renderer, classifiers)),
     ]
     print(*written, sep="\n")

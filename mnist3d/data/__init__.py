@@ -8,7 +8,7 @@ from .augment import random_shift
 from .images import ImageSet, load_images
 from .nearest import Exemplars
 from .options import DataOptions
-from .sources import read_picture
+from .sources import read_image
 from .text import draw_text
 from .typical import exemplar
 
@@ -20,5 +20,5 @@ __all__ = [
     "exemplar",
     "load_images",
     "random_shift",
-    "read_picture",
+    "read_image",
 ]

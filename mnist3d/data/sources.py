@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 
-PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp")
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp")
 
 
-def read_picture(path: Path) -> "Image":
+def read_image(path: Path) -> "Image":
     """A picture file in grey; what is transparent is black: nothing is there.
 
     Raises:
@@ -169,10 +169,10 @@ def _load_folder(options: DataOptions, image_size: int, part: Part) -> Loaded:
     if not names:
         files = [(path, 0) for path in _pictures(folder)]
     if not files:
-        raise DataError(f"data.path={folder}: no pictures found; known are {', '.join(PICTURE_SUFFIXES)}")
+        raise DataError(f"data.path={folder}: no pictures found; known are {', '.join(IMAGE_SUFFIXES)}")
     pictures, sizes = [], {}
     for path, _ in files:
-        grey = read_picture(path)
+        grey = read_image(path)
         sizes.setdefault(grey.size, path)
         if options.resize:  # the whole picture, centred in a black square
             grey = ImageOps.pad(grey, (image_size, image_size))
@@ -188,7 +188,7 @@ def _load_folder(options: DataOptions, image_size: int, part: Part) -> Loaded:
 
 
 def _pictures(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if path.suffix.lower() in PICTURE_SUFFIXES)
+    return sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
 
 
 SOURCES: dict[str, Callable[[DataOptions, int, Part], Loaded]] = {

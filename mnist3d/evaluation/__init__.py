@@ -1,28 +1,28 @@
 """How good and how diverse views are.
 
-What it is: judges trained on pictures that the sculpture never saw, the figures they give, and the pictures that
+What it is: classifiers trained on pictures that the sculpture never saw, the figures they give, and the pictures that
 show them. What it is not: no part of the training. It is handed a volume, a renderer and pictures, and knows
 neither run directories nor the trainer.
 
-    judges = load_judges(held_out.images, held_out.labels, held_out.class_names)
-    card = score_views(volume, renderer, judges, training.images, fixed_rotations(poses))
-    card.laws["sphere"].legible, card.laws["sphere"].effective_classes
+    classifiers = load_classifiers(held_out.images, held_out.labels, held_out.class_names)
+    card = score_views(volume, renderer, classifiers, training.images, fixed_rotations(poses))
+    card.poses["sphere"].legible, card.poses["sphere"].effective_classes
 """
 
-from .classifiers import Judges, Reading, cached_judges, load_judges
-from .scores import PictureScore, Scorecard, fixed_rotations, quick_score, score_pictures, score_views
+from .classifiers import Classifiers, Reading, cached_classifiers, load_classifiers
+from .scores import ImageScore, Scorecard, fixed_rotations, quick_score, score_images, score_views
 from .view_atlas import turntable_strip, view_atlas
 
 __all__ = [
-    "Judges",
-    "PictureScore",
+    "Classifiers",
+    "ImageScore",
     "Reading",
     "Scorecard",
-    "cached_judges",
+    "cached_classifiers",
     "fixed_rotations",
-    "load_judges",
+    "load_classifiers",
     "quick_score",
-    "score_pictures",
+    "score_images",
     "score_views",
     "turntable_strip",
     "view_atlas",

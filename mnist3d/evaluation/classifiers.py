@@ -21,16 +21,16 @@ from torch import Tensor, nn
 
 from ..errors import WriteError
 from ..storage.atomic import write_atomically
-from .negatives import Counterexamples, blur, wear
+from .negatives import Negatives, blur, wear
 
-RECIPE = 1  # raise it with every change that changes what the judges say: older caches are then not used
-JUDGE_SIZE = 28  # pixels: pictures of another size are resampled, so that judging costs the same everywhere
+RECIPE = 1  # raise it with every change that changes what the classifiers say: older caches are then not used
+CLASSIFIER_SIZE = 28  # pixels: pictures of another size are resampled, so that judging costs the same everywhere
 FEATURES = 64  # of each judge's last hidden layer
 STEPS = 450
 REAL_BATCH, OTHER_BATCH = 60, 36
 LEARNING_RATE = 4e-3
 AVERAGED_SHARE = 1 / 15  # of the training that the averaged weights remember
-LEGIBLE, CLEAN = 0.5, 0.9  # both judges' probability of one class above this
+LEGIBLE, CLEAN = 0.5, 0.9  # both classifiers' probability of one class above this
 CLUSTERS = 10  # pseudo-classes of unlabelled pictures, which only shape the features
 ZOOMS = (0.92, 1.0, 1.1)  # a judge's verdict is its mean over three sizes of the picture, which steadies it
 CHUNK = 256  # pictures judged at once: what fits a core's cache
@@ -39,7 +39,7 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class Reading:
-    """What the judges say of each picture.
+    """What the classifiers say of each picture.
 
     Args:
         label: the class that both hold most probable, else -1.
@@ -55,18 +55,18 @@ class Reading:
 
     @property
     def legible(self) -> Tensor:
-        """Both judges above .5 on the same class; (N,) booleans."""
+        """Both classifiers above .5 on the same class; (N,) booleans."""
         return self.confidence > LEGIBLE
 
     @property
     def clean(self) -> Tensor:
-        """Both judges above .9 on the same class; (N,) booleans."""
+        """Both classifiers above .9 on the same class; (N,) booleans."""
         return self.confidence > CLEAN
 
 
 @dataclass
-class Judges:
-    """The two classifiers; made by `load_judges`.
+class Classifiers:
+    """The two classifiers; made by `load_classifiers`.
 
     Args:
         networks: each maps (N, 1, 28, 28) to class logits, the last of them "none", and features.
@@ -85,7 +85,7 @@ class Judges:
         Args:
             pictures: in [0, 1], any size and device; judged on the CPU.
         """
-        pictures = _judged_size(pictures.detach().float().cpu())
+        pictures = _classified_size(pictures.detach().float().cpu())
         probabilities, features = [], []
         for network in self.networks:
             verdicts, hidden = [], []
@@ -153,27 +153,27 @@ class _Mixer(nn.Module):
 ARCHITECTURES: list[Callable[[int], nn.Module]] = [_Pyramid, _Mixer]
 
 
-def cached_judges(
+def cached_classifiers(
     images: Float[Tensor, "N 1 H W"],
     labels: Int[Tensor, " N"] | None,
     class_names: list[str],
     cache_folder: str | Path | None = None,
     steps: int = STEPS,
-) -> Judges | None:
-    """As `load_judges`, but never trains: None where the cache does not hold them, or holds a damaged file."""
+) -> Classifiers | None:
+    """As `load_classifiers`, but never trains: None where the cache does not hold them, or holds a damaged file."""
     prepared = _prepare(images, labels, class_names, cache_folder, steps)
     networks = _restored(prepared.path, prepared.outputs) if prepared.path.is_file() else None
-    return None if networks is None else _judges(networks, prepared)
+    return None if networks is None else _classifiers(networks, prepared)
 
 
-def load_judges(
+def load_classifiers(
     images: Float[Tensor, "N 1 H W"],
     labels: Int[Tensor, " N"] | None,
     class_names: list[str],
     cache_folder: str | Path | None = None,
     steps: int = STEPS,
-) -> Judges:
-    """The judges for these pictures, from the cache, or trained now and put there.
+) -> Classifiers:
+    """The classifiers for these pictures, from the cache, or trained now and put there.
 
     Training takes about a minute on one core, is the same for the same pictures, and leaves the global
     random state as it was. A cache that is damaged is trained again, one that cannot be written is done
@@ -181,7 +181,7 @@ def load_judges(
 
     Args:
         images: pictures that the sculpture never sees, in [0, 1]; two or more.
-        labels: their classes; None for unlabelled pictures, whose judges only give features.
+        labels: their classes; None for unlabelled pictures, whose classifiers only give features.
         class_names: one a class; empty without labels.
         cache_folder: default the user's cache folder.
         steps: of training, each judge.
@@ -192,13 +192,13 @@ def load_judges(
     prepared = _prepare(images, labels, class_names, cache_folder, steps)
     networks = _restored(prepared.path, prepared.outputs)
     if networks is None:
-        log.info("training the scorecard's two judges on %d pictures: about a minute, once", len(images))
+        log.info("training the scorecard's two classifiers on %d pictures: about a minute, once", len(images))
         networks = [
             _trained(build, prepared.images, prepared.classes, prepared.outputs, steps, seed)
             for seed, build in enumerate(ARCHITECTURES)
         ]
         _store(networks, prepared.path)
-    return _judges(networks, prepared)
+    return _classifiers(networks, prepared)
 
 
 @dataclass
@@ -215,38 +215,38 @@ def _prepare(
     images: Tensor, labels: Tensor | None, class_names: list[str], cache_folder: str | Path | None, steps: int
 ) -> _Prepared:
     if len(images) < 2:
-        raise ValueError(f"images has {len(images)} pictures: judges need 2 or more that the sculpture never sees")
+        raise ValueError(f"images has {len(images)} pictures: classifiers need 2 or more that the sculpture never sees")
     if labels is not None and (len(labels) != len(images) or int(labels.max()) >= len(class_names)):
         raise ValueError(
             f"labels: {len(labels)} up to {int(labels.max())} for {len(images)} pictures and {len(class_names)} "
             "class names; each picture needs a label, each label a name"
         )
-    images = _judged_size(images.detach().float().cpu())
+    images = _classified_size(images.detach().float().cpu())
     names = class_names if labels is not None else []
     classes = _clusters(images) if labels is None else labels.cpu()
     outputs = (len(names) if names else int(classes.max()) + 1) + 1
     version = _version(images, classes, outputs, steps)
     folder = Path(cache_folder) if cache_folder is not None else platformdirs.user_cache_path("mnist3d")
-    path = folder / f"judges-{version}.safetensors"
+    path = folder / f"classifiers-{version}.safetensors"
     return _Prepared(images, classes, names, outputs, version, path)
 
 
-def _judges(networks: list[nn.Module], prepared: _Prepared) -> Judges:
+def _classifiers(networks: list[nn.Module], prepared: _Prepared) -> Classifiers:
     frozen = [network.eval().requires_grad_(False) for network in networks]
-    return Judges(frozen, prepared.names, prepared.version)
+    return Classifiers(frozen, prepared.names, prepared.version)
 
 
 def _trained(
     build: Callable[[int], nn.Module], images: Tensor, classes: Tensor, outputs: int, steps: int, seed: int
 ) -> nn.Module:
-    """One judge: cross-entropy on worn pictures and counterexamples, the weights averaged over the steps."""
+    """One judge: cross-entropy on worn pictures and negatives, the weights averaged over the steps."""
     generator = torch.Generator().manual_seed(seed)
     none = torch.full((OTHER_BATCH,), outputs - 1)
     with torch.random.fork_rng(devices=[]):  # initial weights and dropout draw from the global generator
         torch.manual_seed(seed)
         network, averaged = build(outputs), build(outputs)
         averaged.load_state_dict(network.state_dict())
-        others = Counterexamples(images, classes, generator)
+        others = Negatives(images, classes, generator)
         optimiser = torch.optim.AdamW(network.parameters(), LEARNING_RATE, weight_decay=0.02)
         weight = min(1.0, 1.0 / (AVERAGED_SHARE * steps))  # of the newest step in the average
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, LEARNING_RATE, total_steps=steps, pct_start=0.15)
@@ -269,14 +269,14 @@ def _trained(
 
 
 def _restored(path: Path, outputs: int) -> list[nn.Module] | None:
-    """The judges in the file; None, with a logged line where that is no good news, when there are none to be had."""
+    """The classifiers in the file; None, with a logged line where that is no good news, where there are none."""
     if not path.is_file():
         return None
     networks = [build(outputs) for build in ARCHITECTURES]
     try:
         nn.ModuleList(networks).load_state_dict(load_file(path))
     except (SafetensorError, RuntimeError, OSError) as error:
-        log.warning("%s: damaged judges (%s); training them again", path, " ".join(str(error).split())[:80])
+        log.warning("%s: damaged classifiers (%s); training them again", path, " ".join(str(error).split())[:80])
         return None
     return networks
 
@@ -286,7 +286,7 @@ def _store(networks: list[nn.Module], path: Path) -> None:
     try:
         write_atomically(path, save(dict(nn.ModuleList(networks).state_dict())))
     except WriteError as error:
-        log.warning("the judges could not be written (%s); they are trained again next time", error)
+        log.warning("the classifiers could not be written (%s); they are trained again next time", error)
 
 
 def _version(images: Tensor, classes: Tensor, outputs: int, steps: int) -> str:
@@ -296,10 +296,10 @@ def _version(images: Tensor, classes: Tensor, outputs: int, steps: int) -> str:
     return f"{RECIPE}-{digest.hexdigest()[:16]}"
 
 
-def _judged_size(pictures: Tensor) -> Tensor:
-    if pictures.shape[-2:] == (JUDGE_SIZE, JUDGE_SIZE):
+def _classified_size(pictures: Tensor) -> Tensor:
+    if pictures.shape[-2:] == (CLASSIFIER_SIZE, CLASSIFIER_SIZE):
         return pictures
-    return F.interpolate(pictures, (JUDGE_SIZE, JUDGE_SIZE), mode="bilinear", antialias=True).clamp(0.0, 1.0)
+    return F.interpolate(pictures, (CLASSIFIER_SIZE, CLASSIFIER_SIZE), mode="bilinear", antialias=True).clamp(0.0, 1.0)
 
 
 def _zoomed(pictures: Float[Tensor, "N 1 H W"], zoom: float) -> Float[Tensor, "N 1 H W"]:

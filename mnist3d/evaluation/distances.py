@@ -1,7 +1,7 @@
 """How far rendered pictures are from real ones, as sets.
 
 What it is: pure functions of features or of pixels. What it is not: it does not know what a digit is.
-The distances between distributions are torchmetrics', fed with our judges' features instead of Inception's.
+The distances between distributions are torchmetrics', fed with our classifiers' features instead of Inception's.
 """
 
 import warnings

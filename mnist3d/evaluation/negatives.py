@@ -1,7 +1,7 @@
 """Pictures that are none of the classes, and the wear that every picture gets alike.
 
-What it is: how training batches of the judges are made, out of any pictures, by an explicit generator.
-What it is not: it knows no volumes; a judge must not have seen what it judges.
+What it is: how training batches of the classifiers are made, out of any pictures, by an explicit generator.
+What it is not: it knows no volumes; a classifier must not have seen what it classifies.
 
 Two traps shape it. Positives and negatives must get the same resampling, blur and noise, or a judge learns
 "interpolated = digit": so both go through one function, `wear`, in one batch. And a digit that is mirrored,
@@ -71,7 +71,7 @@ def blur(pictures: Pictures, sigma: Float[Tensor, " N"]) -> Pictures:
     return stacked.reshape(pictures.shape)
 
 
-class Counterexamples:
+class Negatives:
     """An endless source of pictures that are none of the classes.
 
     Args:

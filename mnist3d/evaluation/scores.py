@@ -16,30 +16,30 @@ from torch import Tensor
 from ..geometry.rotations import PoseOptions, sample_rotations
 from ..rendering.renderer import AbsorptionRenderer, render_views
 from ..volumes.base import Field
-from .classifiers import Judges, Reading
+from .classifiers import Classifiers, Reading
 from .distances import frechet_distance, kernel_distance, nearest_distance, precision_recall
 
 VIEWS = 2000  # of each pose law: the standard error of a share of one half is .011
 QUICK_VIEWS = 200  # standard error .035, about the noise between seeds
 VIEW_SEED = 7_340_033  # not a seed that anybody trains with, so the views scored are fresh ones
 REFERENCE_LIMIT = 2000  # real pictures whose features are compared with the views'
-FORMAT = 1  # of the JSON
+FORMAT = 2  # of the JSON: 1 named `poses` and `classifiers` otherwise
 NEEDS_LABELS = "legibility needs labels: these pictures have none, so only the distances are given"
 
 
 @dataclass
-class PictureScore:
-    """What the judges say of a set of pictures. None stands for what was not asked for, or cannot be said.
+class ImageScore:
+    """What the classifiers say of a set of pictures. None stands for what was not asked for, or cannot be said.
 
     Args:
         count: pictures.
-        legible: share that both judges take for the same class, each above .5.
+        legible: share that both classifiers take for the same class, each above .5.
         clean: the same above .9.
         histogram: share of each class among the legible ones; all 0 when none is.
         guesses: share of each class among all, when one has to be named: what a collapse shows first.
         effective_classes: exp of the histogram's entropy, 0 to the number of classes.
         rarest_share: smallest entry of the histogram.
-        frechet_distance: to real pictures, in the judges' features; 0 is the same.
+        frechet_distance: to real pictures, in the classifiers' features; 0 is the same.
         kernel_distance: likewise, unbiased.
         precision: share that lies among the real pictures' features.
         recall: share of the real pictures that lies among these ones' features.
@@ -65,18 +65,18 @@ class Scorecard:
     """A volume's scores for each pose law.
 
     Args:
-        laws: one score a pose law.
+        poses: one score a pose distribution.
         real: real pictures scored in the same way, one half against the other: what a perfect volume would get.
         class_names: one a class; empty without labels.
-        judges: the version of the judges; scores of different versions do not compare.
+        classifiers: the version of the classifiers; scores of different versions do not compare.
         note: what could not be said, and why.
         format: of this record.
     """
 
-    laws: dict[str, PictureScore]
-    real: PictureScore
+    poses: dict[str, ImageScore]
+    real: ImageScore
     class_names: list[str]
-    judges: str
+    classifiers: str
     note: str | None = None
     format: int = FORMAT
 
@@ -106,7 +106,7 @@ def fixed_rotations(
 def score_views(
     volume: Field,
     renderer: AbsorptionRenderer,
-    judges: Judges,
+    classifiers: Classifiers,
     training: Float[Tensor, "N 1 H W"],
     rotations: Mapping[str, Float[Tensor, "B 3 3"]] | None = None,
 ) -> Scorecard:
@@ -115,64 +115,66 @@ def score_views(
     Args:
         volume: what is judged.
         renderer: makes the pictures; of the size that the volume was sculpted at.
-        judges: trained on pictures that the volume never saw.
+        classifiers: trained on pictures that the volume never saw.
         training: the pictures that the volume did see, in [0, 1], of the renderer's size.
         rotations: the views of each pose law; default `fixed_rotations()`.
 
     Example:
-        >>> judges = load_judges(held_out.images, held_out.labels, held_out.class_names)
-        >>> score_views(volume, renderer, judges, training.images).laws["sphere"].legible
+        >>> classifiers = load_classifiers(held_out.images, held_out.labels, held_out.class_names)
+        >>> score_views(volume, renderer, classifiers, training.images).poses["sphere"].legible
     """
     rotations = fixed_rotations() if rotations is None else rotations
     training = training.detach().float().cpu()
     reference, control = _halves(training)
-    known = judges.read(reference).features
+    known = classifiers.read(reference).features
     laws = {
-        name: score_pictures(render_views(volume, renderer, poses), judges, known, training)
+        name: score_images(render_views(volume, renderer, poses), classifiers, known, training)
         for name, poses in rotations.items()
     }
-    real = score_pictures(control, judges, known, reference)
-    return Scorecard(laws, real, judges.class_names, judges.version, None if judges.class_names else NEEDS_LABELS)
+    real = score_images(control, classifiers, known, reference)
+    return Scorecard(
+        laws, real, classifiers.class_names, classifiers.version, None if classifiers.class_names else NEEDS_LABELS
+    )
 
 
 def quick_score(
     volume: Field,
     renderer: AbsorptionRenderer,
-    judges: Judges,
+    classifiers: Classifiers,
     poses: PoseOptions | None = None,
     views: int = QUICK_VIEWS,
-) -> PictureScore:
+) -> ImageScore:
     """The shares alone, over few views, in a fraction of a second: for every few hundred steps of a run.
 
     Args:
         volume: what is judged.
         renderer: makes the pictures.
-        judges: as for `score_views`.
+        classifiers: as for `score_views`.
         poses: the law of the views; default the seed's.
         views: how many; the same ones each time.
     """
     rotations = sample_rotations(views, torch.Generator().manual_seed(VIEW_SEED), poses)
-    return score_pictures(render_views(volume, renderer, rotations), judges)
+    return score_images(render_views(volume, renderer, rotations), classifiers)
 
 
-def score_pictures(
+def score_images(
     pictures: Float[Tensor, "N 1 H W"],
-    judges: Judges,
+    classifiers: Classifiers,
     real_features: Float[Tensor, "M F"] | None = None,
     training: Float[Tensor, "T 1 H W"] | None = None,
-) -> PictureScore:
+) -> ImageScore:
     """The scores of any pictures: views, or real ones as a control.
 
     Args:
         pictures: in [0, 1].
-        judges: as for `score_views`.
-        real_features: `judges.read(real).features`; without them no distances between distributions.
+        classifiers: as for `score_views`.
+        real_features: `classifiers.read(real).features`; without them no distances between distributions.
         training: of the same size; without them no distance to the nearest.
     """
-    reading = judges.read(pictures)
-    score = PictureScore(len(pictures))
-    if judges.class_names:
-        _score_classes(score, reading, judges.class_names)
+    reading = classifiers.read(pictures)
+    score = ImageScore(len(pictures))
+    if classifiers.class_names:
+        _score_classes(score, reading, classifiers.class_names)
     if real_features is not None:
         score.frechet_distance = frechet_distance(real_features, reading.features)
         score.kernel_distance = kernel_distance(real_features, reading.features)
@@ -182,7 +184,7 @@ def score_pictures(
     return score
 
 
-def _score_classes(score: PictureScore, reading: Reading, names: list[str]) -> None:
+def _score_classes(score: ImageScore, reading: Reading, names: list[str]) -> None:
     score.legible = float(reading.legible.float().mean())
     score.clean = float(reading.clean.float().mean())
     shares = _shares(reading.label[reading.legible], len(names))

@@ -1,6 +1,6 @@
 """The pictures that people look at instead of numbers: the view atlas and the turntable.
 
-What it is: a volume's views laid out and coloured by what the judges read, as uint8 arrays. What it is not: it
+What it is: a volume's views laid out and coloured by what the classifiers read, as uint8 arrays. What it is not: it
 writes no files and computes no scores.
 """
 
@@ -15,7 +15,7 @@ from torch import Tensor
 from ..geometry.rotations import map_rotations, turntable
 from ..rendering.renderer import AbsorptionRenderer, render_views
 from ..volumes.base import Field
-from .classifiers import LEGIBLE, Judges, Reading
+from .classifiers import LEGIBLE, Classifiers, Reading
 
 COLUMNS, ROWS = 24, 12  # cells of 15 degrees
 FINE = 3  # the map is this many times finer than the thumbnails
@@ -48,7 +48,7 @@ def class_colour(index: int) -> tuple[int, int, int]:
 
 
 def view_atlas(
-    volume: Field, renderer: AbsorptionRenderer, judges: Judges | None = None
+    volume: Field, renderer: AbsorptionRenderer, classifiers: Classifiers | None = None
 ) -> UInt8[np.ndarray, "height width 3"]:
     """Every upright view on one sheet: longitude to the right, latitude upwards.
 
@@ -58,11 +58,11 @@ def view_atlas(
     Args:
         volume: what is shown.
         renderer: makes the pictures.
-        judges: read them; without, or with judges that know no classes, the map is left out.
+        classifiers: read them; without, or with classifiers that know no classes, the map is left out.
     """
     width, height = COLUMNS * THUMBNAIL, ROWS * THUMBNAIL
     left, top, gap, bottom = 62, 64, 84, 100
-    has_map = judges is not None and bool(judges.class_names)
+    has_map = classifiers is not None and bool(classifiers.class_names)
     canvas = Image.new("RGB", (left + width + (gap + width if has_map else 0) + 24, top + height + bottom), BACKGROUND)
     draw = ImageDraw.Draw(canvas)
     views = render_views(volume, renderer, map_rotations(ROWS, COLUMNS))
@@ -70,26 +70,26 @@ def view_atlas(
         row, column = divmod(k, COLUMNS)
         canvas.paste(_thumbnail(view, THUMBNAIL - 1), (left + column * THUMBNAIL, top + row * THUMBNAIL))
     _axes(draw, left, top, width, height, "What it looks like from each direction")
-    if judges is not None and has_map:
-        reading = judges.read(render_views(volume, renderer, map_rotations(ROWS * FINE, COLUMNS * FINE)))
+    if classifiers is not None and has_map:
+        reading = classifiers.read(render_views(volume, renderer, map_rotations(ROWS * FINE, COLUMNS * FINE)))
         x = left + width + gap
         coloured = _coloured(reading).reshape(ROWS * FINE, COLUMNS * FINE, 3).astype(np.uint8)
         canvas.paste(Image.fromarray(coloured).resize((width, height), Image.Resampling.NEAREST), (x, top))
         share = float((reading.legible * _cell_areas(FINE)).sum())
         _axes(draw, x, top, width, height, f"What is read there: legible on {share:.0%} of the sphere")
-        _legend(draw, judges.class_names, x, top + height + 52, width)
+        _legend(draw, classifiers.class_names, x, top + height + 52, width)
     return np.asarray(canvas)
 
 
 def turntable_strip(
-    volume: Field, renderer: AbsorptionRenderer, judges: Judges | None = None
+    volume: Field, renderer: AbsorptionRenderer, classifiers: Classifiers | None = None
 ) -> UInt8[np.ndarray, "height width 3"]:
     """Once around, from a little above, level and from a little below; under each view what is read there.
 
     Args:
         volume: what is shown.
         renderer: makes the pictures.
-        judges: read them; without, nothing stands below the views.
+        classifiers: read them; without, nothing stands below the views.
     """
     left, top, caption = 78, 40, 22
     row_height = STRIP_THUMBNAIL + caption + 8
@@ -99,18 +99,18 @@ def turntable_strip(
     draw.text((left, 12), "Once around", INK, _font(16))
     for row, elevation in enumerate(STRIP_ELEVATIONS):
         views = render_views(volume, renderer, turntable(STRIP_VIEWS, math.radians(elevation)))
-        reading = judges.read(views) if judges is not None and judges.class_names else None
+        reading = classifiers.read(views) if classifiers is not None and classifiers.class_names else None
         y = top + row * row_height
         draw.text((left - 10, y + STRIP_THUMBNAIL // 2), _degrees(elevation), FAINT, _font(14), anchor="rm")
         for k, view in enumerate(views):
             x = left + k * STRIP_THUMBNAIL
             canvas.paste(_thumbnail(view, STRIP_THUMBNAIL - 2), (x, y))
-            if judges is not None and reading is not None and bool(reading.legible[k]):
+            if classifiers is not None and reading is not None and bool(reading.legible[k]):
                 index = int(reading.label[k])
                 box = (x, y + STRIP_THUMBNAIL, x + STRIP_THUMBNAIL - 3, y + STRIP_THUMBNAIL + caption - 4)
                 draw.rectangle(box, tuple(int(value) for value in _coloured(reading)[k]))
                 middle = (x + STRIP_THUMBNAIL / 2 - 1, y + STRIP_THUMBNAIL + (caption - 4) / 2)
-                draw.text(middle, judges.class_names[index][:9], BACKGROUND, _font(14), anchor="mm")
+                draw.text(middle, classifiers.class_names[index][:9], BACKGROUND, _font(14), anchor="mm")
     for k in range(STRIP_VIEWS):
         x = left + k * STRIP_THUMBNAIL + STRIP_THUMBNAIL / 2
         draw.text((x, size[1] - 18), _degrees(360 * k // STRIP_VIEWS), FAINT, _font(13), anchor="mm")

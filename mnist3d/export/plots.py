@@ -1,7 +1,7 @@
 """A run as figures: loss curves, the scorecard over time, the view atlas.
 
 What it is: records of `stats.jsonl` and pictures -> a figure by suffix. What it is not: it reads no run directory and
-judges nothing.
+classifiers nothing.
 """
 
 from collections.abc import Sequence

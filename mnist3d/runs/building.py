@@ -14,12 +14,12 @@ from ..callbacks.checkpoints import Checkpoints
 from ..callbacks.live_page import LivePage, start_page
 from ..callbacks.pictures import Pictures
 from ..callbacks.progress import Progress
-from ..callbacks.scores import Scores, find_judges
+from ..callbacks.scores import Scores, find_classifiers
 from ..callbacks.statistics import Statistics
 from ..callbacks.watchdog import Watchdog
 from ..data.images import load_images
 from ..errors import ConfigError, DataError, VolumeFileError
-from ..evaluation.classifiers import Judges
+from ..evaluation.classifiers import Classifiers
 from ..formats.reading import read_voxels
 from ..rendering.renderer import AbsorptionRenderer
 from ..storage.environment import environment
@@ -96,13 +96,13 @@ def build_run(command: CommandLine) -> Parts:
             load_checkpoint(trainer, run)
         run.write(run.config_path.name, config.to_yaml())
         run.write_json("environment.json", environment(str(trainer.device)))
-        judges = build_judges(config)
-        scores = None if judges is None else Scores(run, judges, config.scorecard.every)
+        classifiers = build_classifiers(config)
+        scores = None if classifiers is None else Scores(run, classifiers, config.scorecard.every)
         say = partial(tqdm.write, file=sys.stderr)  # keeps the progress bar whole
         watchdog = None if config.watchdog == "off" else Watchdog(config.watchdog, say, run.append_stats)
         gallery = partial(Gallery, RUNS_ROOT, run.path, trusted=[type(trainer.volume)])
         # Last: what is paused on the page has been saved, and what it says is saved at the end is.
-        page = start_page(config.viewer, trainer, run.path.name, judges, scores, gallery, run.read_stats())
+        page = start_page(config.viewer, trainer, run.path.name, classifiers, scores, gallery, run.read_stats())
         callbacks: list[Callback | None] = [
             watchdog,  # before what writes, so that nothing is saved that it has not looked at
             scores,
@@ -217,16 +217,17 @@ def build_objective(spec: dict[str, Any]) -> Objective:
         raise ConfigError(f"{objective_class.name}.{_one_line(error)}") from None
 
 
-def build_judges(config: Config) -> Judges | None:
+def build_classifiers(config: Config) -> Classifiers | None:
     """Who scores the run, or None: they read the data's classes, not letters or files."""
     asked = config.targets.listed()
     if config.adversarial.weight == 0.0 and asked and all(target.kind in ("text", "picture") for target in asked):
         if config.scorecard.every:
             print(
-                "no scores during this run: its judges read the data's classes, not letters or files", file=sys.stderr
+                "no scores during this run: its classifiers read the data's classes, not letters or files",
+                file=sys.stderr,
             )
         return None
-    return find_judges(config.scorecard, config.data, config.renderer.image_size)
+    return find_classifiers(config.scorecard, config.data, config.renderer.image_size)
 
 
 def spelt_out(config: Config, volume: Volume) -> Config:

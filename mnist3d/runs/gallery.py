@@ -13,7 +13,7 @@ from typing import Any
 from ..data.images import load_images
 from ..data.options import DataOptions
 from ..errors import DataError, VolumeFileError
-from ..evaluation import Judges, cached_judges
+from ..evaluation import Classifiers, cached_classifiers
 from ..storage.run_directory import VOLUME_FILE, RunDirectory
 from ..viewer import Scene, Snapshot
 from ..viewer.curves import histogram_of, read_curves
@@ -22,7 +22,7 @@ from ..volumes.wrappers import FrozenField
 from .loading import Run, load_sculpture
 
 KEPT = 3  # scenes in memory
-LARGEST_JUDGED = 128  # pixels; all pictures of a data set at more than that need gigabytes
+LARGEST_CLASSIFIED = 128  # pixels; all pictures of a data set at more than that need gigabytes
 DOWNLOADED = ("mnist", "fashion_mnist", "kmnist", "emnist")
 
 
@@ -75,7 +75,7 @@ class Gallery:
 
 
 def scene_of(run: Run, name: str) -> Scene:
-    """A finished run for the page, with its figures and, where they are cached, its judges."""
+    """A finished run for the page, with its figures and, where they are cached, its classifiers."""
     records = _records(run.path)
     curves, scores, last = read_curves(records)
     note = f"Classes among the legible views, step {last.get('step')}"[:100] if last is not None else ""
@@ -86,7 +86,7 @@ def scene_of(run: Run, name: str) -> Scene:
     seconds = [
         found for record in records if isinstance(found := record.get("seconds"), int | float) and 0 <= found < 1e9
     ]
-    judges = _judges(run.config.data, run.renderer.options.image_size)
+    classifiers = _classifiers(run.config.data, run.renderer.options.image_size)
     figures: dict[str, Any] = {
         "state": "finished",
         "step": step if isinstance(step, int) and abs(step) < 2**53 else None,
@@ -104,9 +104,11 @@ def scene_of(run: Run, name: str) -> Scene:
         name,
         run.renderer.options,
         Snapshot(FrozenField(run.volume), 0, step if isinstance(step, int) else None),
-        judges,
+        classifiers,
         figures,
-        "" if judges is not None else "no judges for these pictures yet: tools/score_views.py on this run trains them",
+        ""
+        if classifiers is not None
+        else "no classifiers for these pictures yet: tools/score_views.py on this run trains them",
     )
 
 
@@ -117,13 +119,13 @@ def _records(path: Path) -> list[dict[str, Any]]:
         return []
 
 
-def _judges(data: DataOptions, image_size: int) -> Judges | None:
-    """Judges from the cache; a run directory is not trusted, so none for pictures in a folder that it names."""
+def _classifiers(data: DataOptions, image_size: int) -> Classifiers | None:
+    """Classifiers from the cache; a run directory is not trusted, so none for pictures in a folder that it names."""
     here = data.name == "mnist_5k" or (data.name in DOWNLOADED and Path("data").is_dir())
-    if data.path is not None or not here or image_size > LARGEST_JUDGED:
+    if data.path is not None or not here or image_size > LARGEST_CLASSIFIED:
         return None
     try:
         held_out = load_images(data, image_size, "held_out")
     except DataError:
         return None
-    return cached_judges(held_out.images, held_out.labels, held_out.class_names)
+    return cached_classifiers(held_out.images, held_out.labels, held_out.class_names)

@@ -54,15 +54,15 @@ def check_absorption_kernel(
             TOLERANCES[dtype][1] times the largest element of the reference's, or a shape or dtype is wrong.
     """
     for name, inputs, image_size, num_samples in _cases():
-        expected = _picture_and_gradients(reference, inputs, image_size, num_samples, torch.float64)
+        expected = _view_and_gradients(reference, inputs, image_size, num_samples, torch.float64)
         for dtype in dtypes:
             label = f"{name}, {dtype}"
-            found = _picture_and_gradients(render, inputs, image_size, num_samples, dtype)
+            found = _view_and_gradients(render, inputs, image_size, num_samples, dtype)
             _compare(label, found, expected, dtype)
     name, inputs, image_size, num_samples = next(_cases())
-    expected = _picture_and_gradients(reference, inputs, image_size, num_samples, torch.float64)
+    expected = _view_and_gradients(reference, inputs, image_size, num_samples, torch.float64)
     for alone in range(3):
-        found = _picture_and_gradients(render, inputs, image_size, num_samples, dtypes[0], wanted=(alone,))
+        found = _view_and_gradients(render, inputs, image_size, num_samples, dtypes[0], wanted=(alone,))
         _compare(f"{name}, only {_NAMES[alone]} requires a gradient", found, expected, dtypes[0])
 
 
@@ -113,7 +113,7 @@ def _volume(kind: str, shape: tuple[int, ...], generator: torch.Generator) -> tu
     return opacity, noise[1].round()
 
 
-def _picture_and_gradients(
+def _view_and_gradients(
     render: Render,
     inputs: tuple[Tensor, Tensor, Tensor],
     image_size: int,

@@ -11,7 +11,7 @@ LEAK = 0.2  # slope of the leaky ReLU below 0: DCGAN, Radford et al. 2015
 
 @dataclass
 class DiscriminatorOptions:
-    """The network that judges single views.
+    """The network that classifiers single views.
 
     Args:
         channels: Width of each convolution; each halves the picture, at least one.

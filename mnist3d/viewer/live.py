@@ -41,7 +41,7 @@ class Live:
         self._pattern = copy.deepcopy(volume).cpu().eval().requires_grad_(False)
         self.scene = Scene(name, renderer, Snapshot(FrozenField(copy.deepcopy(self._pattern)), 0, step), reader)
         if reader is None:
-            self.scene.why_no_reader = "no judges yet: tools/score_views.py on a finished run trains them"
+            self.scene.why_no_reader = "no classifiers yet: tools/score_views.py on a finished run trains them"
         self._offered: tuple[int, int, dict[str, Tensor]] | None = None
         self._version = 0
         self._handing = threading.Lock()  # the last offer of a run must not get lost

@@ -238,7 +238,7 @@ def _frame(scene: Scene, snapshot: Snapshot, view: View, size: int) -> bytes:
 
 
 def _reading(scene: Scene, snapshot: Snapshot, view: View) -> bytes:
-    """What the judges read in the view as the discriminator would get it, in its number of pixels."""
+    """What the classifiers read in the view as the discriminator would get it, in its number of pixels."""
     assert scene.reader is not None
     if not scene.reader.class_names:
         return pack({"kind": "reading", "label": None, "guess": None, "confidence": 0.0})

@@ -26,7 +26,7 @@ SCALES = (0.05, 20.0)
 
 @runtime_checkable
 class Verdict(Protocol):
-    """What judges say of pictures; `scorecard.Reading` is one."""
+    """What classifiers say of pictures; `scorecard.Reading` is one."""
 
     label: Tensor
     confidence: Tensor
@@ -35,7 +35,7 @@ class Verdict(Protocol):
 
 @runtime_checkable
 class Reader(Protocol):
-    """Whoever reads pictures; `scorecard.Judges` is one."""
+    """Whoever reads pictures; `scorecard.Classifiers` is one."""
 
     class_names: list[str]
 

@@ -16,7 +16,7 @@ from torch import Generator, Tensor
 from ...data.augment import seen_as_plate
 from ...data.images import ImageSet, shrunk_into_square
 from ...data.options import DataOptions
-from ...data.sources import read_picture
+from ...data.sources import read_image
 from ...data.typical import exemplar
 from ...errors import DataError
 from ...geometry.rotations import upright_matrix
@@ -165,7 +165,7 @@ def _picture(target: Target, size: int, scale: float) -> Float[Tensor, "1 H W"]:
     from PIL import ImageOps
 
     try:
-        grey = read_picture(Path(target.subject))
+        grey = read_image(Path(target.subject))
     except DataError as error:
         raise DataError(f"{target.place}.picture={target.subject}: {str(error).partition(': ')[2]}") from None
     edge = max(grey.size)

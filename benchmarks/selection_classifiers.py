@@ -1,6 +1,6 @@
-"""Two classifiers to select experiments by: python benchmarks/selection_judges.py RUN [RUN ...]
+"""Two classifiers to select experiments by: python benchmarks/selection_classifiers.py RUN [RUN ...]
 
-Other networks, other counterexamples and other wear than the scorecard's, so that what is chosen by one pair can be
+Other networks, other negatives and other wear than the scorecard's, so that what is chosen by one pair can be
 scored by the other. Trained once on the held-out digits (some four minutes on one core), the same on the same machine,
 and kept in the user's cache folder. Printed: two lines a run, of 2,000 fresh views of each law.
 """
@@ -79,7 +79,7 @@ def blurred(pictures: Tensor, sigma: float) -> Tensor:
 
 
 def wear(pictures: Tensor, generator: Generator) -> Tensor:
-    """What happens to digits and to counterexamples alike: turned, sheared, moved, blurred, dimmed, dusted."""
+    """What happens to digits and to negatives alike: turned, sheared, moved, blurred, dimmed, dusted."""
     count = len(pictures)
 
     def spread(limit: float) -> Tensor:
@@ -100,7 +100,7 @@ def wear(pictures: Tensor, generator: Generator) -> Tensor:
     return (pictures + 0.15 * dusty * torch.rand(count, 1, 1, 1, generator=generator) * dust).clamp(0.0, 1.0)
 
 
-def counterexamples(data: ImageSet, count: int, generator: Generator) -> Tensor:
+def negatives(data: ImageSet, count: int, generator: Generator) -> Tensor:
     """Up to `count` pictures that are no digits, of nine kinds."""
     assert data.labels is not None
     images, labels = data.images, data.labels
@@ -158,7 +158,7 @@ def trained(build: type[nn.Module], data: ImageSet, seed: int) -> nn.Module:
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 3e-3, total_steps=STEPS)
     for step in range(STEPS):
         chosen = torch.randint(len(data.images), (REAL_BATCH,), generator=generator)
-        others = counterexamples(data, OTHER_BATCH, generator)
+        others = negatives(data, OTHER_BATCH, generator)
         classes = torch.cat([data.labels[chosen], torch.full((len(others),), NONE)])
         loss = F.cross_entropy(network(wear(torch.cat([data.images[chosen], others]), generator)), classes)
         optimiser.zero_grad()
@@ -170,10 +170,10 @@ def trained(build: type[nn.Module], data: ImageSet, seed: int) -> nn.Module:
     return network
 
 
-def judges() -> list[nn.Module]:
+def classifiers() -> list[nn.Module]:
     """Both, from the cache or trained now."""
     networks: list[nn.Module] = [Residual(), Pooled()]
-    path = platformdirs.user_cache_path("mnist3d") / "selection-judges-2.pt"
+    path = platformdirs.user_cache_path("mnist3d") / "selection-classifiers-2.pt"
     if not path.is_file():
         data = load_images(DataOptions(), 28, "held_out")
         made = [trained(type(network), data, seed).state_dict() for seed, network in enumerate(networks)]
@@ -200,7 +200,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", nargs="*", help="run directories")
     options = parser.parse_args()
-    networks = judges()
+    networks = classifiers()
     real = figures(load_images(DataOptions(), 28).images, networks)
     print("legible, clean, classes, rarest of real digits: " + "  ".join(f"{value:.3f}" for value in real))
     for path in options.runs:
