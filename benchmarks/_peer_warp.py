@@ -114,11 +114,11 @@ class _Warp(torch.autograd.Function):
         pairs, matrices = (
             wp.from_torch(t.detach().contiguous(), dtype=d) for t, d in ((grid, wp.vec2), (turns, wp.mat33))
         )
-        pictures = [wp.from_torch(t.detach()) for t in (image, upstream)]
+        images = [wp.from_torch(t.detach()) for t in (image, upstream)]
         wp.launch(
             _draw,
             dim=tuple(image.shape),
-            inputs=[pairs, matrices, samples, *pictures, wp.from_torch(gradient, dtype=wp.vec2), backward],
+            inputs=[pairs, matrices, samples, *images, wp.from_torch(gradient, dtype=wp.vec2), backward],
             device="cpu",
         )
 

@@ -55,19 +55,19 @@ def reference_long(attenuation: Tensor, absorbance: Tensor, rotation: Tensor, si
 def original_3dmnist(attenuation: Tensor, absorbance: Tensor, rotation: Tensor, size: int, samples: int) -> Tensor:
     """The original renderer's algorithm: rotate the whole voxel grid to the view, then composite along its z.
 
-    One view at a time; the picture has the grid's own size and samples, and nothing is cut to the ball, so
-    it is another picture. `size` and `samples` have no influence but on the length of a step.
+    One view at a time; the image has the grid's own size and samples, and nothing is cut to the ball, so
+    it is another image. `size` and `samples` have no influence but on the length of a step.
     """
     opacity = -torch.expm1(-attenuation * (2.0 / samples))
     grid = torch.stack([opacity, absorbance])[None]
-    pictures = []
+    images = []
     for turn in rotation:
         # affine_grid maps the view's (x, y, z) to the world's: x_world = R^T x_camera.
         matrix = torch.cat([turn.T, turn.new_zeros(3, 1)], dim=1)[None]
         place = F.affine_grid(matrix, list(grid.shape), align_corners=False)
         opacity_there, absorbance_there = F.grid_sample(grid, place, align_corners=False)[0]
-        pictures.append(composite(opacity_there.permute(1, 2, 0), absorbance_there.permute(1, 2, 0)))
-    return torch.stack(pictures)
+        images.append(composite(opacity_there.permute(1, 2, 0), absorbance_there.permute(1, 2, 0)))
+    return torch.stack(images)
 
 
 def nerfacc_dense(attenuation: Tensor, absorbance: Tensor, rotation: Tensor, size: int, samples: int) -> Tensor:
@@ -76,8 +76,8 @@ def nerfacc_dense(attenuation: Tensor, absorbance: Tensor, rotation: Tensor, siz
 
     opacity, absorbance = (part.flatten(0, 2) for part in _sampled(attenuation, absorbance, rotation, size, samples))
     weights, _ = nerfacc.render_weight_from_alpha(opacity)
-    picture = nerfacc.accumulate_along_rays(weights, values=1.0 - absorbance[..., None])
-    return picture.reshape(len(rotation), size, size)
+    image = nerfacc.accumulate_along_rays(weights, values=1.0 - absorbance[..., None])
+    return image.reshape(len(rotation), size, size)
 
 
 @functools.cache

@@ -51,16 +51,16 @@ def encoding_job(impl: str) -> Job:
     return job
 
 
-def picture_job(volume: Volume) -> Job:
+def view_job(volume: Volume) -> Job:
     """Seconds of the forward and of the backward pass through renderer and volume."""
     renderer, rotation = AbsorptionRenderer(28), sample_rotations(VIEWS, torch.Generator().manual_seed(0))
 
     def job() -> tuple[float, float]:
         volume.zero_grad(set_to_none=True)
         start = time.perf_counter()
-        picture = renderer(volume, rotation)
+        image = renderer(volume, rotation)
         middle = time.perf_counter()
-        picture.backward(torch.ones_like(picture))
+        image.backward(torch.ones_like(image))
         return middle - start, time.perf_counter() - middle
 
     return job
@@ -108,11 +108,11 @@ def main() -> None:
     }
     if options.rays:
         volumes["rays, numba"] = HashGrid(implementation="numba")
-    pictures = measure({name: picture_job(volume) for name, volume in volumes.items()}, "dense", options.rounds)
-    show(f"{VIEWS} views of 28^2", pictures)
+    views = measure({name: view_job(volume) for name, volume in volumes.items()}, "dense", options.rounds)
+    show(f"{VIEWS} views of 28^2", views)
     if options.output:
         report = {"machine": machine(options.threads), "rounds": options.rounds, "points": POINTS, "views": VIEWS}
-        options.output.write_text(json.dumps({**report, "encoding": encoding, "pictures": pictures}, indent=1) + "\n")
+        options.output.write_text(json.dumps({**report, "encoding": encoding, "pictures": views}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

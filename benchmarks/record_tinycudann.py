@@ -38,7 +38,8 @@ def main() -> None:
         volume.implementation = "torch"
         plain = volume.raw(points.cuda()).cpu().numpy()
     for name, allowed in (("half_precision", 2e-3), ("full_precision", 1e-5)):
-        print(f"{name}: largest difference to PyTorch {np.abs(answers[name] - plain).max():.2e}, allowed {allowed:g}")
+        off = np.abs(answers[name] - plain).max()
+        print(f"{name}: largest difference to PyTorch {off:.2e}, it must be <= {allowed:g}")
     arrays: dict[str, Any] = {
         f"weight_{index}": weight.detach().cpu().numpy() for index, weight in enumerate(volume.weights)
     }

@@ -66,9 +66,9 @@ def step(render: Render, setting: Setting, inputs: tuple[Tensor, Tensor, Tensor]
     """Seconds of the forward and of the backward pass."""
     inputs[0].grad = inputs[1].grad = None
     start = time.perf_counter()
-    picture = render(*inputs, setting.image_size, setting.num_samples)
+    image = render(*inputs, setting.image_size, setting.num_samples)
     middle = time.perf_counter()
-    picture.backward(torch.ones_like(picture))
+    image.backward(torch.ones_like(image))
     return middle - start, time.perf_counter() - middle
 
 

@@ -3,7 +3,7 @@
     python benchmarks/renderer_cuda.py --output renderer_cuda.json
 
 Settings A, B and C of `renderer.py`, and D, forward and backward with the gradient to both channels of the
-volume. First every variant's picture and gradients, that to the rotation too, are compared with the reference's
+volume. First every variant's image and gradients, that to the rotation too, are compared with the reference's
 in float64. Then each is warmed up and all take turns; trust the ratios. A variant that does not fit into the
 memory is shown as such.
 
@@ -52,7 +52,7 @@ VARIANTS = {
 
 
 def errors(name: str) -> tuple[float, float]:
-    """Of the picture, and of the gradients as a share of their largest element, against float64 at setting A."""
+    """Of the image, and of the gradients as a share of their largest element, against float64 at setting A."""
     setting = CUDA_SETTINGS["A"]
     found = [view_and_gradients(VARIANTS[name], setting, torch.float32)]
     found.append(view_and_gradients(reference, setting, torch.float64))
@@ -62,9 +62,9 @@ def errors(name: str) -> tuple[float, float]:
 
 def view_and_gradients(render: Render, setting: Setting, dtype: torch.dtype) -> list[Tensor]:
     grid, absorbance, rotation = (tensor.detach().to("cuda", dtype).requires_grad_() for tensor in scene(setting))
-    picture = render(grid, absorbance, rotation, setting.image_size, setting.num_samples)
-    upstream = torch.linspace(-1.0, 1.0, picture.numel(), dtype=dtype, device="cuda").view_as(picture)
-    return [picture.detach(), *torch.autograd.grad(picture, (grid, absorbance, rotation), upstream)]
+    image = render(grid, absorbance, rotation, setting.image_size, setting.num_samples)
+    upstream = torch.linspace(-1.0, 1.0, image.numel(), dtype=dtype, device="cuda").view_as(image)
+    return [image.detach(), *torch.autograd.grad(image, (grid, absorbance, rotation), upstream)]
 
 
 def step(name: str, setting: Setting, inputs: tuple[Tensor, Tensor, Tensor]) -> float | None:
@@ -73,8 +73,8 @@ def step(name: str, setting: Setting, inputs: tuple[Tensor, Tensor, Tensor]) -> 
     start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
     try:
         start.record()
-        picture = VARIANTS[name](*inputs, setting.image_size, setting.num_samples)
-        picture.backward(torch.ones_like(picture))
+        image = VARIANTS[name](*inputs, setting.image_size, setting.num_samples)
+        image.backward(torch.ones_like(image))
         end.record()
         torch.cuda.synchronize()
     except torch.cuda.OutOfMemoryError:
@@ -135,10 +135,10 @@ def main() -> None:
     if not torch.cuda.is_available():
         sys.exit("renderer_cuda.py needs a CUDA GPU and found none; benchmarks/renderer.py measures the CPU")
     accuracy = {name: errors(name) for name in VARIANTS}
-    for name, (picture, gradient) in accuracy.items():
-        right = picture <= TOLERANCES[torch.float32][0] and gradient <= TOLERANCES[torch.float32][1]
+    for name, (image, gradient) in accuracy.items():
+        right = image <= TOLERANCES[torch.float32][0] and gradient <= TOLERANCES[torch.float32][1]
         verdict = "within" if right else "OUTSIDE"
-        print(f"{name}: off by {picture:.1e} (picture), {gradient:.1e} (gradients), {verdict} the contract")
+        print(f"{name}: off by {image:.1e} (image), {gradient:.1e} (gradients), {verdict} the contract")
     results = {}
     for label, setting in CUDA_SETTINGS.items():
         rows = measure(setting, list(VARIANTS), max(2, arguments.rounds))

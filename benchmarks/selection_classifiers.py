@@ -2,7 +2,7 @@
 
 Other networks, other negatives and other wear than the scorecard's, so that what is chosen by one pair can be
 scored by the other. Trained once on the held-out digits (some four minutes on one core), the same on the same machine,
-and kept in the user's cache folder. Printed: two lines a run, of 2,000 fresh views of each law.
+and kept in the user's cache folder. Printed: two lines a run, of 2,000 fresh views of each pose distribution.
 """
 
 import argparse
@@ -43,9 +43,9 @@ class Residual(nn.Module):
             self.blocks.append(nn.ModuleList([branch, nn.Conv2d(width, channels, 1, stride)]))
         self.head = nn.Sequential(nn.Flatten(), nn.Dropout(0.3), nn.Linear(64 * 49, DIGITS + 1))
 
-    def forward(self, pictures: Tensor) -> Tensor:
+    def forward(self, images: Tensor) -> Tensor:
         """Logits, the last of "not a digit"."""
-        x = F.relu(self.first(2.0 * pictures - 1.0))
+        x = F.relu(self.first(2.0 * images - 1.0))
         for block in self.blocks:
             branch, skip = block.children()
             x = F.relu(branch(x) + skip(x))
@@ -64,23 +64,23 @@ class Pooled(nn.Module):
         layers += [nn.Flatten(), nn.Dropout(0.3), nn.Linear(48 * 49, 160), nn.SiLU(), nn.Dropout(0.3)]
         self.layers = nn.Sequential(*layers, nn.Linear(160, DIGITS + 1))
 
-    def forward(self, pictures: Tensor) -> Tensor:
+    def forward(self, images: Tensor) -> Tensor:
         """Logits, the last of "not a digit"."""
-        return self.layers(2.0 * pictures - 1.0)
+        return self.layers(2.0 * images - 1.0)
 
 
-def blurred(pictures: Tensor, sigma: float) -> Tensor:
+def blurred(images: Tensor, sigma: float) -> Tensor:
     """By a Gaussian of that many pixels."""
     kernel = torch.exp(-0.5 * (torch.arange(-4, 5) / sigma) ** 2)
     kernel = kernel / kernel.sum()
     return F.conv2d(
-        F.conv2d(pictures, kernel[None, None, :, None], padding=(4, 0)), kernel[None, None, None], padding=(0, 4)
+        F.conv2d(images, kernel[None, None, :, None], padding=(4, 0)), kernel[None, None, None], padding=(0, 4)
     )
 
 
-def wear(pictures: Tensor, generator: Generator) -> Tensor:
+def augmented(images: Tensor, generator: Generator) -> Tensor:
     """What happens to digits and to negatives alike: turned, sheared, moved, blurred, dimmed, dusted."""
-    count = len(pictures)
+    count = len(images)
 
     def spread(limit: float) -> Tensor:
         return limit * (2.0 * torch.rand(count, generator=generator) - 1.0)
@@ -89,19 +89,19 @@ def wear(pictures: Tensor, generator: Generator) -> Tensor:
     cosine, sine = angle.cos(), angle.sin()
     rows = torch.stack([cosine / wide, (shear * cosine - sine) / wide, spread(0.09)], 1)
     columns = torch.stack([sine / high, (cosine + shear * sine) / high, spread(0.09)], 1)
-    affine = F.affine_grid(torch.stack([rows, columns], 1), list(pictures.shape), align_corners=False)
-    pictures = F.grid_sample(pictures, affine, align_corners=False)
+    affine = F.affine_grid(torch.stack([rows, columns], 1), list(images.shape), align_corners=False)
+    images = F.grid_sample(images, affine, align_corners=False)
     soft = (torch.rand(count, generator=generator) < 0.4)[:, None, None, None]
-    pictures = torch.where(soft, blurred(pictures, 0.4 + 0.6 * torch.rand(1, generator=generator).item()), pictures)
-    pictures = (pictures * (0.6 + 0.6 * torch.rand(count, 1, 1, 1, generator=generator))).clamp(0.0, 1.0)
-    dust = torch.randn(pictures.shape, generator=generator).abs()
-    dust = dust * (torch.rand(pictures.shape, generator=generator) < 0.25)
+    images = torch.where(soft, blurred(images, 0.4 + 0.6 * torch.rand(1, generator=generator).item()), images)
+    images = (images * (0.6 + 0.6 * torch.rand(count, 1, 1, 1, generator=generator))).clamp(0.0, 1.0)
+    dust = torch.randn(images.shape, generator=generator).abs()
+    dust = dust * (torch.rand(images.shape, generator=generator) < 0.25)
     dusty = (torch.rand(count, 1, 1, 1, generator=generator) < 0.5).float()
-    return (pictures + 0.15 * dusty * torch.rand(count, 1, 1, 1, generator=generator) * dust).clamp(0.0, 1.0)
+    return (images + 0.15 * dusty * torch.rand(count, 1, 1, 1, generator=generator) * dust).clamp(0.0, 1.0)
 
 
 def negatives(data: ImageSet, count: int, generator: Generator) -> Tensor:
-    """Up to `count` pictures that are no digits, of nine kinds."""
+    """Up to `count` images that are no digits, of nine kinds."""
     assert data.labels is not None
     images, labels = data.images, data.labels
 
@@ -150,7 +150,7 @@ def negatives(data: ImageSet, count: int, generator: Generator) -> Tensor:
 
 
 def trained(build: type[nn.Module], data: ImageSet, seed: int) -> nn.Module:
-    """One judge."""
+    """One classifier."""
     assert data.labels is not None
     torch.manual_seed(100 + seed)
     generator, network = torch.Generator().manual_seed(77 + seed), build()
@@ -160,7 +160,7 @@ def trained(build: type[nn.Module], data: ImageSet, seed: int) -> nn.Module:
         chosen = torch.randint(len(data.images), (REAL_BATCH,), generator=generator)
         others = negatives(data, OTHER_BATCH, generator)
         classes = torch.cat([data.labels[chosen], torch.full((len(others),), NONE)])
-        loss = F.cross_entropy(network(wear(torch.cat([data.images[chosen], others]), generator)), classes)
+        loss = F.cross_entropy(network(augmented(torch.cat([data.images[chosen], others]), generator)), classes)
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
@@ -185,9 +185,9 @@ def classifiers() -> list[nn.Module]:
 
 
 @torch.no_grad()
-def figures(pictures: Tensor, networks: list[nn.Module]) -> list[float]:
+def figures(images: Tensor, networks: list[nn.Module]) -> list[float]:
     """Legible share, clean share, effective number of classes, rarest class's share."""
-    read = [torch.cat([network(part).softmax(1)[:, :DIGITS] for part in pictures.split(500)]) for network in networks]
+    read = [torch.cat([network(part).softmax(1)[:, :DIGITS] for part in images.split(500)]) for network in networks]
     best, label = torch.stack(read).max(dim=2)
     sure = best.amin(dim=0) * (label[0] == label[1])
     shares = torch.bincount(label[0][sure > 0.5], minlength=DIGITS) / max(int((sure > 0.5).sum()), 1)
@@ -205,10 +205,12 @@ def main() -> None:
     print("legible, clean, classes, rarest of real digits: " + "  ".join(f"{value:.3f}" for value in real))
     for path in options.runs:
         run = load_run(path)
-        for law in ("euler_normal", "sphere"):
-            rotations = sample_rotations(VIEWS, torch.Generator().manual_seed(VIEW_SEED), PoseOptions(name=law))
+        for distribution in ("euler_normal", "sphere"):
+            rotations = sample_rotations(
+                VIEWS, torch.Generator().manual_seed(VIEW_SEED), PoseOptions(name=distribution)
+            )
             shown = figures(render_views(run.volume, run.renderer, rotations), networks)
-            print(f"{path} {law}: " + "  ".join(f"{value:.3f}" for value in shown), flush=True)
+            print(f"{path} {distribution}: " + "  ".join(f"{value:.3f}" for value in shown), flush=True)
 
 
 if __name__ == "__main__":

@@ -7,10 +7,10 @@ Up to twelve targets stand on one ring, up to 24 on two, up to 36 on three. Each
 as long in steps as the others, so that the share compares. Fresh views within 8 degrees of each target, in azimuth
 and in elevation, are then read:
 
-* by comparison: of all pictures asked for, is the asked one the most similar (cosine of the blurred pictures)?
+* by comparison: of all images asked for, is the asked one the most similar (cosine of the blurred images)?
   `right` is the share, `similarity` the mean cosine to the asked one.
-* digits also by the scorecard's two classifiers, trained on pictures that the targets are not taken from:
-  `judged_right` both above .5 on the asked digit, `judged_clean` both above .9.
+* digits also by the scorecard's two classifiers, trained on images that the targets are not taken from:
+  `classified_right` both above .5 on the asked digit, `classified_clean` both above .9.
 
 Written: one JSON with metadata and a record a run; printed: the table.
 """
@@ -75,17 +75,17 @@ def shares(good: Tensor, target: Tensor) -> tuple[float, float]:
     return round(good.float().mean().item(), 4), round(each.min().item(), 4)
 
 
-def compared(views: Tensor, target: Tensor, pictures: Tensor) -> dict[str, float]:
-    """Whether the asked picture is the most similar of all pictures asked for."""
-    distinct, which = torch.unique(pictures.flatten(1), dim=0, return_inverse=True)
-    asked = distinct.reshape(-1, *pictures.shape[1:])
+def compared(views: Tensor, target: Tensor, images: Tensor) -> dict[str, float]:
+    """Whether the asked image is the most similar of all images asked for."""
+    distinct, which = torch.unique(images.flatten(1), dim=0, return_inverse=True)
+    asked = distinct.reshape(-1, *images.shape[1:])
     similarity = F.normalize(blur(views).flatten(1), dim=1) @ F.normalize(blur(asked).flatten(1), dim=1).mT
     right, worst = shares(similarity.argmax(dim=1) == which[target], target)
     mean = similarity[torch.arange(len(target)), which[target]].mean().item()
     return {"right": right, "worst": worst, "similarity": round(mean, 4)}
 
 
-def judged(views: Tensor, target: Tensor, digits: list[int], config: Config) -> dict[str, float]:
+def classified(views: Tensor, target: Tensor, digits: list[int], config: Config) -> dict[str, float]:
     """What the scorecard's classifiers read."""
     from mnist3d.evaluation import load_classifiers  # pyright: ignore[reportMissingImports]
 
@@ -95,7 +95,7 @@ def judged(views: Tensor, target: Tensor, digits: list[int], config: Config) -> 
     agrees = reading.label == torch.tensor(digits)[target]
     right, worst = shares(agrees & (reading.confidence > 0.5), target)
     clean, _ = shares(agrees & (reading.confidence > 0.9), target)
-    return {"judged_right": right, "judged_worst": worst, "judged_clean": clean}
+    return {"classified_right": right, "classified_worst": worst, "classified_clean": clean}
 
 
 def measure(count: int, seed: int, options: argparse.Namespace) -> dict[str, Any]:
@@ -112,20 +112,20 @@ def measure(count: int, seed: int, options: argparse.Namespace) -> dict[str, Any
     targets = trainer.objectives["targets"]
     assert isinstance(targets, Targets)
     rotations, target = views_near(targets)
-    views, pictures = render_views(trainer.averaged, trainer.renderer, rotations), targets.pictures.cpu()
+    views, wanted = render_views(trainer.averaged, trainer.renderer, rotations), targets.images.cpu()
     record = {"targets": count, "rings": len(asked), "seed": seed, "steps": trainer.steps_done}
     record |= {"seconds": round(seconds, 1), "cpu_seconds": round(cpu_seconds, 1)}
-    record |= compared(views, target, pictures)
-    if options.subject == "digits" and not options.unjudged:
+    record |= compared(views, target, wanted)
+    if options.subject == "digits" and not options.without_classifiers:
         digits = [digit for ring in asked for digit in ring["digits"]]
-        record |= judged(views, target, digits, parse_command_line(arguments).config)
+        record |= classified(views, target, digits, parse_command_line(arguments).config)
     if options.pictures is not None:
         import imageio.v3 as iio
 
         seen = render_views(trainer.averaged, trainer.renderer, targets.rotations)
         options.pictures.mkdir(parents=True, exist_ok=True)
         path = options.pictures / f"{options.subject}_{count}_{seed}.png"
-        iio.imwrite(path, contact_sheet(torch.cat([pictures, seen]), columns=count if count <= PER_RING else PER_RING))
+        iio.imwrite(path, contact_sheet(torch.cat([wanted, seen]), columns=count if count <= PER_RING else PER_RING))
     return record
 
 
@@ -136,9 +136,9 @@ def main() -> None:
     parser.add_argument("--subject", choices=("letters", "digits"), default="letters")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--steps", type=int, default=1000)
-    parser.add_argument("--unjudged", action="store_true", help="digits: compare only, train no classifiers")
+    parser.add_argument("--without_classifiers", action="store_true", help="digits: compare only, train no classifiers")
     parser.add_argument("--output", type=Path, help="JSON file")
-    parser.add_argument("--pictures", type=Path, help="folder for asked and shown pictures")
+    parser.add_argument("--pictures", type=Path, help="folder for sheets of asked and shown views")
     parser.add_argument("--more", nargs=argparse.REMAINDER, default=[], help="further options of train.py, last of all")
     options = parser.parse_args()
     runs = []

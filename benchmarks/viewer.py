@@ -3,10 +3,10 @@
     python benchmarks/viewer.py --output benchmarks/results/viewer-0.1.0.json
 
 All at 48^3, unless told otherwise: the default run's grid is coarser at first and finer later. Slow-down: blocks of
-steps of the first part (before the pull to real pictures), between blocks without viewer: one with a page open that is
-looked at, one with the viewer and no page, and for control one without viewer; the
+steps of the first part (before the nearest-image loss begins), between blocks without viewer: one with a page open
+that is looked at, one with the viewer and no page, and for control one without viewer; the
 median of the ratios to the two neighbours' geometric mean. Noise that only ever slows down draws all three medians a
-little below 0; "beyond control" is free of that. Latency: from a page's request to the picture, over a socket on this
+little below 0; "beyond control" is free of that. Latency: from a page's request to the view, over a socket on this
 machine, training paused, and with a training that goes on. "processor" compares the whole process's processor time,
 the client's included, which other programs disturb less: with one thread on a core of its own the two are the same.
 "attributed" counts the processor time of the viewer's threads and of its callback instead: exact, but blind
@@ -38,21 +38,21 @@ from mnist3d.volumes.wrappers import FrozenField
 LATENCY_SIZE = 128  # pixels
 RESAMPLES = 4000
 GRID = ["--volume.resolution", "48", "--volume.grow_at", "null"]  # one pace from the first step to the last
-ORBIT_STEP = 0.05  # radians between two pictures of a hand that turns
+ORBIT_STEP = 0.05  # radians between two views of a hand that turns
 
 
 class Page(threading.Thread):
-    """A page without a browser: takes every picture in, and turns the volume if asked to.
+    """A page without a browser: takes every view in, and turns the volume if asked to.
 
     Args:
         port: of the viewer.
-        turning: ask for the next picture as soon as one has arrived.
-        pictures: end after so many; 0 for when the viewer ends.
+        turning: ask for the next view as soon as one has arrived.
+        views: end after so many; 0 for when the viewer ends.
     """
 
-    def __init__(self, port: int, turning: bool, pictures: int = 0) -> None:
+    def __init__(self, port: int, turning: bool, views: int = 0) -> None:
         super().__init__(daemon=True)
-        self.port, self.turning, self.pictures = port, turning, pictures
+        self.port, self.turning, self.views = port, turning, views
         self.latencies: list[float] = []
         self.ready = threading.Event()
         self.done = threading.Event()
@@ -76,7 +76,7 @@ class Page(threading.Thread):
                 head = json.loads(data[4 : 4 + struct.unpack(">I", data[:4])[0]])
                 if head["kind"] == "frame" and head["number"] == number and self.turning:
                     self.latencies.append(1000.0 * (time.perf_counter() - asked))
-                    if len(self.latencies) == self.pictures:
+                    if len(self.latencies) == self.views:
                         break
                     number, asked = number + 1, time.perf_counter()
                     view = {"size": LATENCY_SIZE, "number": number, "azimuth": ORBIT_STEP * number, "moving": True}
@@ -148,8 +148,8 @@ def slow_down(steps: int, rounds: int, arguments: list[str]) -> dict[str, Any]:
     return found
 
 
-def latency(pictures: int, arguments: list[str]) -> dict[str, Any]:
-    """Milliseconds from request to picture: at rest, then beside a training."""
+def latency(views: int, arguments: list[str]) -> dict[str, Any]:
+    """Milliseconds from request to view: at rest, then beside a training."""
     trainer = build_trainer(parse_command_line([*GRID, *arguments, "--trainer.max_steps", "1000000"]).config)
     timed(trainer, [], 5)
     snapshot = Snapshot(FrozenField(trainer.averaged), 0)
@@ -158,7 +158,7 @@ def latency(pictures: int, arguments: list[str]) -> dict[str, Any]:
     found = {}
     for kind in ("paused", "training"):
         viewer.allowance.unlimited = kind == "paused"
-        page = Page(viewer.port, turning=True, pictures=pictures)
+        page = Page(viewer.port, turning=True, views=views)
         page.start()
         while page.is_alive():
             timed(trainer, [], 1) if kind == "training" else page.join(0.2)
@@ -220,14 +220,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=20, help="in each measurement (default %(default)s)")
     parser.add_argument("--rounds", type=int, default=40, help="of six measurements (default %(default)s)")
-    parser.add_argument("--pictures", type=int, default=150, help="of each latency (default %(default)s)")
+    parser.add_argument("--views", type=int, default=150, help="of each latency (default %(default)s)")
     parser.add_argument("--output", type=Path, help="JSON file")
     options, rest = parser.parse_known_args()
-    if options.rounds < 2 or options.pictures < 5:
-        parser.error("at least 2 rounds and 5 pictures are needed for a median and its quartiles")
+    if options.rounds < 2 or options.views < 5:
+        parser.error("at least 2 rounds and 5 views are needed for a median and its quartiles")
     began_load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
     record = {
-        "latency": latency(options.pictures, rest),
+        "latency": latency(options.views, rest),
         "attributed": attributed(6 * options.steps, rest) if hasattr(time, "pthread_getcpuclockid") else None,
         "slow_down": slow_down(options.steps, options.rounds, rest),
         "threads": torch.get_num_threads(),

@@ -1,6 +1,6 @@
 """What can be wrong with what a user gave: one `UserError`, and its kinds.
 
-Every message is one line: which key or file, what was given, what is allowed, what to do.
+Every message is one line: which key or file, what was given, what it must be, what to do.
 """
 
 
@@ -9,7 +9,7 @@ class UserError(Exception):
 
 
 class ConfigError(UserError, ValueError):
-    """A key, value or file of the configuration that is not allowed."""
+    """A key, value or file of the configuration that is invalid."""
 
 
 class DataError(UserError, ValueError):
@@ -30,6 +30,10 @@ class RunError(UserError, RuntimeError):
 
 class WriteError(UserError, RuntimeError):
     """A file that cannot be written: a full disk, a folder without permission."""
+
+
+class WatchdogGaveUp(RuntimeError):
+    """A run went wrong, and going back did not help; its last good state is saved. No mistake of the user's."""
 
 
 class ViewerError(UserError, RuntimeError):

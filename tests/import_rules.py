@@ -1,7 +1,6 @@
 """Rules about who imports whom in a package: each takes it and the list of its parts, and says what is wrong.
 
-What it is: the judgement on what `tools/read_imports.py` finds. What it is not: the list, which stands in
-`test_imports.py`.
+The check of what `tools/read_imports.py` finds; the list stands in `test_imports.py`.
 """
 
 import ast
@@ -79,7 +78,7 @@ def wrong_imports(package: Path, layout: Layout) -> list[str]:
         if entry.imported not in known:
             wrong.append(f"{place} imports {entry.imported}, which does not exist")
         elif folder(entry.imported) != own and not _listed(entry.imported, allowed):
-            wrong.append(f"{place} imports {entry.imported}; allowed are {', '.join(allowed) or 'none'}")
+            wrong.append(f"{place} imports {entry.imported}; it may import {', '.join(allowed) or 'nothing'}")
     return [*dict.fromkeys(wrong)]  # once for each line, whatever it takes
 
 

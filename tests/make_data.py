@@ -2,9 +2,9 @@
 
     python tests/make_data.py
 
-What it is: the one training whose result the tests read, so that what a network happens to learn on a machine decides
+The one training whose result the tests read, so that what a network happens to learn on a machine decides
 no test. The file is the run's own two classifiers, trained on the 5,000 digits' held-out part with the steps of a real
-run, on one core, and rounded to float16: about 900 KB. What it is not: no test, and nothing a user needs. Run it again
+run, on one core, and rounded to float16: about 900 KB. Run it again
 when an architecture of `mnist3d/evaluation/classifiers.py` changes; then look at the margins of the tests that read it.
 """
 

@@ -91,7 +91,7 @@ def test_help_shows_its_options_once_it_is_added(capsys):
         (["glass_beads.TotalVariatio"], "^objectives=.*did you mean glass_beads.TotalVariation"),
         (["glass_bead.TotalVariation"], "^objectives=.*no module named glass_bead"),
         (["broken_beads.X"], r"^objectives=.*importing broken_beads failed \(RuntimeError: the glass is broken\)"),
-        (["TotalVariation"], "^objectives=TotalVariation: no such objective class; allowed are class paths"),
+        (["TotalVariation"], "^objectives=TotalVariation: no such objective class; must be a class path"),
         (["glass_beads.smoothness.Other"], "is no Objective; it must be a subclass of .*Objective with a loss"),
         (["glass_beads.Beads"], "is no Objective"),
         (["glass_beads.smoothness.Lossless"], "is abstract"),
@@ -102,10 +102,10 @@ def test_help_shows_its_options_once_it_is_added(capsys):
         (["mnist3d.training.objectives.diversity.Diversity"], "its name diversity is a key"),
         (["glass_beads.TotalVariation", *ADD[:1], "glass_beads.smoothness.Twin"], "total_variation is that of .*Total"),
         (["glass_beads.TotalVariation", "--total_variation.wieght", "2"], r"did you mean total_variation\.weight\?"),
-        (["glass_beads.TotalVariation", "--total_variation.weight", "much"], r"\.weight=much: allowed are numbers"),
-        (["glass_beads.TotalVariation", "--total_variation.norm", "L1"], r"norm=L1: allowed are absolute, squared"),
-        (["glass_beads.TotalVariation", "--total_variation", "3"], "^total_variation=3: it must be a mapping"),
-        (["glass_beads.smoothness.Needs"], r"^needs\.file: must be given; allowed are text"),
+        (["glass_beads.TotalVariation", "--total_variation.weight", "much"], r"\.weight=much: must be a number"),
+        (["glass_beads.TotalVariation", "--total_variation.norm", "L1"], r"norm=L1: must be one of absolute, squared"),
+        (["glass_beads.TotalVariation", "--total_variation", "3"], "^total_variation=3: must be a mapping"),
+        (["glass_beads.smoothness.Needs"], r"^needs\.file: is missing; must be text"),
     ],
 )
 def test_a_mistake_is_one_line(arguments, words):

@@ -1,4 +1,4 @@
-"""Backends from elsewhere, end to end in processes of their own; and docs/adding_a_backend.md, followed literally."""
+"""Backends from elsewhere, end to end in processes of their own; and docs/your_own_volume.md, followed literally."""
 
 import json
 import os
@@ -31,6 +31,9 @@ for program, *arguments in json.load(sys.stdin):
     try:
         if program == "-c":
             exec(compile(arguments[0], "block", "exec"), {"__name__": "block"})
+        elif program == "mnist3d":
+            from mnist3d.cli.program import mnist3d_command
+            mnist3d_command()
         else:
             runpy.run_path(program, run_name="__main__")
     except SystemExit as ended:
@@ -81,7 +84,8 @@ def test_a_package_that_mnist3d_does_not_know_is_trained_reloaded_and_rendered(t
     )
     assert "Beads with 35 weights" in trained[2]
     # typed as printed, it opens: the third command
-    assert "Look at it: python inference.py run --volume glass_beads.beads.Beads\n" in trained[1]
+    look = f"{sys.executable} {ROOT / 'inference.py'} run --volume glass_beads.beads.Beads"
+    assert f"Look at it: {look}\n" in trained[1]
     assert [code for code, _, _ in (trained, refused, viewed, turned, drawn, resumed)] == [0, 2, 0, 0, 0, 0]
     assert refused[2].count("\n") == 1
     assert "--volume glass_beads.beads.Beads" in refused[2]
@@ -117,7 +121,7 @@ def test_help_shows_the_chosen_volumes_options(monkeypatch, capsys):
         ("mnist3d.Volume", "is abstract"),
         ("broken_beads.Beads", r"importing broken_beads failed \(RuntimeError: the glass is broken\)"),
         ("unbuilt_beads.Beads", "importing unbuilt_beads failed .*glass_furnace"),
-        ("Beads", "allowed are our own .*VoxelGrid"),
+        ("Beads", "must be one of our own .*VoxelGrid"),
         ("glass-beads.Beads", "no such volume class"),
         (".Beads", "no such volume class"),
         ("3", "no such volume class"),
@@ -146,7 +150,7 @@ def test_a_mistake_in_its_options_names_the_nearest(monkeypatch):
 def commands_of(page, folder, shorter):
     """The page's files, written into a folder, and its commands in their order; training made shorter."""
     text = (ROOT / "docs" / page).read_text()
-    assert len(text.splitlines()) < 80
+    assert sum(bool(line) for line in text.splitlines()) < 80  # what a reader has to go through
     commands = []
     for language, name, content in re.findall(r"```(\w+)(?: file=(\S+))?\n(.*?)```", text, re.DOTALL):
         if name:
@@ -155,9 +159,9 @@ def commands_of(page, folder, shorter):
         elif language == "python":
             commands.append(["-c", content])
         for line in content.splitlines() if language == "bash" else []:
-            program, *arguments = shlex.split(line)[1:]
-            new = program == "train.py" and not {"--help", "--resume"} & {*arguments}
-            commands.append([ROOT / program, *arguments, *(shorter if new else [])])
+            program, command, *arguments = shlex.split(line)
+            new = command == "train" and not {"--help", "--resume"} & {*arguments}
+            commands.append([program, command, *arguments, *(shorter if new else [])])
     return commands
 
 
@@ -170,14 +174,14 @@ def test_your_own_objective_followed_literally(tmp_path):
     assert [code for code, _, _ in outcomes] == [0] * len(commands), outcomes
     helped, trained, resumed, _ = outcomes
     assert "--total_variation.weight" in helped[1]
-    assert "go on with: python train.py --resume runs/smooth --objectives.add my_package.TotalVariation" in trained[2]
+    assert "go on with: mnist3d train --resume runs/smooth --objectives.add my_package.TotalVariation" in trained[2]
     assert "going on at step 2" in resumed[2]
     records = [json.loads(line) for line in (tmp_path / "runs" / "smooth" / "stats.jsonl").read_text().splitlines()]
     assert records[-1]["total_variation_loss"] > 0.0
 
 
-def test_adding_a_backend_followed_literally(tmp_path):
-    commands = commands_of("adding_a_backend.md", tmp_path, TINY)
+def test_your_own_volume_followed_literally(tmp_path):
+    commands = commands_of("your_own_volume.md", tmp_path, TINY)
     assert len(commands) > 3
     commands += [
         ["-c", "import test_glow; test_glow.test_glow()"],

@@ -56,7 +56,7 @@ def test_what_watches_a_run_and_in_which_order(action, first, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--adversarial.weight", "0"], "adversarial.weight=0: without targets nothing would pull"),
+        (["--adversarial.weight", "0"], "adversarial.weight=0: without targets nothing would move"),
         (["--start_from", "gone.npz"], "start_from=gone.npz: no such file"),
         (["--renderer.image_size", "4"], "image_size=4: the discriminator needs"),
         (["--class_balance.weight", "1", "--poses.sphere_share", "0"], "class_balance.weight=1"),
@@ -99,5 +99,5 @@ def test_only_a_run_that_is_not_complete_says_how_to_go_on(more, tmp_path, capsy
     run = sculpt(parse_command_line([*TINY, *QUIET, *more, "--run_dir", str(tmp_path / "run")]))
     said = capsys.readouterr()
     assert ("go on with" in said.err) == bool(more)
-    assert not more or f"stopped at step 2; go on with: python train.py --resume {run}\n" in said.err
-    assert f"Look at it: python inference.py {run}\n" in said.out
+    assert not more or f"stopped at step 2; go on with: mnist3d train --resume {run}\n" in said.err
+    assert f"Look at it: mnist3d view {run}\n" in said.out

@@ -1,4 +1,4 @@
-"""What watches a run: progress, pace, figures, pictures and checkpoints, each against what it was told."""
+"""What watches a run: progress, pace, figures, images and checkpoints, each against what it was told."""
 
 import json
 import math
@@ -129,14 +129,14 @@ def test_a_figure_that_is_no_number_is_null_and_others_are_short(tmp_path):
     assert (record["penalty"], record["count"]) == (123460.0, 7)
 
 
-def test_pictures_at_the_start_now_and_then_and_at_the_end(tmp_path):
+def test_images_at_the_start_now_and_then_and_at_the_end(tmp_path):
     run, images = RunDirectory(tmp_path), bars(count=12).images
     targets = Targets(torch.tensor([0.0, 1.0]), torch.zeros(2), images[:2], TargetOptions(views_per_step=2))
     small(steps=5, targets=targets).run([Pictures(run, targets, every=2)])
     found = sorted(path.name for path in (tmp_path / "pictures").iterdir())
     assert found == ["reals.png", "targets.png", "turntable.png", "views.png", "views_000002.png", "views_000004.png"]
-    with Image.open(tmp_path / "pictures" / "reals.png") as picture:
-        assert picture.getextrema() == (0, 255)  # bars of full brightness on black
+    with Image.open(tmp_path / "pictures" / "reals.png") as image:
+        assert image.getextrema() == (0, 255)  # bars of full brightness on black
     small(steps=2).run([Pictures(RunDirectory(tmp_path / "plain"))])
     assert not (tmp_path / "plain" / "pictures" / "targets.png").exists()
 

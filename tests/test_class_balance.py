@@ -13,40 +13,40 @@ def sure(*classes: int, of: int = 3) -> torch.Tensor:
 
 
 def test_nothing_costs_while_all_have_their_part():
-    prices = ClassBalance(4)
+    balance = ClassBalance(4)
     logits = torch.randn(5, 4, generator=torch.Generator().manual_seed(0))
-    assert prices.priced(logits, torch.ones(5)).item() == pytest.approx(0.0, abs=1e-6)
+    assert balance.balance_loss(logits, torch.ones(5)).item() == pytest.approx(0.0, abs=1e-6)
 
 
 def test_a_class_costs_the_logarithm_of_its_share_and_a_view_what_it_stands_for():
-    prices = ClassBalance(3)
-    prices.shares.copy_(torch.tensor([0.5, 0.25, 0.25]))
-    loss = prices.priced(sure(0, 1), torch.tensor([1.5, 0.5]))
+    balance = ClassBalance(3)
+    balance.shares.copy_(torch.tensor([0.5, 0.25, 0.25]))
+    loss = balance.balance_loss(sure(0, 1), torch.tensor([1.5, 0.5]))
     assert loss.item() == pytest.approx(0.5 * (1.5 * math.log(1.5) + 0.5 * math.log(0.75)), abs=1e-6)
     moved = torch.tensor([0.75, 0.25, 0.0])  # of these two views, weighed
     expected = MEMORY * torch.tensor([0.5, 0.25, 0.25]) + (1.0 - MEMORY) * moved
-    torch.testing.assert_close(prices.shares, expected)
+    torch.testing.assert_close(balance.shares, expected)
 
 
 def test_shares_that_do_not_add_up_to_one_are_relative():
     """The weights of few views are 1 only in the mean."""
     losses = []
     for factor in (1.0, 0.6):
-        prices = ClassBalance(3)
-        prices.shares.copy_(factor * torch.tensor([0.5, 0.3, 0.2]))
-        losses.append(prices.priced(sure(0, 1, 1), torch.ones(3)).item())
+        balance = ClassBalance(3)
+        balance.shares.copy_(factor * torch.tensor([0.5, 0.3, 0.2]))
+        losses.append(balance.balance_loss(sure(0, 1, 1), torch.ones(3)).item())
     assert losses[0] == pytest.approx(losses[1], abs=1e-6)
 
 
 def test_the_gradient_is_that_of_the_entropy_at_the_running_shares():
-    prices = ClassBalance(3).double()
+    balance = ClassBalance(3).double()
     start = torch.tensor([0.6, 0.3, 0.1], dtype=torch.float64)
     weights = torch.tensor([2.0, 0.0, 1.0], dtype=torch.float64)
     logits = torch.randn(3, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(1)).requires_grad_()
 
     def at_the_start(each: torch.Tensor) -> torch.Tensor:
-        prices.shares.copy_(start)
-        return prices.priced(each, weights)
+        balance.shares.copy_(start)
+        return balance.balance_loss(each, weights)
 
     assert torch.autograd.gradcheck(at_the_start, logits)
     gradient = torch.autograd.grad(at_the_start(logits), logits)[0]
@@ -63,7 +63,7 @@ def test_a_sure_view_is_not_asked_to_be_undecided():
     logits = torch.zeros(1, 3)
     logits[0, 0] = 2.0
     logits.requires_grad_()
-    ClassBalance(3).priced(logits, torch.ones(1)).backward()
+    ClassBalance(3).balance_loss(logits, torch.ones(1)).backward()
     assert logits.grad is not None
     assert logits.grad.abs().max() < 1e-6
 
@@ -75,21 +75,21 @@ def test_prices_make_classes_even_over_what_the_views_stand_for():
     logits[:, 0] += 1.5
     logits.requires_grad_()
     weights = torch.tensor([0.25] * 20 + [4.75] * 4)
-    prices = ClassBalance(3)
+    balance = ClassBalance(3)
     optimiser = torch.optim.SGD([logits], lr=0.2)
     for _ in range(3000):
         optimiser.zero_grad()
-        prices.priced(logits, weights).backward()
+        balance.balance_loss(logits, weights).backward()
         optimiser.step()
     shares = (weights[:, None] * logits.softmax(dim=1)).mean(dim=0)
     torch.testing.assert_close(shares, torch.full((3,), 1.0 / 3.0), atol=0.02, rtol=0)
 
 
 def test_a_class_that_is_nowhere_has_a_finite_price():
-    prices = ClassBalance(3)
-    prices.shares.copy_(torch.tensor([1.0, 0.0, 0.0]))
+    balance = ClassBalance(3)
+    balance.shares.copy_(torch.tensor([1.0, 0.0, 0.0]))
     logits = torch.zeros(2, 3, requires_grad=True)
-    loss = prices.priced(logits, torch.ones(2))
+    loss = balance.balance_loss(logits, torch.ones(2))
     loss.backward()
     assert loss.isfinite()
     assert logits.grad is not None

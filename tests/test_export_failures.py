@@ -20,9 +20,9 @@ ARRAY = np.random.default_rng(0).random((2, 3, 4, 5)).astype(np.float32)
     [
         ("p.stl", {}, [".stl", ".npz, .nrrd, .nii.gz, .mrc, .vti, .vdb, .vox, .raw, .tif"]),
         ("p", {}, ["(none)", ".npz"]),
-        (".vdb", {}, ["allowed are"]),
+        (".vdb", {}, ["must be one of"]),
         ("no/p.vdb", {}, ["does not exist"]),
-        ("p.vdb", {"voxel_size_mm": 0.0}, ["voxel_size_mm=0.0", "above 0"]),
+        ("p.vdb", {"voxel_size_mm": 0.0}, ["voxel_size_mm=0.0", "must be > 0"]),
         ("p.vdb", {"voxel_size_mm": float("nan")}, ["voxel_size_mm=nan"]),
         ("p.vdb", {"resolution": 4}, ["an array is written as it is"]),
     ],
@@ -36,7 +36,7 @@ def test_mistakes(tmp_path, name, options, words):
 
 @pytest.mark.parametrize("resolution", [0, -3, 1025])
 def test_resolution_out_of_range(tmp_path, resolution):
-    with pytest.raises(ExportError, match="allowed are 1 to 1024"):
+    with pytest.raises(ExportError, match=r"must be in \[1, 1024\]"):
         export_voxels(VMGrid(4), tmp_path / "p.npz", resolution=resolution)
 
 

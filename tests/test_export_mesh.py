@@ -138,7 +138,7 @@ def test_only_bright_matter_unless_all_is_asked_for(trimesh, tmp_path):
     assert set(colours[mesh.vertices[:, 0] < 0]) == {0}
 
 
-def test_the_level_is_the_one_that_looks_like_the_pictures():
+def test_the_level_is_the_one_that_looks_like_the_images():
     """A body of 40 in fog of 2 that hides nothing: every level between the two shows the body alone."""
     z, y, x = box()
     values = np.zeros((2, 24, 24, 24), np.float32)
@@ -171,9 +171,9 @@ def test_smoothing_keeps_it_closed_and_shrinks_its_area(trimesh, letter, tmp_pat
     ("name", "options", "words"),
     [
         ("m.fbx", {}, [".fbx", ".ply, .stl, .obj, .glb, .3mf"]),
-        ("m.stl", {"level": 1e5}, ["nothing is solid there", "up to 45"]),
-        ("m.stl", {"level": 0.0}, ["allowed are values above 0"]),
-        ("m.stl", {"size_mm": 0.0}, ["size_mm=0.0", "0.1 to 10000"]),
+        ("m.stl", {"level": 1e5}, ["nothing is solid there", "<= 45"]),
+        ("m.stl", {"level": 0.0}, ["must be > 0 and <="]),
+        ("m.stl", {"size_mm": 0.0}, ["size_mm=0.0", "in [0.1, 10000]"]),
         ("m.stl", {"smoothing": -1}, ["smoothing=-1"]),
     ],
 )

@@ -30,11 +30,11 @@ FPS = 12
 @pytest.fixture(scope="module")
 def frames():
     """Thirteen frames of an odd size; a bright square moves, so first and last can be told apart."""
-    pictures = np.zeros((13, 41, 37), np.uint8)
-    for k, picture in enumerate(pictures):
-        picture[10:22, 2 + k : 14 + k] = 230
-        picture[-6:, :] = 90
-    return pictures
+    images = np.zeros((13, 41, 37), np.uint8)
+    for k, image in enumerate(images):
+        image[10:22, 2 + k : 14 + k] = 230
+        image[-6:, :] = 90
+    return images
 
 
 def angle(a, b):
@@ -253,7 +253,7 @@ def test_colormaps_and_captions(half_and_half):
     for options, words in (
         ({"colormap": "nope"}, "colormap=nope"),
         ({"background": "nope"}, "background=nope"),
-        ({"supersample": 999}, "at most 128"),
+        ({"supersample": 999}, "must be <= 128"),
     ):
         with pytest.raises(ExportError, match=words):
             one(half_and_half, **options)
@@ -287,7 +287,7 @@ def test_what_all_frames_share_is_found_once():
     assert probes < field.asked < 1.5 * probes
 
 
-def test_supersampling_is_the_mean_of_a_finer_picture(half_and_half):
+def test_supersampling_is_the_mean_of_a_finer_image(half_and_half):
     fine = next(orbit_frames(half_and_half, AbsorptionRenderer(8), torch.eye(3)[None], FrameStyle(64)))
     means = fine.reshape(32, 2, 32, 2).mean(axis=(1, 3))
     assert np.abs(one(half_and_half, supersample=2) - means).max() <= 1.0  # each is rounded once

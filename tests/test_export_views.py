@@ -1,4 +1,4 @@
-"""Another renderer, given the exported voxels, shows the same picture at the same place."""
+"""Another renderer, given the exported voxels, shows the same image at the same place."""
 
 import importlib.util
 import subprocess

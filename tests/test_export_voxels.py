@@ -258,7 +258,7 @@ def test_a_field_is_sampled_at_voxel_centres_in_the_worlds_axes():
     assert values[1] == pytest.approx(0.5 + 0.4 * x, abs=1e-6)
 
 
-def test_voxels_that_no_ray_meets_are_emptied_and_the_picture_stays():
+def test_voxels_that_no_ray_meets_are_emptied_and_the_image_stays():
     volume = VoxelGrid(16, initial_opacity=0.2)
     values = voxel_arrays(volume)
     assert values[0, 0, 0, 0] == 0.0

@@ -1,4 +1,4 @@
-"""Importing the first 3DMNIST's `volume.pt`: the same picture, and no code from the file."""
+"""Importing the first 3DMNIST's `volume.pt`: the same image, and no code from the file."""
 
 import math
 import os
@@ -22,7 +22,7 @@ def logits(shape=(28, 28, 28, 1), seed=0):
     return {"absorbance": torch.randn(shape, generator=generator), "attenuation": attenuation}
 
 
-def original_picture(stored, rows_columns_depth, emits="1 - absorbance"):
+def original_image(stored, rows_columns_depth, emits="1 - absorbance"):
     """The first 3DMNIST's `_ray_march` on voxels already turned to (rows, columns, depth): front to back."""
     attenuation, absorbance = (rows_columns_depth(stored[name][..., 0]).sigmoid() for name in sorted(stored)[::-1])
     reached = torch.cumprod(torch.cat([torch.ones_like(attenuation[..., :1]), 1 - attenuation[..., :-1]], -1), -1)
@@ -47,30 +47,30 @@ TURNS = {
 
 @pytest.mark.parametrize("turn", TURNS)
 @pytest.mark.parametrize("emits", ["1 - absorbance", "absorbance"])
-def test_the_picture_is_the_originals(stored, turn, emits):
+def test_the_image_is_the_originals(stored, turn, emits):
     path, content = stored
     (elevation, azimuth), turned = TURNS[turn]
     # 50 voxels: the ball then holds the whole cube of 28 (28 * sqrt(3) = 48.5), so nothing is cut off.
     volume = VoxelGrid.from_3dmnist(path, frame=50, emits=emits)
     rotation = euler_matrix(torch.tensor([elevation, azimuth, 0.0]))
-    picture = AbsorptionRenderer(50)(volume, rotation)[0, 0]
-    expected = original_picture(content, turned, emits)
+    image = AbsorptionRenderer(50)(volume, rotation)[0, 0]
+    expected = original_image(content, turned, emits)
     # float32: some 28 products and sums, and a rotation whose zeros are 4e-8
-    torch.testing.assert_close(picture[11:-11, 11:-11], expected, rtol=0, atol=1e-5)
-    assert picture[:11].max() < 1e-6
+    torch.testing.assert_close(image[11:-11, 11:-11], expected, rtol=0, atol=1e-5)
+    assert image[:11].max() < 1e-6
 
 
 def test_in_the_originals_frame_only_what_leaves_the_ball_differs(stored):
     path, content = stored
     run = load_sculpture(path)
     assert run.renderer.options.image_size == 40
-    picture = run.renderer(run.volume, torch.eye(3))[0, 0, 6:-6, 6:-6]
-    expected = original_picture(content, lambda voxels: voxels)
+    image = run.renderer(run.volume, torch.eye(3))[0, 0, 6:-6, 6:-6]
+    expected = original_image(content, lambda voxels: voxels)
     centre = torch.arange(28) - 13.5
     # columns that lie in the ball with a voxel to spare: the step that the sphere cuts is sampled off its centre
     whole = centre[:, None] ** 2 + centre**2 + 15**2 <= 20**2
     assert 500 < whole.sum() < 784
-    torch.testing.assert_close(picture[whole], expected[whole], rtol=0, atol=1e-5)
+    torch.testing.assert_close(image[whole], expected[whole], rtol=0, atol=1e-5)
     assert isinstance(load_volume(path), VoxelGrid)
 
 
@@ -78,7 +78,7 @@ def test_any_size_and_precision(tmp_path):
     content = {name: value.double() for name, value in logits((5, 7, 3, 1)).items()}
     torch.save(content, tmp_path / "v.pth")
     assert VoxelGrid.from_3dmnist(tmp_path / "v.pth", frame=14).to_array().shape == (2, 14, 14, 14)
-    with pytest.raises(ValueError, match=r"frame=6: allowed are 7"):
+    with pytest.raises(ValueError, match=r"frame=6: must be in \[7, "):
         VoxelGrid.from_3dmnist(tmp_path / "v.pth", frame=6)
     with pytest.raises(ValueError, match=r"emits='light'"):
         VoxelGrid.from_3dmnist(tmp_path / "v.pth", emits="light")  # pyright: ignore[reportArgumentType]

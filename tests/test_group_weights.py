@@ -21,7 +21,7 @@ def test_a_group_that_is_behind_weighs_more():
     assert not found.requires_grad
 
 
-def test_two_pictures_of_a_group_count_as_two_and_none_leave_it_alone():
+def test_two_images_of_a_group_count_as_two_and_none_leave_it_alone():
     weights = GroupWeights(3, focus=1.0)
     weights(torch.tensor([0, 2, 2]), torch.zeros(3), WANTED)
     assert weights.gaps.tolist() == pytest.approx([MEMORY, 1.0, MEMORY**2])

@@ -81,7 +81,7 @@ def test_it_begins_coarse_and_ends_at_the_resolution():
 
 
 @pytest.mark.parametrize("resolution", [32, [24, 32, 20]])
-def test_the_picture_stays(resolution):
+def test_the_image_stays(resolution):
     torch.manual_seed(1)
     volume = VoxelGrid(resolution, pyramid=[0.2, 0.5], grow_at=[0.5], initial_opacity=0.1, initial_noise=0.2)
     with torch.no_grad():
@@ -199,9 +199,9 @@ def test_a_grid_that_starts_from_voxels_does_not_begin_coarse():
 
 @pytest.mark.parametrize("wrong", [[0.5, 0.2], [3, 3], [0.0], [-1], [0.5, 100], [1.5], [float("nan")], [1, 2, 3, 4]])
 def test_bad_times_to_grow_name_themselves(wrong):
-    with pytest.raises(ValueError, match=r"grow_at=.*allowed"):
+    with pytest.raises(ValueError, match=r"grow_at=.*must be"):
         VoxelGrid(12, grow_at=wrong)
-    with pytest.raises(ValueError, match=r"grow_at=.*allowed"):
+    with pytest.raises(ValueError, match=r"grow_at=.*must be"):
         HashGrid(**FIELD, bake_resolution=12, grow_at=wrong)
 
 
@@ -219,7 +219,7 @@ def test_a_baked_field_stays_the_same_field_as_its_grid_grows():
 
 
 def test_a_complete_field_that_gets_more_time_keeps_its_grid():
-    """Its share of the run falls below the growth again."""
+    """Its progress falls below the growth again."""
     done = make(kind=HashGrid, grow_at=[0.3], max_steps=6)
     done.run()
     longer = make(kind=HashGrid, grow_at=[0.3], max_steps=100)
@@ -267,9 +267,9 @@ def test_a_field_along_rays_lets_levels_join_too():
 @pytest.mark.parametrize(
     ("wrong", "match"),
     [
-        ([0.5, 0.2], "allowed are ascending"),
-        ([0.5, 1.0], "allowed are ascending"),
-        ([1, 2, 3], r"3 levels would join, but of num_levels=3 one is there .*up to 2 times"),
+        ([0.5, 0.2], "must be ascending"),
+        ([0.5, 1.0], "must be ascending"),
+        ([1, 2, 3], r"3 levels would join, but of num_levels=3 one is there .*at most 2 times"),
     ],
 )
 def test_bad_times_for_levels_name_themselves(wrong, match):

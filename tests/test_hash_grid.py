@@ -1,4 +1,4 @@
-"""HashGrid: its start, its implementations, its picture along rays and baked, its files; fields in the renderer."""
+"""HashGrid: its start, its implementations, its image along rays and baked, its files; fields in the renderer."""
 
 import copy
 import io
@@ -51,7 +51,7 @@ def test_the_constant_field_is_what_the_options_say():
     assert torch.allclose(absorbance, torch.tensor(0.2))
 
 
-def test_implementations_give_the_same_picture_from_the_same_file(tmp_path):
+def test_implementations_give_the_same_image_from_the_same_file(tmp_path):
     """What is saved does not say who computed it."""
     volume = lively(implementation="numba")
     path = tmp_path / "volume.safetensors"
@@ -122,7 +122,7 @@ def test_what_is_left_out_of_baking_is_never_seen(size, quadrature, allowed):
         assert (renderer(whole, VIEWS) - renderer(volume, VIEWS)).abs().max() < allowed
 
 
-def test_the_baked_picture_becomes_the_fields_as_the_grid_is_refined():
+def test_the_baked_image_becomes_the_fields_as_the_grid_is_refined():
     volume = lively(implementation="numba", initial_noise=0.5)
     with torch.no_grad():
         field = AbsorptionRenderer(16, 192)(volume, VIEWS)
@@ -139,16 +139,16 @@ def test_stratified_samples_are_the_generators_and_right_in_the_mean():
     volume = lively()
     renderer = AbsorptionRenderer(9, 6)
 
-    def picture(seed):
+    def rendered(seed):
         with torch.no_grad():
             return renderer(volume, VIEWS, generator=torch.Generator().manual_seed(seed))
 
-    assert torch.equal(picture(1), picture(1))
-    assert not torch.equal(picture(1), picture(2))
+    assert torch.equal(rendered(1), rendered(1))
+    assert not torch.equal(rendered(1), rendered(2))
     with torch.no_grad():
-        assert not torch.equal(picture(1), renderer(volume, VIEWS))  # without a generator in the middle
+        assert not torch.equal(rendered(1), renderer(volume, VIEWS))  # without a generator in the middle
     fine = AbsorptionRenderer(9, 200)(volume, VIEWS).detach()
-    mean = torch.stack([picture(seed) for seed in range(60)]).mean(dim=0)
+    mean = torch.stack([rendered(seed) for seed in range(60)]).mean(dim=0)
     assert (mean - fine).abs().mean() < 0.6 * (renderer(volume, VIEWS) - fine).abs().mean()
 
 
@@ -172,7 +172,7 @@ class Counted(Volume):
         return torch.where(distance < 0.3, 5.0, 0.5 * EMPTY_BELOW), 0.5 + 0.0 * distance
 
 
-def test_empty_cells_are_not_asked_and_the_picture_stays():
+def test_empty_cells_are_not_asked_and_the_image_stays():
     volume, renderer = Counted(), AbsorptionRenderer(28)
     with torch.no_grad():
         expected = renderer(volume, VIEWS)
@@ -264,13 +264,13 @@ def test_a_state_from_before_parameter_groups_resumes():
 @pytest.mark.parametrize(
     ("options", "match"),
     [
-        ({"num_levels": 0}, r"num_levels=0: allowed are whole numbers from 1 to 32"),
-        ({"hidden_dim": 0}, r"hidden_dim=0: allowed are 1 to 256"),
-        ({"num_layers": 9}, r"num_layers=9: allowed are 1 to 8"),
-        ({"max_resolution": 2000}, r"max_resolution=2000: allowed are base_resolution=4 to 1024"),
+        ({"num_levels": 0}, r"num_levels=0: must be in \[1, 32\]"),
+        ({"hidden_dim": 0}, r"hidden_dim=0: must be in \[1, 256\]"),
+        ({"num_layers": 9}, r"num_layers=9: must be in \[1, 8\]"),
+        ({"max_resolution": 2000}, r"max_resolution=2000: must be in \[4, 1024\]"),
         ({"max_resolution": 64, "per_level_scale": 1.5}, r"per_level_scale=1.5 is given too"),
         ({"per_level_scale": float("nan")}, r"per_level_scale=nan"),
-        ({"bake_resolution": 0}, r"bake_resolution=0: allowed are 1 to 256"),
+        ({"bake_resolution": 0}, r"bake_resolution=0: must be in \[1, 256\]"),
         ({"initial_opacity": 1.0}, r"initial_opacity=1.0"),
     ],
 )

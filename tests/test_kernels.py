@@ -42,10 +42,10 @@ def test_the_shares_of_the_steps_sum_to_the_chord(num_samples: int) -> None:
 def test_a_ball_of_constant_attenuation_follows_beer_lambert(impl: str) -> None:
     mu, absorbance = 0.7, 0.25
     grid = torch.full((8, 9, 7), mu, dtype=torch.float64)
-    picture = render_grid(grid, torch.full_like(grid, absorbance), rotations(3), 15, 4096, impl=impl)
+    image = render_grid(grid, torch.full_like(grid, absorbance), rotations(3), 15, 4096, impl=impl)
     expected = (1.0 - absorbance) * (1.0 - torch.exp(-mu * chords(15)))
     # A clipped step has opacity share * (1 - exp(-mu step)) instead of 1 - exp(-mu share step): (mu step)^2 / 8 each.
-    torch.testing.assert_close(picture, expected.expand(3, -1, -1), rtol=0, atol=2 * (mu * 2 / 4096) ** 2 / 8)
+    torch.testing.assert_close(image, expected.expand(3, -1, -1), rtol=0, atol=2 * (mu * 2 / 4096) ** 2 / 8)
 
 
 @pytest.mark.parametrize("impl", BOTH)
@@ -58,20 +58,20 @@ def test_the_half_that_is_nearer_to_the_eye_hides_the_other(impl: str) -> None:
     near, far = 1.0 - torch.exp(-2.0 * half), 1.0 - torch.exp(-5.0 * half)
     turned = torch.tensor([[1.0, 0, 0], [0, -1, 0], [0, 0, -1]], dtype=torch.float64)
     views = torch.stack([torch.eye(3, dtype=torch.float64), turned])
-    picture = render_grid(attenuation, absorbance, views, 9, 512, impl=impl)
+    image = render_grid(attenuation, absorbance, views, 9, 512, impl=impl)
     expected = torch.stack([near * 0.9 + (1.0 - near) * far * 0.3, far * 0.3 + (1.0 - far) * near * 0.9])
     # Within two voxels of the border the grid is a ramp, and an end step is linear in its share: both O(1 / 512).
-    torch.testing.assert_close(picture, expected, rtol=0, atol=1e-3)
+    torch.testing.assert_close(image, expected, rtol=0, atol=1e-3)
 
 
 @pytest.mark.parametrize("impl", BOTH)
 def test_nothing_shows_nothing_and_an_opaque_ball_shows_its_colour(impl: str) -> None:
     nothing = torch.zeros(5, 5, 5)
     assert render_grid(nothing, nothing, rotations(2).float(), 8, 16, impl=impl).abs().max() == 0.0
-    picture = render_grid(nothing + 1e30, nothing + 0.25, rotations(2).float(), 8, 16, impl=impl)
+    image = render_grid(nothing + 1e30, nothing + 0.25, rotations(2).float(), 8, 16, impl=impl)
     inside = chords(8) > 2.5 / 16  # at least one whole step
-    torch.testing.assert_close(picture[:, inside], torch.full_like(picture[:, inside], 0.75), rtol=0, atol=1e-6)
-    assert (picture[:, chords(8) == 0] == 0.0).all()
+    torch.testing.assert_close(image[:, inside], torch.full_like(image[:, inside], 0.75), rtol=0, atol=1e-6)
+    assert (image[:, chords(8) == 0] == 0.0).all()
 
 
 @pytest.mark.parametrize("impl", BOTH)
@@ -158,7 +158,7 @@ def test_the_contract_refuses_a_wrong_kernel(recurrence: Recurrence) -> None:
         lambda o, a, r, n, s: render_grid_reference(o, a, r.detach() + 0.0 * r, n, s),
         lambda o, a, r, n, s: render_grid_reference(o, a, r, n, s).mT,
     ],
-    ids=["one sample more", "no gradient to the rotation", "transposed picture"],
+    ids=["one sample more", "no gradient to the rotation", "transposed image"],
 )
 def test_the_contract_refuses_a_wrong_wrapper(wrong: Callable[..., Tensor]) -> None:
     with pytest.raises(AssertionError, match="is off by"):
@@ -172,9 +172,9 @@ def scene(seed: int, edge: int = 24, views: int = 3) -> tuple[Tensor, Tensor, Te
 
 
 def view_and_gradients(inputs: tuple[Tensor, Tensor, Tensor], **options: str) -> list[Tensor]:
-    picture = render_grid(*inputs, 20, 24, **options)
-    upstream = torch.linspace(-1.0, 1.0, picture.numel()).view_as(picture)
-    return [picture.detach(), *torch.autograd.grad(picture, inputs[:2], upstream)]
+    image = render_grid(*inputs, 20, 24, **options)
+    upstream = torch.linspace(-1.0, 1.0, image.numel()).view_as(image)
+    return [image.detach(), *torch.autograd.grad(image, inputs[:2], upstream)]
 
 
 @pytest.fixture
@@ -230,15 +230,15 @@ def test_two_python_threads_can_render_at_once(threads: Callable[[int], None]) -
 def test_a_matrix_that_is_no_rotation_reads_the_border() -> None:
     attenuation, absorbance, _ = scene(0, edge=6)
     matrices = torch.stack([torch.eye(3) * 1e6, torch.full((3, 3), math.inf), torch.full((3, 3), math.nan)])
-    picture = render_grid(attenuation, absorbance, matrices[:1], 8, 8, impl="numba")
-    torch.testing.assert_close(picture, render_grid(attenuation, absorbance, matrices[:1], 8, 8, impl="reference"))
+    image = render_grid(attenuation, absorbance, matrices[:1], 8, 8, impl="numba")
+    torch.testing.assert_close(image, render_grid(attenuation, absorbance, matrices[:1], 8, 8, impl="reference"))
     render_grid(attenuation, absorbance, matrices, 8, 8, impl="numba").sum().backward()  # stays inside its memory
 
 
 @pytest.mark.parametrize(
     ("change", "match"),
     [
-        ({"impl": "fast"}, "allowed are auto, reference, numba"),
+        ({"impl": "fast"}, "must be one of auto, reference, numba"),
         ({"absorbance": torch.zeros(4, 4, 5)}, r"both must be the same \(Z, Y, X\)"),
         ({"rotation": torch.eye(3)}, r"must be \(B, 3, 3\); add \[None\]"),
         ({"image_size": 0}, "image_size=0"),

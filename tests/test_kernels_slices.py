@@ -52,13 +52,13 @@ def test_shear_and_warp_lead_back_to_the_pixel() -> None:
         torch.testing.assert_close((rotation[view] @ point)[:2], pixel)
 
 
-def test_it_converges_to_the_trilinear_picture() -> None:
+def test_it_converges_to_the_trilinear_image() -> None:
     rotation = rotations(2)
     truth = render_grid(*field(160), rotation, 24, 320, impl="numba")
     errors = []
     for edge in (16, 32, 64):
-        picture = render_grid(*field(edge), rotation, 24, edge, impl="numba", quadrature="slices")
-        errors.append((picture - truth).abs().max().item())
+        image = render_grid(*field(edge), rotation, 24, edge, impl="numba", quadrature="slices")
+        errors.append((image - truth).abs().max().item())
     # Second order in the voxel for a smooth scene; 1/3 leaves room for the rim.
     assert errors[1] < errors[0] / 3
     assert errors[2] < errors[1] / 3
@@ -67,13 +67,13 @@ def test_it_converges_to_the_trilinear_picture() -> None:
 
 def test_a_ball_of_constant_attenuation_follows_beer_lambert() -> None:
     grid = torch.full((96, 96, 96), 0.7, dtype=torch.float64)
-    picture = render_grid(grid, torch.full_like(grid, 0.25), rotations(2), 15, 1, impl="numba", quadrature="slices")
+    image = render_grid(grid, torch.full_like(grid, 0.25), rotations(2), 15, 1, impl="numba", quadrature="slices")
     centre = (2.0 * torch.arange(15, dtype=torch.float64) + 1.0) / 15 - 1.0
     square = centre[:, None] ** 2 + centre**2
     expected = 0.75 * (1.0 - torch.exp(-0.7 * 2.0 * (1.0 - square).clamp_min(0.0).sqrt()))
     inner = square < 0.85  # at the rim the chord shrinks like a square root, and the ramp of one voxel shows
-    torch.testing.assert_close(picture[:, inner], expected[inner].expand(6, -1), rtol=0, atol=3e-3)
-    assert (picture[:, square >= 1.0] == 0.0).all()
+    torch.testing.assert_close(image[:, inner], expected[inner].expand(6, -1), rtol=0, atol=3e-3)
+    assert (image[:, square >= 1.0] == 0.0).all()
 
 
 @pytest.mark.parametrize("impl", ["reference", "numba"])
@@ -123,9 +123,9 @@ def test_reruns_are_bit_equal_for_a_number_of_threads(count: int) -> None:
     try:
         runs = []
         for _ in range(3):
-            picture = render_grid(attenuation, absorbance, rotation, 18, 1, impl="numba", quadrature="slices")
-            upstream = torch.linspace(-1.0, 1.0, picture.numel()).view_as(picture)
-            runs.append([picture.detach(), *torch.autograd.grad(picture, (attenuation, absorbance), upstream)])
+            image = render_grid(attenuation, absorbance, rotation, 18, 1, impl="numba", quadrature="slices")
+            upstream = torch.linspace(-1.0, 1.0, image.numel()).view_as(image)
+            runs.append([image.detach(), *torch.autograd.grad(image, (attenuation, absorbance), upstream)])
     finally:
         torch.set_num_threads(before)
     for again in runs[1:]:
@@ -134,7 +134,7 @@ def test_reruns_are_bit_equal_for_a_number_of_threads(count: int) -> None:
 
 def test_an_unknown_quadrature_is_named() -> None:
     grid = torch.zeros(2, 2, 2)
-    with pytest.raises(ValueError, match="allowed are trilinear, slices"):
+    with pytest.raises(ValueError, match="must be one of trilinear, slices"):
         render_grid(grid, grid, torch.eye(3)[None], 2, 2, quadrature="simpson")
 
 

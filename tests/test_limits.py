@@ -1,4 +1,4 @@
-"""The ends of what is allowed: the last value is taken, the next one is refused, in words that name it."""
+"""The ends of each range: the last value is taken, the next one is refused, in words that name it."""
 
 import contextlib
 import importlib
@@ -63,7 +63,7 @@ def test_flags_of_the_tools(name, flag, taken, refused, capsys, tmp_path, monkey
     for value in refused:
         line = said(name, flag, value, capsys)
         assert f"--{flag}" in line
-        assert "allowed are" in line
+        assert "must be" in line
         assert line.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
 
@@ -95,7 +95,7 @@ def test_options_of_a_run(options, key, taken, refused):
     for value in taken:
         assert getattr(options(**{key: value}), key) == value
     for value in refused:
-        with pytest.raises(ValueError, match=rf"\.{key}=.*allowed are"):
+        with pytest.raises(ValueError, match=rf"\.{key}=.*must be"):
             options(**{key: value})
 
 
@@ -104,7 +104,7 @@ def test_arguments_of_a_grid(name, last):
     beyond = {"resolution": 1025, "initial_opacity": 1.0, "initial_noise": -0.1}[name]
     with torch.device("meta"):  # a grid of 1024^3 takes gigabytes
         VoxelGrid(**{name: last, "pyramid": []})
-    with pytest.raises(ValueError, match=rf"{name}=.*allowed are"):
+    with pytest.raises(ValueError, match=rf"{name}=.*must be"):
         VoxelGrid(**{name: beyond})
 
 
@@ -113,7 +113,7 @@ def test_two_images_are_enough_and_one_is_not(tmp_path):
     for number in range(2):
         Image.fromarray(np.full((9, 9), 40 * number, np.uint8)).save(tmp_path / f"{number}.png")
         if number == 0:
-            with pytest.raises(ValueError, match=r"1 pictures.*2 or more are needed"):
+            with pytest.raises(ValueError, match=r"1 images.*2 or more are needed"):
                 load_images(options, 9)
     assert load_images(options, 9).images.shape == (2, 1, 9, 9)
 
@@ -122,7 +122,7 @@ def test_pages_of_two_to_256_voxels():
     volume = VoxelGrid(4)
     assert "[2, 2, 2]" in page_html(volume, RendererOptions(), "x", 2)
     for resolution in (1, 257):
-        with pytest.raises(ExportError, match=f"resolution={resolution}: allowed are 2 to 256"):
+        with pytest.raises(ExportError, match=f"resolution={resolution}: must be in .2, 256."):
             page_html(volume, RendererOptions(), "x", resolution)
 
 

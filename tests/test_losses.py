@@ -57,8 +57,8 @@ def test_other_pairings_against_their_formulas():
 def test_gradient_penalty_of_a_linear_score():
     """score = <w, x> has the gradient w everywhere, so the penalty is |w|^2 / 2 and its own gradient is w."""
     weight = torch.tensor([1.0, -2.0, 3.0, 0.5]).reshape(1, 1, 2, 2).requires_grad_()
-    pictures = torch.rand(3, 1, 2, 2, generator=torch.Generator().manual_seed(0)).requires_grad_()
-    penalty = gradient_penalty((pictures * weight).sum(dim=(1, 2, 3)), pictures)
+    images = torch.rand(3, 1, 2, 2, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    penalty = gradient_penalty((images * weight).sum(dim=(1, 2, 3)), images)
     assert penalty.item() == pytest.approx((1 + 4 + 9 + 0.25) / 2)
     assert torch.allclose(torch.autograd.grad(penalty, weight)[0], weight.detach())
 
@@ -101,7 +101,7 @@ def test_diversity_gradcheck():
     ],
 )
 def test_bad_options_name_the_key(options, name, wrong):
-    with pytest.raises(ValueError, match=rf"{name}\.{next(iter(wrong))}=.*allowed"):
+    with pytest.raises(ValueError, match=rf"{name}\.{next(iter(wrong))}=.*must be"):
         options(**wrong)
 
 

@@ -34,8 +34,8 @@ def nearest() -> NearestImage:
 
 
 def targets() -> Targets:
-    pictures = images().images[:2]
-    return Targets(torch.tensor([0.0, 1.0]), torch.zeros(2), pictures, TargetOptions(views_per_step=3))
+    wanted = images().images[:2]
+    return Targets(torch.tensor([0.0, 1.0]), torch.zeros(2), wanted, TargetOptions(views_per_step=3))
 
 
 @pytest.mark.parametrize(

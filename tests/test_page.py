@@ -1,4 +1,4 @@
-"""The shareable page: one file whose picture is the renderer's."""
+"""The shareable page: one file whose image is the renderer's."""
 
 import base64
 import io
@@ -64,8 +64,8 @@ def opened(chromium, path):
 def shown(page, azimuth, elevation):
     script = f"fixed = {SIZE}; look.azimuth = {azimuth}; look.elevation = {elevation}; look.zoom = 1; dirty = true;"
     data = page.evaluate(f"(() => {{ {script} frame(performance.now()); return canvas.toDataURL(); }})()")
-    picture = Image.open(io.BytesIO(base64.b64decode(data.partition(",")[2]))).convert("L")
-    return np.asarray(picture) / 255.0
+    image = Image.open(io.BytesIO(base64.b64decode(data.partition(",")[2]))).convert("L")
+    return np.asarray(image) / 255.0
 
 
 def rendered(volume, azimuth, elevation, samples):
@@ -75,15 +75,15 @@ def rendered(volume, azimuth, elevation, samples):
 
 
 @pytest.mark.parametrize(("kind", "samples"), [("grid", None), ("grid", 41), ("field", 48)])
-def test_its_picture_is_the_renderers(kind, samples, chromium, tmp_path):
+def test_its_image_is_the_renderers(kind, samples, chromium, tmp_path):
     volume = VoxelGrid.from_array(grid()) if kind == "grid" else Egg()
     path = tmp_path / "page.html"
     path.write_text(page_html(volume, RendererOptions(28, samples), "a title"), encoding="utf-8")
     page = opened(chromium, path)
     for azimuth, elevation in VIEWS:
-        picture = shown(page, azimuth, elevation)
-        assert psnr(picture, rendered(volume, azimuth, elevation, samples)) >= 35.0
-        assert psnr(picture, rendered(volume, azimuth + 0.6, elevation, samples)) < 35.0
+        image = shown(page, azimuth, elevation)
+        assert psnr(image, rendered(volume, azimuth, elevation, samples)) >= 35.0
+        assert psnr(image, rendered(volume, azimuth + 0.6, elevation, samples)) < 35.0
     assert page.errors == []
     assert page.requests == [path.as_uri()]  # nothing else, from anywhere
     page.close()
@@ -187,7 +187,7 @@ def test_a_grid_too_fine_for_a_phone_is_coarsened_and_keeps_its_steps():
 
 @pytest.mark.parametrize("resolution", [1, 257])
 def test_resolution_is_checked(resolution):
-    with pytest.raises(ExportError, match=f"resolution={resolution}: allowed are 2 to 256"):
+    with pytest.raises(ExportError, match=f"resolution={resolution}: must be in .2, 256."):
         page_html(VoxelGrid(4), RendererOptions(), "t", resolution)
 
 

@@ -2,16 +2,19 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
 from mnist3d.geometry.rotations import (
     PoseOptions,
+    as_rotations,
     euler_matrix,
     sample_rotations,
     sphere_weights,
     training_rotations,
     turntable,
+    upright_matrix,
 )
 
 
@@ -36,6 +39,50 @@ def test_euler_matrix_keeps_leading_axes_and_has_gradients():
     angles = torch.randn(2, 3, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).requires_grad_()
     assert euler_matrix(angles).shape == (2, 3, 3, 3)
     assert torch.autograd.gradcheck(euler_matrix, angles)
+
+
+def test_angles_may_be_an_array_a_list_or_a_tuple():
+    angles = np.array([[0.4, -1.3, 2.2], [0.0, 1.0, 0.0]])
+    expected = euler_matrix(torch.tensor(angles))
+    assert expected.dtype == torch.float64
+    for given in (angles, np.asfortranarray(angles), angles.astype(">f8"), angles[::-1][::-1]):
+        assert torch.equal(euler_matrix(given), expected)
+    assert torch.equal(euler_matrix(angles.astype(np.float32)), euler_matrix(torch.tensor(angles).float()))
+    for given in (angles.tolist(), tuple(map(tuple, angles.tolist()))):
+        assert torch.equal(euler_matrix(given), euler_matrix(torch.tensor(angles).float()))
+    assert torch.equal(euler_matrix((0, 0, 0)), torch.eye(3))
+
+
+def test_an_upright_camera_takes_numbers_and_arrays():
+    expected = euler_matrix(torch.tensor([0.4, 1.1, 0.0]))
+    assert torch.equal(upright_matrix(1.1, 0.4), expected)
+    azimuth, elevation = np.array([1.1, -2.0]), np.array([0.4, 0.3])
+    assert torch.equal(upright_matrix(azimuth, elevation), euler_matrix(np.array([[0.4, 1.1, 0], [0.3, -2.0, 0]])))
+
+
+@pytest.mark.parametrize(
+    ("angles", "words"),
+    [
+        ("front", "this is str"),
+        ([[0.0, 0.0], [0.0]], "unequal length"),
+        (np.array(["a", "b", "c"]), "this is <U1"),
+        (np.zeros(3, dtype=complex), "this is complex128"),
+    ],
+)
+def test_what_is_no_numbers_is_refused_in_words(angles, words):
+    with pytest.raises(ValueError, match=f"angles must be an array of numbers; .*{words}"):
+        euler_matrix(angles)
+
+
+def test_rotations_go_where_they_are_needed_and_tensors_keep_their_precision():
+    like = torch.zeros((), dtype=torch.float64, device="meta")
+    for given, dtype in ((np.eye(3, dtype=np.float32), torch.float64), (torch.eye(3), torch.float32)):
+        moved = as_rotations(given, like)
+        assert (moved.device.type, moved.dtype, moved.shape) == ("meta", dtype, (3, 3))
+    assert as_rotations(torch.eye(3, dtype=torch.int64), like).dtype == torch.float64
+    assert as_rotations(np.eye(3)).dtype == torch.float32
+    views = turntable(2).requires_grad_()
+    assert as_rotations(views) is views  # with its gradients
 
 
 def test_euler_matrix_refuses_two_angles():
@@ -85,10 +132,10 @@ def test_of_a_training_steps_views_a_share_is_drawn_from_the_sphere(count):
 
 def test_a_share_of_0_and_other_laws_are_left_as_they_are():
     for options in (PoseOptions(sphere_share=0.0), PoseOptions(name="ring"), PoseOptions(name="so3")):
-        law, training = (
+        plain, training = (
             draw(30, torch.Generator().manual_seed(5), options) for draw in (sample_rotations, training_rotations)
         )
-        assert torch.equal(law, training)
+        assert torch.equal(plain, training)
     everywhere = training_rotations(2000, torch.Generator().manual_seed(5), PoseOptions(sphere_share=1.0))
     assert (everywhere[:, 1, 1] >= -1e-6).all()
     assert training_rotations(0, torch.Generator()).shape == (0, 3, 3)
@@ -105,7 +152,7 @@ def test_directions_are_uniform_on_the_sphere(name):
 def test_sphere_and_ring_are_upright():
     for name in ("sphere", "ring"):
         rotations = sample_rotations(200, torch.Generator().manual_seed(0), PoseOptions(name=name))
-        assert (rotations[:, 0, 1].abs() < 1e-6).all()  # the picture's right stays level
+        assert (rotations[:, 0, 1].abs() < 1e-6).all()  # the image's right stays level
         assert name == "ring" or (rotations[:, 1, 1] >= -1e-6).all()  # its down points down
 
 
@@ -120,7 +167,7 @@ def test_turntable_starts_at_the_front_and_steps_evenly():
     [("sphere_share", -0.1), ("sphere_share", 1.1)],
 )
 def test_bad_options_name_the_key(key, value):
-    with pytest.raises(ValueError, match=rf"poses\.{key}=.*allowed"):
+    with pytest.raises(ValueError, match=rf"poses\.{key}=.*must be"):
         PoseOptions(**{key: value})
 
 
@@ -141,7 +188,7 @@ def test_training_views_weighed_stand_for_all_directions_alike(share):
 
 
 def test_the_weight_of_a_view_is_the_ratio_of_two_densities():
-    """From behind the normal law is there twice, from the left and from the right; at the poles the sphere's is 0."""
+    """From behind the normal density counts twice, from the left and the right; at the poles the sphere's is 0."""
     options = PoseOptions(sphere_share=0.1)
     behind, front, pole = sphere_weights(
         euler_matrix(torch.tensor([[0, math.pi, 0], [0, 0, 0], [math.pi / 2, 1, 0]])), options
@@ -168,5 +215,5 @@ def test_views_that_never_come_from_everywhere_stand_for_nothing_else():
     options = PoseOptions(sphere_share=0.0)
     assert options.leaves_directions_out
     assert not PoseOptions("sphere", sphere_share=0.0).leaves_directions_out
-    with pytest.raises(ValueError, match=r"poses\.sphere_share=0: allowed"):
+    with pytest.raises(ValueError, match=r"poses\.sphere_share=0: must be > 0"):
         sphere_weights(training_rotations(4, torch.Generator().manual_seed(0), options), options)

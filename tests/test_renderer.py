@@ -1,13 +1,18 @@
 """The image formation against closed forms, symmetries and pixels computed by hand."""
 
+import copy
 import math
+import re
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from mnist3d.geometry.rotations import euler_matrix, turntable
-from mnist3d.rendering.renderer import AbsorptionRenderer
+from mnist3d.rendering import renderer as renderer_module
+from mnist3d.rendering.renderer import AbsorptionRenderer, render_views
+from mnist3d.volumes import HashGrid, VMGrid
 from mnist3d.volumes.base import Volume
 from mnist3d.volumes.occupancy import occupied_cells
 from mnist3d.volumes.voxel_grid import VoxelGrid
@@ -38,18 +43,18 @@ IDENTITY = torch.eye(3, dtype=torch.float64)
 
 
 def test_empty_volume_is_black():
-    picture = AbsorptionRenderer(9)(Analytic(constant(0.0), constant(0.3)), IDENTITY)
-    assert picture.shape == (1, 1, 9, 9)
-    assert (picture == 0).all()
+    image = AbsorptionRenderer(9)(Analytic(constant(0.0), constant(0.3)), IDENTITY)
+    assert image.shape == (1, 1, 9, 9)
+    assert (image == 0).all()
 
 
 @pytest.mark.parametrize("samples", [1, 7, 64])
 def test_uniform_ball(samples):
     """1 - exp(-mu L), L the chord, times 1 - absorbance: exact at any step, for steps are clipped to the ball."""
     mu, absorbance = 1.7, 0.25
-    picture = AbsorptionRenderer(16, samples)(Analytic(constant(mu), constant(absorbance)), IDENTITY)[0, 0]
+    image = AbsorptionRenderer(16, samples)(Analytic(constant(mu), constant(absorbance)), IDENTITY)[0, 0]
     chord = 2 * (1 - pixel_radius_squared(16)).clamp_min(0).sqrt()
-    assert torch.allclose(picture, (1 - absorbance) * (1 - torch.exp(-mu * chord)), atol=1e-12)
+    assert torch.allclose(image, (1 - absorbance) * (1 - torch.exp(-mu * chord)), atol=1e-12)
 
 
 def slab(low, high, value):
@@ -58,8 +63,8 @@ def slab(low, high, value):
 
 def test_uniform_slab():
     """A slab across the ray, edges on step borders: 1 - exp(-mu L) times 1 - absorbance in the centre."""
-    picture = AbsorptionRenderer(5, 40)(Analytic(slab(-0.5, 0.25, 3.0), constant(0.4)), IDENTITY)[0, 0]
-    assert picture[2, 2].item() == pytest.approx(0.6 * (1 - math.exp(-3.0 * 0.75)), abs=1e-12)
+    image = AbsorptionRenderer(5, 40)(Analytic(slab(-0.5, 0.25, 3.0), constant(0.4)), IDENTITY)[0, 0]
+    assert image[2, 2].item() == pytest.approx(0.6 * (1 - math.exp(-3.0 * 0.75)), abs=1e-12)
 
 
 def test_two_slabs_the_nearer_hides_the_farther():
@@ -114,7 +119,7 @@ def test_dense_grid_converges_to_the_field_it_samples():
 
 
 def test_grid_and_its_own_field_agree():
-    """The kernel and the point query are two ways to the same picture; they meet as the step shrinks.
+    """The kernel and the point query are two ways to the same image; they meet as the step shrinks.
 
     Of thin haze, where the opacity of a voxel's step, which the query interpolates, is the attenuation times the step.
     """
@@ -149,8 +154,8 @@ def test_asymmetric_phantom_fixes_every_axis_and_sign():
     render = AbsorptionRenderer(5, 5)  # pixel centres are voxel centres, samples too
 
     def pixels(*angles):
-        picture = render(volume, euler_matrix(torch.tensor(angles)))[0, 0]
-        rounded = (picture * 4).round() / 4
+        image = render(volume, euler_matrix(torch.tensor(angles)))[0, 0]
+        rounded = (image * 4).round() / 4
         return {(row, column): rounded[row, column].item() for row, column in rounded.nonzero().tolist()}
 
     # +x voxel right of the centre, the y = -0.4 voxel above it, the z = -0.4 voxel in the centre.
@@ -169,13 +174,13 @@ def test_gradcheck_of_grid_and_rotation():
     rotation = euler_matrix(torch.randn(2, 3, generator=generator, dtype=torch.float64)).requires_grad_()
     render = AbsorptionRenderer(4, 5)
 
-    def picture(rotation, *levels):
+    def image(rotation, *levels):
         return torch.func.functional_call(
             _Rendering(volume, render), {f"volume.levels.{k}": level for k, level in enumerate(levels)}, (rotation,)
         )
 
     levels = [level.detach().clone().requires_grad_() for level in volume.levels]
-    assert torch.autograd.gradcheck(picture, (rotation, *levels))
+    assert torch.autograd.gradcheck(image, (rotation, *levels))
 
 
 class _Rendering(nn.Module):
@@ -199,45 +204,133 @@ def test_extreme_attenuation_keeps_range_and_gradients_finite(attenuation):
     array[0] = attenuation
     volume = VoxelGrid.from_array(array)
     rotation = turntable(3).requires_grad_()
-    picture = AbsorptionRenderer(9)(volume, rotation)
-    picture.sum().backward()
-    assert picture.min() >= 0
-    assert picture.max() <= 1
+    image = AbsorptionRenderer(9)(volume, rotation)
+    image.sum().backward()
+    assert image.min() >= 0
+    assert image.max() <= 1
     assert all(weight.grad is not None and weight.grad.isfinite().all() for weight in volume.parameters())
     assert rotation.grad is not None
     assert rotation.grad.isfinite().all()
 
 
-def test_picture_never_passes_one_and_keeps_its_gradient_there():
+def test_image_never_passes_one_and_keeps_its_gradient_there():
     array = torch.zeros(2, 8, 8, 8)
     array[0] = 30.0
     volume = VoxelGrid.from_array(array)
-    picture = AbsorptionRenderer(28, 32)(volume, turntable(8))
-    assert picture.max() <= 1.0
-    picture.sum().backward()
+    image = AbsorptionRenderer(28, 32)(volume, turntable(8))
+    assert image.max() <= 1.0
+    image.sum().backward()
     gradient = volume.levels[0].grad
     assert gradient is not None
     assert gradient.isfinite().all()
     assert gradient[0].abs().sum() > 0
 
 
-def test_picture_does_not_depend_on_the_resolution_of_a_uniform_grid():
-    pictures = [
+def test_image_does_not_depend_on_the_resolution_of_a_uniform_grid():
+    images = [
         AbsorptionRenderer(12, 32)(VoxelGrid.from_array(torch.full((2, n, n, n), 0.5)), torch.eye(3))
         for n in (2, 9, 32)
     ]
-    assert torch.allclose(pictures[0], pictures[1], atol=1e-6)
-    assert torch.allclose(pictures[0], pictures[2], atol=1e-6)
+    assert torch.allclose(images[0], images[1], atol=1e-6)
+    assert torch.allclose(images[0], images[2], atol=1e-6)
 
 
-@pytest.mark.parametrize("shape", [(3,), (2, 3), (1, 1, 3, 3), (4, 4)])
-def test_bad_rotation_says_its_shape(shape):
-    with pytest.raises(ValueError, match=r"rotation has shape .* must be \(3, 3\) or \(B, 3, 3\)"):
-        AbsorptionRenderer(4)(VoxelGrid(2), torch.zeros(shape))
+@pytest.mark.parametrize(
+    ("shape", "remedy"),
+    [
+        ((3,), r"; euler_matrix\(angles\) makes rotations"),
+        ((2, 3), r"; euler_matrix\(angles\) makes rotations"),
+        ((4, 4), r"; of a camera's matrix take \[\.\.\., :3, :3\]"),
+        ((5, 3, 4), r"; of a camera's matrix take \[\.\.\., :3, :3\]"),
+        ((1, 1, 3, 3), "$"),
+        ((2, 2), "$"),
+    ],
+)
+@pytest.mark.parametrize("zeros", [torch.zeros, np.zeros])
+@pytest.mark.parametrize("render", ["forward", "render_views"])
+def test_bad_rotation_says_its_shape_and_what_to_do(shape, remedy, zeros, render):
+    words = rf"rotation has shape {re.escape(str(shape))}: it must be \(3, 3\) or \(B, 3, 3\){remedy}"
+    renderer, rotation = AbsorptionRenderer(4), zeros(shape)
+    with pytest.raises(ValueError, match=words):
+        renderer(VoxelGrid(2), rotation) if render == "forward" else render_views(VoxelGrid(2), renderer, rotation)
 
 
-def test_memory_of_a_large_picture_of_a_field_is_bounded(monkeypatch):
-    """Without gradients the field is asked for a few rows at a time; the picture is the same."""
+@pytest.mark.parametrize("volume", [VoxelGrid(6), VMGrid(6), HashGrid(num_levels=2, max_resolution=6)])
+@pytest.mark.parametrize("precision", [torch.float32, torch.float64])
+def test_a_rotation_may_be_an_array_of_any_precision(volume, precision):
+    """It is taken to the volume's precision, so the view is the one of such a tensor."""
+    volume = copy.deepcopy(volume).to(precision)
+    array = euler_matrix(torch.tensor([[0.3, 0.5, 0.1], [0.0, -2.0, 0.0]], dtype=torch.float64)).numpy()
+    renderer, rotation = AbsorptionRenderer(7, 9), torch.tensor(array).to(precision)
+    for given in (array, array.astype(np.float32), array.tolist()):
+        assert renderer(volume, given).dtype == precision
+        assert torch.allclose(renderer(volume, given), renderer(volume, rotation), atol=1e-5)  # of float32 rotations
+    assert torch.equal(renderer(volume, array), renderer(volume, rotation))
+    assert torch.equal(renderer(volume, array[0]), renderer(volume, rotation[:1]))
+    assert torch.equal(render_views(volume, renderer, array), render_views(volume, renderer, rotation))
+    assert torch.equal(render_views(volume, renderer, array[0]), render_views(volume, renderer, rotation[:1]))
+    turned = np.eye(3, dtype=int)[[1, 0, 2]] * np.array([-1, 1, 1])[:, None]  # whole numbers, another memory order
+    assert torch.equal(renderer(volume, turned), renderer(volume, torch.tensor(turned).to(precision)))
+
+
+@pytest.mark.parametrize(("height", "width"), [(8, 14), (14, 8), (9, 9), (1, 5)])
+@pytest.mark.parametrize("kind", ["field", "grid", "slices"])
+def test_a_view_that_is_no_square_has_square_pixels_and_frames_the_ball(height, width, kind):
+    """The uniform ball at pixels whose places are written out here: centres one pixel, 2 / shorter, apart, the world's
+    origin in the middle."""
+    shorter = min(height, width)
+    v, u = ((2 * torch.arange(n, dtype=torch.float64) + 1 - n) / shorter for n in (height, width))
+    chord = 2 * (1 - v[:, None] ** 2 - u**2).clamp_min(0).sqrt()
+    expected = 0.75 * (1 - torch.exp(-1.7 * chord))
+    volume, tolerance = Analytic(constant(1.7), constant(0.25)), 1e-12
+    if kind != "field":
+        volume = VoxelGrid.from_array(torch.tensor([1.7, 0.25])[:, None, None, None].expand(2, 33, 33, 33)).double()
+        tolerance = 2e-2  # of 33 voxels across; half a pixel aside it would be .04 and more near the rim
+    quadrature = "slices" if kind == "slices" else "trilinear"
+    view = AbsorptionRenderer((height, width), 33, quadrature)(volume, IDENTITY)[0, 0]
+    assert view.shape == (height, width)
+    inner = (v[:, None] ** 2 + u**2 < 0.9) | (v[:, None] ** 2 + u**2 > 1.1)
+    assert inner.sum() > 0.6 * inner.numel()
+    assert (view - expected)[inner].abs().max() < tolerance
+    assert (view[chord == 0] == 0).all()
+
+
+def test_a_view_that_is_no_square_has_its_gradients_and_pairs_give_the_square_to_the_bit():
+    volume = VoxelGrid(6)
+    square, wide = AbsorptionRenderer((10, 10)), AbsorptionRenderer(image_size=[10, 16])
+    assert (square.image_size, square.options) == ((10, 10), AbsorptionRenderer(10).options)
+    view = square(volume, turntable(3))
+    assert torch.equal(view, AbsorptionRenderer(10)(volume, turntable(3)))
+    assert torch.equal(wide(volume, turntable(3))[..., 3:13], view)
+    assert wide(volume, turntable(3)).shape == render_views(volume, wide, turntable(3)).shape == (3, 1, 10, 16)
+    slopes = [torch.autograd.grad(each(volume, IDENTITY).sum(), list(volume.parameters())) for each in (square, wide)]
+    assert all(torch.equal(first, second) for first, second in zip(*slopes, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("size", "words"),
+    [
+        ((28, 29), r"image_size=\(28, 29\): height and width must differ by an even .* a width of 28 or 30"),
+        ((31, 28), "a height of 30 or 32"),
+        ((28, 28, 1), r"image_size=\(28, 28, 1\): must be one whole number of pixels, or \(height, width\)"),
+        ((28,), "one whole number"),
+        ((0, 2), r"image_size=0: must be in \[1, 4096\]"),
+        ((28, 5000), r"image_size=\(28, 5000\): must be in \[1, 4096\]"),
+    ],
+)
+def test_image_sizes_that_are_refused_in_words(size, words):
+    with pytest.raises(ValueError, match=words):
+        AbsorptionRenderer(size)
+
+
+@pytest.mark.parametrize("size", [28.5, "28", None, [28, 28.0]])
+def test_an_image_size_that_is_no_whole_number_is_refused_in_words(size):
+    with pytest.raises(ValueError, match=re.escape(f"image_size={size!r}: must be one whole number of pixels")):
+        renderer_module._height_and_width(size)
+
+
+def test_memory_of_a_large_image_of_a_field_is_bounded(monkeypatch):
+    """Without gradients the field is asked for a few rows at a time; the image is the same."""
     asked = []
 
     class Watched(Analytic):
@@ -262,7 +355,7 @@ def test_memory_of_a_large_picture_of_a_field_is_bounded(monkeypatch):
     assert min(asked) > 0
 
 
-def test_no_views_give_no_pictures():
+def test_no_views_give_no_images():
     assert AbsorptionRenderer(4)(VoxelGrid(2), torch.zeros(0, 3, 3)).shape == (0, 1, 4, 4)
     field = Analytic(constant(1.0), constant(0.0))
     assert AbsorptionRenderer(4)(field, torch.zeros(0, 3, 3)).shape == (0, 1, 4, 4)
@@ -270,7 +363,7 @@ def test_no_views_give_no_pictures():
 
 @pytest.mark.parametrize(("size", "samples"), [(0, None), (28, 0), (5000, None), (28, 9999)])
 def test_options_out_of_range(size, samples):
-    with pytest.raises(ValueError, match="allowed are 1 to 4096"):
+    with pytest.raises(ValueError, match=r"must be in \[1, 4096\]"):
         AbsorptionRenderer(size, samples)
 
 

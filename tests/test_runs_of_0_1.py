@@ -77,6 +77,16 @@ def test_it_goes_on_as_version_0_1_went_on(old):
     assert "objectives" in state
 
 
+def test_targets_that_are_image_files_are_found_under_their_new_keys(old):
+    config = old / "config.yaml"
+    values = yaml.safe_load(config.read_text())
+    values["targets"] = {"views": [{"picture": "a.png", "azimuth": 9}], "rings": [{"pictures": ["b.png"]}]}
+    config.write_text(yaml.safe_dump(values))
+    targets = load_run(old).config.targets
+    assert targets.views == [{"image": "a.png", "azimuth": 9}]
+    assert targets.rings == [{"images": ["b.png"]}]
+
+
 def test_a_run_of_other_constants_is_looked_at_but_not_continued(old):
     config = old / "config.yaml"
     values = yaml.safe_load(config.read_text())

@@ -35,8 +35,7 @@ from mnist3d.evaluation import (
 )
 from mnist3d.evaluation import classifiers as classifiers_module
 from mnist3d.evaluation.classifiers import ARCHITECTURES, OTHER_BATCH, REAL_BATCH
-from mnist3d.evaluation.distances import frechet_distance, kernel_distance, nearest_distance, precision_recall
-from mnist3d.evaluation.negatives import TURNS, Negatives, blur, wear
+from mnist3d.evaluation.negatives import TURNS, Negatives, augmented, blur
 from mnist3d.evaluation.view_atlas import NO_CLASS, class_colour
 from mnist3d.geometry.rotations import PoseOptions
 from mnist3d.rendering.renderer import AbsorptionRenderer
@@ -71,7 +70,7 @@ def renderer() -> AbsorptionRenderer:
 
 
 class Says(nn.Module):
-    """Stands in for a judge: of every picture it holds the same.
+    """Stands in for a classifier: it says the same of every image.
 
     Args:
         probabilities: one a class, the last of "none".
@@ -82,8 +81,8 @@ class Says(nn.Module):
         self.register_buffer("logits", torch.tensor(probabilities).log())
         self.register_buffer("spread", torch.tensor(2.0))
 
-    def forward(self, pictures: Tensor) -> tuple[Tensor, Tensor]:
-        return self.get_buffer("logits").expand(len(pictures), -1), pictures.mean(dim=(2, 3))
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        return self.get_buffer("logits").expand(len(images), -1), images.mean(dim=(2, 3))
 
 
 def told(one: tuple[float, ...], other: tuple[float, ...]) -> Classifiers:
@@ -145,25 +144,25 @@ def _fog() -> Tensor:
     ],
 )
 def test_a_reading_is_what_both_judges_hold(one, other, label, confidence, guess):
-    pictures = torch.rand(3, 1, 28, 28, generator=torch.Generator().manual_seed(0))
-    reading = told(one, other).read(pictures)
+    images = torch.rand(3, 1, 28, 28, generator=torch.Generator().manual_seed(0))
+    reading = told(one, other).read(images)
     assert reading.label.tolist() == [label] * 3
     assert reading.guess.tolist() == [guess] * 3
     assert reading.confidence.tolist() == pytest.approx([confidence] * 3, abs=1e-6)  # float32 rounding
     assert reading.legible.tolist() == [confidence > 0.5] * 3
     assert reading.clean.tolist() == [confidence > 0.9] * 3
-    brightness = pictures.mean(dim=(2, 3)) / 2.0  # what the stand-ins have for a feature, in units of their spread
+    brightness = images.mean(dim=(2, 3)) / 2.0  # what the stand-ins have for a feature, in units of their spread
     assert torch.equal(reading.features, brightness.expand(3, 2))
 
 
 def test_a_score_counts_what_is_read():
-    pictures = torch.rand(8, 1, 28, 28, generator=torch.Generator().manual_seed(0))
+    images = torch.rand(8, 1, 28, 28, generator=torch.Generator().manual_seed(0))
     sure, unsure = told((0.1, 0.8, 0.1), (0.0, 0.97, 0.03)), told((0.4, 0.2, 0.4), (0.4, 0.2, 0.4))
     one_class = {"kind 0": 0.0, "kind 1": 1.0}
     expected = ImageScore(8, 1.0, 0.0, one_class, one_class, 1.0, 0.0)
-    assert score_images(pictures, sure) == expected
+    assert score_images(images, sure) == expected
     nothing, guesses = {"kind 0": 0.0, "kind 1": 0.0}, {"kind 0": 1.0, "kind 1": 0.0}
-    assert score_images(pictures, unsure) == ImageScore(8, 0.0, 0.0, nothing, guesses, 0.0, 0.0)
+    assert score_images(images, unsure) == ImageScore(8, 0.0, 0.0, nothing, guesses, 0.0, 0.0)
 
 
 def test_real_digits_are_legible_and_diverse(classifiers: Classifiers, training: ImageSet):
@@ -188,8 +187,8 @@ def test_interpolated_digits_are_no_less_digits_and_interpolated_rubbish_no_more
     generator = torch.Generator().manual_seed(3)
     assert held_out.labels is not None
     rubbish = Negatives(held_out.images, held_out.labels, generator).draw(500, generator)
-    assert float(classifiers.read(wear(held_out.images[::3], generator)).legible.float().mean()) > 0.8  # .932
-    assert float(classifiers.read(wear(rubbish, generator)).legible.float().mean()) < 0.1  # .018
+    assert float(classifiers.read(augmented(held_out.images[::3], generator)).legible.float().mean()) > 0.8  # .932
+    assert float(classifiers.read(augmented(rubbish, generator)).legible.float().mean()) < 0.1  # .018
     assert float(classifiers.read(rubbish).legible.float().mean()) < 0.1  # .014
 
 
@@ -202,11 +201,11 @@ def test_a_shell_is_one_class(classifiers: Classifiers, renderer: AbsorptionRend
 
 
 @pytest.mark.parametrize("make", [_noise, _dim_noise, _blank, _speckle, _fog])
-@pytest.mark.parametrize("law", ["euler_normal", "sphere"])
+@pytest.mark.parametrize("distribution", ["euler_normal", "sphere"])
 def test_rubbish_is_not_legible(
-    make: Callable[[], Tensor], law, classifiers: Classifiers, renderer: AbsorptionRenderer
+    make: Callable[[], Tensor], distribution, classifiers: Classifiers, renderer: AbsorptionRenderer
 ):
-    score = quick_score(VoxelGrid.from_array(make()), renderer, classifiers, PoseOptions(name=law), views=100)
+    score = quick_score(VoxelGrid.from_array(make()), renderer, classifiers, PoseOptions(name=distribution), views=100)
     assert score.legible == 0.0  # the surest view of all of them has a confidence of .012
     assert score.effective_classes == 0.0
 
@@ -224,28 +223,28 @@ def test_scorecard_of_a_volume(classifiers: Classifiers, renderer: AbsorptionRen
         assert given(score.frechet_distance) > 20 * given(cards[0].real.frechet_distance)  # 198 and 3.8
         assert given(score.recall) < 0.2  # 0.0
     assert given(cards[0].real.recall) > 0.8  # .898
-    assert given(cards[0].real.nearest_distance) > 0.1  # .212: one half of the real pictures against the other
+    assert given(cards[0].real.nearest_distance) > 0.1  # .212: one half of the real images against the other
 
 
 @pytest.mark.parametrize("count", [1, 2, 40])
-def test_of_one_class_there_are_counterexamples_too(count):
+def test_of_one_class_there_are_negatives_too(count):
     generator = torch.Generator().manual_seed(0)
-    pictures = torch.rand(count, 1, 28, 28, generator=generator)
-    source = Negatives(pictures, torch.zeros(count, dtype=torch.long), generator)
+    images = torch.rand(count, 1, 28, 28, generator=generator)
+    source = Negatives(images, torch.zeros(count, dtype=torch.long), generator)
     assert source.draw(20, generator).shape == (20, 1, 28, 28)
 
 
 @pytest.mark.parametrize(("lopsided", "gives"), [(1, False), (10, True)])
-def test_a_class_of_which_many_turned_pictures_come_near_gives_none_of_them(lopsided, gives):
-    """A mirrored 0 is a 0. Of ten pictures the last are squares, which every turn leaves alone, the first hooks."""
+def test_a_class_of_which_many_turned_images_come_near_gives_none_of_them(lopsided, gives):
+    """A mirrored 0 is a 0. Of ten images the last are squares, which every turn leaves alone, the first hooks."""
     generator = torch.Generator().manual_seed(0)
-    pictures = torch.zeros(10, 1, 28, 28)
+    images = torch.zeros(10, 1, 28, 28)
     for k in range(10):
         if k < lopsided:
-            pictures[k, 0, 4 : 15 + k, 6:9] = pictures[k, 0, 4:7, 9:20] = 1.0
+            images[k, 0, 4 : 15 + k, 6:9] = images[k, 0, 4:7, 9:20] = 1.0
         else:
-            pictures[k, 0, 4 + k : 24 - k, 4 + k : 24 - k] = 1.0
-    source = Negatives(pictures, torch.zeros(10, dtype=torch.long), generator)
+            images[k, 0, 4 + k : 24 - k, 4 + k : 24 - k] = 1.0
+    source = Negatives(images, torch.zeros(10, dtype=torch.long), generator)
     assert bool(len(source._changed(TURNS))) == gives
 
 
@@ -280,7 +279,7 @@ def test_training_is_deterministic_and_leaves_the_random_state(labelled, held_ou
     assert changed.version != one.version
 
 
-def test_training_shows_real_pictures_as_their_classes_and_others_as_none(
+def test_training_shows_real_images_as_their_classes_and_others_as_none(
     held_out: ImageSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     asked: list[tuple[Tensor, Tensor]] = []
@@ -301,7 +300,7 @@ def test_training_shows_real_pictures_as_their_classes_and_others_as_none(
 
 
 def test_features_are_in_units_of_their_spread(held_out: ImageSet, tmp_path: Path):
-    """So that distances mean the same for every judge, whatever it has learned."""
+    """So that distances mean the same for every classifier, whatever it has learned."""
     features = _tiny(tmp_path, held_out).read(held_out.images[::30]).features
     for own in features.chunk(len(ARCHITECTURES), dim=1):
         assert float(own.var(dim=0).mean()) == pytest.approx(1.0, rel=1e-3)  # float32, sums in another order
@@ -321,8 +320,8 @@ def test_cache_is_used(held_out: ImageSet, tmp_path: Path, monkeypatch: pytest.M
 
     monkeypatch.setattr(classifiers_module, "_trained", refuse)
     again = _tiny(tmp_path, held_out)
-    pictures = held_out.images[:50]
-    assert torch.equal(first.read(pictures).confidence, again.read(pictures).confidence)
+    images = held_out.images[:50]
+    assert torch.equal(first.read(images).confidence, again.read(images).confidence)
 
 
 @pytest.mark.parametrize("damage", [b"", b"not a file of weights", None])
@@ -348,7 +347,7 @@ def test_cache_that_cannot_be_written(held_out: ImageSet, tmp_path: Path, caplog
     assert len(classifiers.read(held_out.images[:5]).label) == 5
 
 
-def test_unlabelled_pictures_get_distances_and_a_reason(
+def test_unlabelled_images_get_distances_and_a_reason(
     held_out: ImageSet, training: ImageSet, renderer: AbsorptionRenderer, tmp_path: Path
 ):
     classifiers = load_classifiers(held_out.images[::10], None, [], tmp_path, 10)
@@ -377,7 +376,7 @@ def test_other_sizes_and_numbers_of_classes(tmp_path: Path):
     ("count", "labels", "names", "word"),
     [(1, [0], ["a"], "2 or more"), (3, [0, 1, 2], ["a", "b"], "needs a label")],
 )
-def test_unfit_pictures_are_refused(count, labels, names, word, tmp_path: Path):
+def test_unfit_images_are_refused(count, labels, names, word, tmp_path: Path):
     with pytest.raises(ValueError, match=word):
         load_classifiers(torch.rand(count, 1, 28, 28), torch.tensor(labels), names, tmp_path, 1)
 
@@ -391,13 +390,13 @@ def test_unfit_pictures_are_refused(count, labels, names, word, tmp_path: Path):
         ((0.0, 0.0, 0.0, 1.0), (0.0, 0.0, 0.0, 1.0), NO_CLASS),  # both: none
     ],
 )
-def test_the_pictures_have_the_colour_of_what_is_read(one, other, colour, renderer: AbsorptionRenderer):
+def test_the_images_have_the_colour_of_what_is_read(one, other, colour, renderer: AbsorptionRenderer):
     volume, classifiers = VoxelGrid.from_array(_shell()), told(one, other)
     atlas, bare = view_atlas(volume, renderer, classifiers), view_atlas(volume, renderer)
     strip = turntable_strip(volume, renderer, classifiers)
-    for picture in (atlas, bare, strip):
-        assert picture.dtype.name == "uint8"
-        assert picture.shape[2:] == (3,)
+    for image in (atlas, bare, strip):
+        assert image.dtype.name == "uint8"
+        assert image.shape[2:] == (3,)
     assert atlas.shape[1] > 1.8 * bare.shape[1]
     assert abs(atlas[MAP].astype(int) - colour).max() <= 1  # rounded down to a whole number
     # Under each of the turntable's 54 views a field of some thousand pixels, less the class's name; else none.
@@ -405,41 +404,10 @@ def test_the_pictures_have_the_colour_of_what_is_read(one, other, colour, render
     assert (field > 54 * 500) == (colour != NO_CLASS)
 
 
-def test_frechet_distance_of_a_shift_is_its_square():
-    features = torch.randn(400, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    shift = torch.tensor([1.0, 0.0, -2.0, 0.0, 0.0, 0.5], dtype=torch.float64)
-    assert frechet_distance(features, features) == pytest.approx(0.0, abs=1e-9)  # float64 rounding
-    assert frechet_distance(features, features + shift) == pytest.approx(5.25, abs=1e-9)
-
-
-def test_kernel_distance_tells_distributions_apart():
-    generator = torch.Generator().manual_seed(0)
-    one, same = torch.randn(400, 6, generator=generator), torch.randn(400, 6, generator=generator)
-    before = torch.get_rng_state()
-    near, far = kernel_distance(one, same), kernel_distance(one, same + 1.0)
-    assert abs(near) < 0.1 < far
-    assert near == kernel_distance(one, same)
-    assert torch.equal(torch.get_rng_state(), before)
-
-
-def test_precision_and_recall():
-    generator = torch.Generator().manual_seed(0)
-    left, right = torch.randn(300, 4, generator=generator), torch.randn(300, 4, generator=generator) + 40.0
-    assert precision_recall(torch.cat([left, right]), left) == pytest.approx((1.0, 0.5))  # half the modes are missing
-    assert precision_recall(left, torch.cat([left, right])) == pytest.approx((0.5, 1.0))  # half of it is rubbish
-    assert all(math.isnan(value) for value in precision_recall(left[:3], right))
-
-
-def test_copies_lie_at_distance_zero(training: ImageSet):
-    pictures = training.images[:300]
-    assert nearest_distance(pictures[:20], pictures) == pytest.approx(0.0, abs=1e-3)  # cdist's rounding, float32
-    assert nearest_distance(torch.zeros(2, 1, 28, 28), torch.ones(3, 1, 28, 28)) == pytest.approx(1.0)
-
-
 def test_the_tools_table_names_every_class(classifiers: Classifiers, training: ImageSet):
     score = score_images(training.images[:50], classifiers)
     card = Scorecard({"sphere": score}, score, classifiers.class_names, classifiers.version)
     lines = table(card).splitlines()
-    assert lines[0].split() == ["sphere", "real", "pictures"]
+    assert lines[0].split() == ["sphere", "real", "images"]
     assert len(lines) == 1 + len(ROWS) + 10
     assert any(line.startswith("Frechet distance") and "-" in line for line in lines)  # not asked for here

@@ -1,4 +1,4 @@
-"""Targets: what is asked for, which pictures stand for it, which views are drawn, and that a run obeys."""
+"""Targets: what is asked for, which images stand for it, which views are drawn, and that a run obeys."""
 
 import io
 import math
@@ -33,9 +33,9 @@ DIGITS = list(range(10))
 
 
 def bar(upright, size=16):
-    picture = torch.zeros(1, size, size)
-    picture[(slice(None), slice(4, 12), slice(7, 9)) if upright else (slice(None), slice(7, 9), slice(4, 12))] = 1.0
-    return picture
+    image = torch.zeros(1, size, size)
+    image[(slice(None), slice(4, 12), slice(7, 9)) if upright else (slice(None), slice(7, 9), slice(4, 12))] = 1.0
+    return image
 
 
 def labelled(size=16, count=24):
@@ -60,8 +60,8 @@ def test_a_ring_is_its_views_written_out():
         (125.0, 10.0, "digit", "7"),
         (245.0, 10.0, "digit", "1"),
     ]
-    letters = TargetOptions(rings=[{"text": "AB"}], views=[{"picture": "a.png"}]).listed()
-    assert [(t.kind, t.subject) for t in letters] == [("picture", "a.png"), ("text", "A"), ("text", "B")]
+    letters = TargetOptions(rings=[{"text": "AB"}], views=[{"image": "a.png"}]).listed()
+    assert [(t.kind, t.subject) for t in letters] == [("image", "a.png"), ("text", "A"), ("text", "B")]
 
 
 def test_no_targets_are_the_default():
@@ -74,28 +74,28 @@ def test_the_configuration_survives_its_file():
     assert Config.from_mapping(yaml.safe_load(config.to_yaml())) == config
 
 
-# pictures
+# images
 
 
 def test_an_exemplar_is_of_its_class_and_typical():
     images = load_images(DataOptions(limit=600), 28)
     assert images.labels is not None
     for label in (0, 4):
-        picture = exemplar(images, label)
+        image = exemplar(images, label)
         own = images.images[images.labels == label]
         mean = own.mean(0)
         similar = torch.cosine_similarity(own.flatten(1), mean.flatten()[None])
-        assert bool((own == picture).flatten(1).all(1).any())
-        assert torch.cosine_similarity(picture.flatten(), mean.flatten(), dim=0) > similar.median()
+        assert bool((own == image).flatten(1).all(1).any())
+        assert torch.cosine_similarity(image.flatten(), mean.flatten(), dim=0) > similar.median()
 
 
 def test_two_targets_of_one_class_share_their_exemplar():
     targets = built(TargetOptions(views=[{"digit": 1}, {"azimuth": 90, "class": "1"}, {"azimuth": 180, "digit": 0}]))
-    assert torch.equal(targets.pictures[0], targets.pictures[1])
-    assert not torch.equal(targets.pictures[0], targets.pictures[2])
+    assert torch.equal(targets.images[0], targets.images[1])
+    assert not torch.equal(targets.images[0], targets.images[2])
 
 
-def test_a_class_of_a_single_picture_has_it_as_exemplar():
+def test_a_class_of_a_single_image_has_it_as_exemplar():
     images = labelled()
     only = ImageSet(images.images[:3], torch.tensor([0, 1, 1]), ["0", "1"])
     assert torch.equal(exemplar(only, 0), only.images[0])
@@ -107,35 +107,35 @@ def test_a_class_of_a_single_picture_has_it_as_exemplar():
 def test_letters_are_as_large_as_digits_and_inside_the_ball(size):
     ring = (torch.arange(size) * 2 + 1) / size - 1
     outside = (ring[:, None] ** 2 + ring**2) > 1
-    pictures = {letter: draw_text(letter, size) for letter in "ABIWMQ8"}
-    assert len({picture.numpy().tobytes() for picture in pictures.values()}) == len(pictures)
-    for letter, picture in pictures.items():
-        assert picture.shape == (1, size, size)
-        assert 0.0 <= float(picture.min()) <= float(picture.max()) <= 1.0
-        assert float(picture.max()) > 0.9
-        assert float(picture[0][outside].sum()) < 0.5  # of a pixel: the faint rim of W's corners
-        rows = (picture[0] > 0.5).any(dim=1).nonzero()[:, 0]
+    images = {letter: draw_text(letter, size) for letter in "ABIWMQ8"}
+    assert len({image.numpy().tobytes() for image in images.values()}) == len(images)
+    for letter, image in images.items():
+        assert image.shape == (1, size, size)
+        assert 0.0 <= float(image.min()) <= float(image.max()) <= 1.0
+        assert float(image.max()) > 0.9
+        assert float(image[0][outside].sum()) < 0.5  # of a pixel: the faint rim of W's corners
+        rows = (image[0] > 0.5).any(dim=1).nonzero()[:, 0]
         height = (int(rows.max()) - int(rows.min()) + 1) / size
         assert height == pytest.approx(20 / 28, abs=2 / size) or letter in "WM"
 
 
 def test_a_letter_is_upright_and_not_mirrored():
-    picture = draw_text("L", 28)[0]
-    assert picture[:, :14].sum() > picture[:, 14:].sum()
-    assert picture[14:].sum() > picture[:14].sum()
+    image = draw_text("L", 28)[0]
+    assert image[:, :14].sum() > image[:, 14:].sum()
+    assert image[14:].sum() > image[:14].sum()
 
 
-def test_a_picture_file_is_fitted_transparent_is_black(tmp_path):
+def test_an_image_file_is_fitted_transparent_is_black(tmp_path):
     image = Image.new("RGBA", (16, 8), (255, 255, 255, 0))
     image.paste((255, 255, 255, 255), (0, 0, 16, 8))
     image.paste((255, 255, 255, 0), (0, 0, 8, 8))
     image.save(tmp_path / "wide.png")
-    views = [{"picture": str(tmp_path / "wide.png")}]
-    picture = built(TargetOptions(views=views)).pictures[0, 0]
+    views = [{"image": str(tmp_path / "wide.png")}]
+    image = built(TargetOptions(views=views)).images[0, 0]
     expected = torch.zeros(16, 16)
     expected[4:12, 8:] = 1.0  # the right half is bright; twice as wide as high, centred
-    assert torch.equal(picture, expected)
-    small = built(TargetOptions(views=views), scale=0.5).pictures[0, 0]
+    assert torch.equal(image, expected)
+    small = built(TargetOptions(views=views), scale=0.5).images[0, 0]
     assert float(small.sum()) == pytest.approx(float(expected.sum()) / 4)
     assert float(small[:4].sum() + small[:, :4].sum() + small[12:].sum() + small[:, 12:].sum()) == 0.0
 
@@ -148,9 +148,9 @@ def test_views_stay_within_the_jitter_and_reach_for_it():
     options = TargetOptions(jitter=7.0, views_per_step=600)
     targets = Targets(azimuth, elevation, torch.zeros(3, 1, 8, 8), options)
     generator = torch.Generator().manual_seed(0)
-    rotations, pictures, drawn = targets.draw(generator)
+    rotations, images, drawn = targets.draw(generator)
     assert rotations.shape == (600, 3, 3)
-    assert pictures.shape == (600, 1, 8, 8)
+    assert images.shape == (600, 1, 8, 8)
     axis = rotations[:, 2]  # (-cos a sin b, sin a, cos a cos b)
     found = torch.stack([torch.atan2(-axis[:, 0], axis[:, 2]), torch.asin(axis[:, 1])], dim=1).rad2deg()
     centres = torch.stack([azimuth, elevation], dim=1).rad2deg()
@@ -166,8 +166,8 @@ def test_views_stay_within_the_jitter_and_reach_for_it():
 
 def test_every_target_is_drawn_as_often_also_when_they_are_more_than_the_views():
     options = TargetOptions(jitter=0.0, views_per_step=4)
-    pictures = torch.arange(10.0)[:, None, None, None].expand(10, 1, 8, 8) / 10
-    targets = Targets(torch.arange(10) * 0.6, torch.zeros(10), pictures, options)
+    images = torch.arange(10.0)[:, None, None, None].expand(10, 1, 8, 8) / 10
+    targets = Targets(torch.arange(10) * 0.6, torch.zeros(10), images, options)
     generator = torch.Generator().manual_seed(1)
     drawn = torch.cat([targets.draw(generator)[1][:, 0, 4, 4] for _ in range(500)])
     counts = torch.bincount((drawn * 10).round().long())
@@ -175,8 +175,8 @@ def test_every_target_is_drawn_as_often_also_when_they_are_more_than_the_views()
     assert counts.min() > 150  # 200 expected; 3.7 standard deviations even if the four views were independent
 
 
-def test_the_picture_of_a_view_is_the_plate_seen_from_there():
-    """Without jitter the picture itself; 60 degrees to the side it is half as wide."""
+def test_the_image_of_a_view_is_the_flat_one_seen_from_there():
+    """Without jitter the image itself; 60 degrees to the side it is half as wide."""
     options = TargetOptions(jitter=0.0, views_per_step=1)
     square = torch.zeros(1, 1, 32, 32)
     square[..., 8:24, 8:24] = 1.0
@@ -186,9 +186,9 @@ def test_the_picture_of_a_view_is_the_plate_seen_from_there():
     aside.options.jitter = math.degrees(math.pi / 3)
     generator = torch.Generator().manual_seed(0)
     for _ in range(20):
-        rotations, picture, _ = aside.draw(generator)
+        rotations, image, _ = aside.draw(generator)
         shrink = (rotations[0, :2, :2]).det().abs()
-        assert float(picture.sum()) == pytest.approx(float(shrink * square.sum()), rel=0.06)
+        assert float(image.sum()) == pytest.approx(float(shrink * square.sum()), rel=0.06)
 
 
 def test_near_a_target():
@@ -202,30 +202,32 @@ def test_near_a_target():
 
 BAD = [
     ({"views": [{"azimut": 3, "digit": 1}]}, ["targets.views[0].azimut", "did you mean azimuth"]),
-    ({"views": [{"digit": 1}, {"colour": "red", "digit": 1}]}, ["targets.views[1].colour", "allowed"]),
+    ({"views": [{"digit": 1}, {"colour": "red", "digit": 1}]}, ["targets.views[1].colour", "must be one of azimuth"]),
     ({"views": [{"azimuth": "north", "digit": 1}]}, ["targets.views[0].azimuth='north'", "degrees"]),
     ({"views": [{"azimuth": float("nan"), "digit": 1}]}, ["targets.views[0].azimuth=nan", "degrees"]),
-    ({"views": [{"elevation": 91, "digit": 1}]}, ["targets.views[0].elevation=91", "-90 to 90"]),
-    ({"views": [{"azimuth": 3}]}, ["targets.views[0]", "exactly one of digit, class, picture, text"]),
+    ({"views": [{"elevation": 91, "digit": 1}]}, ["targets.views[0].elevation=91", "must be in [-90, 90]"]),
+    ({"views": [{"azimuth": 3}]}, ["targets.views[0]", "exactly one of digit, class, image, text"]),
     ({"views": [{"digit": 3, "text": "A"}]}, ["targets.views[0]", "exactly one"]),
-    ({"views": [{"digit": 12}]}, ["targets.views[0].digit=12", "0 to 9"]),
-    ({"views": [{"digit": "three"}]}, ["targets.views[0].digit='three'", "0 to 9"]),
-    ({"views": [{"digit": True}]}, ["targets.views[0].digit=True", "0 to 9"]),
+    ({"views": [{"digit": 12}]}, ["targets.views[0].digit=12", "in [0, 9]"]),
+    ({"views": [{"digit": "three"}]}, ["targets.views[0].digit='three'", "in [0, 9]"]),
+    ({"views": [{"digit": True}]}, ["targets.views[0].digit=True", "in [0, 9]"]),
     ({"views": [{"text": " "}]}, ["targets.views[0].text", "not empty"]),
-    ({"views": [7]}, ["targets.views[0]=7", "mappings"]),
+    ({"views": [7]}, ["targets.views[0]=7", "must be a mapping"]),
     ({"views": []}, ["targets.views=[]", "at least one"]),
-    ({"views": 7}, ["targets.views=7", "allowed"]),
+    ({"views": 7}, ["targets.views=7", "must be a list"]),
     ({"rings": []}, ["targets.rings=[]", "at least one"]),
     ({"rings": [{"digits": []}]}, ["targets.rings[0].digits=[]", "at least one"]),
-    ({"rings": [{"digits": "012"}]}, ["targets.rings[0].digits='012'", "lists"]),
+    ({"rings": [{"digits": "012"}]}, ["targets.rings[0].digits='012'", "must be a list"]),
     ({"rings": [{"digit": [1]}]}, ["targets.rings[0].digit", "did you mean digits"]),
     ({"rings": [{"digits": [1], "azimuth": "x"}]}, ["targets.rings[0].azimuth='x'", "degrees"]),
-    ({"views": [{"picture": "nowhere.png"}]}, ["targets.views[0].picture=nowhere.png", "not a readable picture"]),
+    ({"views": [{"image": "nowhere.png"}]}, ["targets.views[0].image=nowhere.png", "not a readable image"]),
+    ({"views": [{"picture": "a.png"}]}, ["targets.views[0].picture: is image since version 0.2"]),
+    ({"rings": [{"pictures": ["a.png"]}]}, ["targets.rings[0].pictures: is images since version 0.2"]),
     ({"views": [{"class": "Bag"}]}, ["targets.views[0].class=Bag", "no such class", "0, 1, 2"]),
-    ({"views": [{"text": "\u6f22"}]}, ["targets.views[0].text", "font", "use picture"]),
-    ({"views": [{"digit": 1}], "jitter": 50}, ["targets.jitter=50", "0 to 45"]),
+    ({"views": [{"text": "\u6f22"}]}, ["targets.views[0].text", "font", "use image"]),
+    ({"views": [{"digit": 1}], "jitter": 50}, ["targets.jitter=50", "in [0, 45]"]),
     ({"views": [{"digit": 1}], "weight": 0}, ["targets.weight=0", "> 0"]),
-    ({"views": [{"digit": 1}], "views_per_step": 0}, ["targets.views_per_step=0", "from 1"]),
+    ({"views": [{"digit": 1}], "views_per_step": 0}, ["targets.views_per_step=0", "must be >= 1"]),
     ({"view": [{"digit": 1}]}, ["targets.view", "no such key"]),
 ]
 
@@ -245,7 +247,7 @@ def test_a_mistake_on_the_command_line(capsys, tmp_path, monkeypatch):
     _refused(["--targets.views", "[{azimut: 3, digit: 1}]"], ["targets.views[0].azimut", "azimuth"], capsys)
     _refused(["--adversarial.weight", "0"], ["adversarial.weight=0", "targets"], capsys)
     _refused(["--adversarial.weight", "-1"], ["adversarial.weight=-1", ">= 0"], capsys)
-    _refused(["--data.scale", "1.5"], ["data.scale=1.5", "above 0 to 1"], capsys)
+    _refused(["--data.scale", "1.5"], ["data.scale=1.5", "must be > 0 and <= 1"], capsys)
 
 
 def _refused(arguments, words, capsys):
@@ -266,7 +268,7 @@ def test_a_digit_that_the_data_lacks_and_data_without_labels():
     unlabelled = ImageSet(labelled().images, None, [])
     with pytest.raises(DataError, match=r"views\[0\]\.digit=1.*no labels"):
         built(TargetOptions(views=[{"digit": 1}]), unlabelled)
-    assert built(TargetOptions(views=[{"text": "A"}]), unlabelled).pictures.shape == (1, 1, 16, 16)
+    assert built(TargetOptions(views=[{"text": "A"}]), unlabelled).images.shape == (1, 1, 16, 16)
 
 
 # runs
@@ -343,9 +345,9 @@ def test_the_loss_is_the_mean_difference_to_what_each_view_should_show():
     targets, batch = targets_of(trainer), trainer._batch(0.5, 1.0)
     targets.prepare(batch)
     loss = targets.loss(batch)
-    rotations, pictures, _ = targets_of(twin).draw(twin.generator)
+    rotations, images, _ = targets_of(twin).draw(twin.generator)
     views = twin.renderer(twin.volume, rotations)
-    expected = (views - pictures).abs().mean()
+    expected = (views - images).abs().mean()
     # in the first step, of two targets seen three times each, the weights are within a few hundredths of 1
     assert loss.item() == pytest.approx(targets.options.weight * expected.item(), rel=0.2)
     assert targets.metrics()["target_loss"] == pytest.approx(loss.item() / targets.options.weight)
@@ -358,13 +360,13 @@ def test_the_same_through_the_command_line_leaves_a_picture_of_the_targets(tmp_p
     arguments = ["--config", str(ROOT / "configs" / "counter.yaml"), "--trainer.max_minutes", "null"]
     arguments += ["--trainer.max_steps", "2", "--data.limit", "60", "--volume.resolution", "12", "--run_dir", str(run)]
     sculpt(parse_command_line([*arguments, "--targets.views_per_step", "4"]))
-    with Image.open(run / "pictures" / "targets.png") as picture:
-        assert picture.size[0] > 12 * 28
+    with Image.open(run / "pictures" / "targets.png") as image:
+        assert image.size[0] > 12 * 28
     saved = yaml.safe_load((run / "config.yaml").read_text())
     assert saved["targets"]["rings"] == [{"elevation": 0, "digits": DIGITS}]
 
 
-# pictures that fill their square, classes without names
+# images that fill their square, classes without names
 
 
 def test_numbered_classes_can_be_named():
@@ -375,12 +377,12 @@ def test_numbered_classes_can_be_named():
     plain = build_targets(TargetOptions(views=[{"class": "3"}]), load_images(DataOptions(limit=20), 16), options)
     assert named is not None
     assert plain is not None
-    assert torch.equal(named.pictures, plain.pictures)
+    assert torch.equal(named.images, plain.images)
     with pytest.raises(DataError, match=r"data\.class_names: 2 names.*10 classes"):
         load_images(DataOptions(limit=20, class_names=["a", "b"]), 16)
 
 
-def test_scale_leaves_a_black_margin_and_keeps_the_whole_picture():
+def test_scale_leaves_a_black_margin_and_keeps_the_whole_image():
     full = load_images(DataOptions(limit=20), 28).images
     assert torch.equal(load_images(DataOptions(limit=20, scale=1.0), 28).images, full)
     small = load_images(DataOptions(limit=20, scale=0.72), 28).images

@@ -140,7 +140,7 @@ def test_every_pairing_runs_and_stays_finite(pairing):
 
 
 def test_an_objective_of_weight_zero_is_left_out():
-    """`configs/pure_gan.yaml`: no exemplars are kept for images that nothing is pulled to."""
+    """`configs/pure_gan.yaml`: no exemplars are kept for images that nothing is compared with."""
     assert list(make().objectives) == ["adversarial", "diversity", "nearest_image"]
     assert list(make(objectives={"nearest_image": NearestImageOptions(0.0)}).objectives) == ["adversarial", "diversity"]
     assert list(make(objectives=balanced(1.0)).objectives)[2] == "class_balance"
@@ -148,19 +148,19 @@ def test_an_objective_of_weight_zero_is_left_out():
 
 def test_classes_dear_everywhere_are_left_and_a_resume_knows_the_prices():
     """With even shares, at the start, nothing costs; then the volume goes another way, and goes on that way."""
-    plain, priced = make(), make(objectives=balanced(5.0))
-    for trainer in (plain, priced):
+    plain, evened = make(), make(objectives=balanced(5.0))
+    for trainer in (plain, evened):
         trainer.step()
-    assert same(plain.volume, priced.volume)
-    assert priced.objectives.state_dict()["class_balance.shares"].tolist() != [0.5, 0.5]
+    assert same(plain.volume, evened.volume)
+    assert evened.objectives.state_dict()["class_balance.shares"].tolist() != [0.5, 0.5]
     assert "shares_everywhere" not in plain.step().metrics
-    assert sum(priced.step().metrics["shares_everywhere"]) == pytest.approx(1.0)
-    assert not same(plain.volume, priced.volume)
+    assert sum(evened.step().metrics["shares_everywhere"]) == pytest.approx(1.0)
+    assert not same(plain.volume, evened.volume)
     other = make(seed=3, objectives=balanced(5.0))
-    other.load_state_dict(saved(priced))
-    for trainer in (other, priced):
+    other.load_state_dict(saved(evened))
+    for trainer in (other, evened):
         trainer.step()
-    assert same(other.volume, priced.volume)
+    assert same(other.volume, evened.volume)
 
 
 def test_class_balance_needs_views_from_everywhere():
@@ -193,14 +193,14 @@ def test_objectives_are_some_and_each_of_its_own_name(names):
             return None
 
     found = [type(name, (Named,), {"name": name})() for name in names]
-    with pytest.raises(ValueError, match="one or more, each of its own name"):
+    with pytest.raises(ValueError, match="one or more, each with a name of its own"):
         Trainer(VoxelGrid(4), AbsorptionRenderer(16), bars(), found)
 
 
 def test_losses_add_up_and_what_is_off_moves_nothing():
     """Two objectives move the volume as one that asks for both; one whose loss is None as if it were not there."""
 
-    class Pull(Objective):
+    class Claims(Objective):
         weights: tuple[float, float] | None
 
         def loss(self, batch):
@@ -211,8 +211,8 @@ def test_losses_add_up_and_what_is_off_moves_nothing():
 
     def sculpted(*asked):
         torch.manual_seed(0)
-        kinds = [{"name": f"pull_{k}", "weights": weights} for k, weights in enumerate(asked)]
-        objectives = [type("Pull", (Pull,), kind)() for kind in kinds]
+        kinds = [{"name": f"claims_{k}", "weights": weights} for k, weights in enumerate(asked)]
+        objectives = [type("Claims", (Claims,), kind)() for kind in kinds]
         options = TrainerOptions(max_steps=3, views=2)
         trainer = Trainer(VoxelGrid(6), AbsorptionRenderer(16), bars(), objectives, options=options)
         trainer.run()
@@ -286,7 +286,7 @@ def test_rates_are_flat_then_fall_to_a_tenth():
     ],
 )
 def test_bad_options_name_the_key(wrong):
-    with pytest.raises(ValueError, match=rf"trainer\.{next(iter(wrong))}=.*allowed"):
+    with pytest.raises(ValueError, match=rf"trainer\.{next(iter(wrong))}=.*must be"):
         TrainerOptions(**wrong)
 
 

@@ -58,7 +58,7 @@ Switch = Literal["off", "warn"]
         (dict[str, float], {"a": 1}, {"a": 1.0}),
         (dict, {}, {}),
         (Any, None, None),
-        (nn.Module, "somebody else's", "somebody else's"),  # what is no plain type, its class must judge
+        (nn.Module, "somebody else's", "somebody else's"),  # what is no plain type, its class must check
     ],
     ids=str,
 )
@@ -71,35 +71,35 @@ def test_what_a_hint_takes(hint, value, expected):
 @pytest.mark.parametrize(
     ("hint", "value", "message"),
     [
-        (int, "abc", "key=abc: allowed are whole numbers"),
-        (int, 1.5, "key=1.5: allowed are whole numbers"),
-        (int, True, "key=true: allowed are whole numbers"),
-        (int, None, "key=null: allowed are whole numbers"),
-        (int, "1.5", "key=1.5: allowed are whole numbers"),
-        (float, "x", "key=x: allowed are numbers"),
-        (float, False, "key=false: allowed are numbers"),
-        (float, [1.0], "key=[1.0]: allowed are numbers"),
-        (float, 10**400, f"key=1{'0' * 99} ...: allowed are numbers"),
-        (bool, 1, "key=1: allowed are true or false"),
-        (bool, "true", "key=true: allowed are true or false"),
-        (str, 3, "key=3: allowed are text; in YAML, put it in quotes"),
-        (str, None, "key=null: allowed are text"),
-        (str | None, 2.5, "key=2.5: allowed are text or null; in YAML, put it in quotes"),
-        (Switch, "on", "key=on: allowed are off, warn"),
-        (Switch, True, "key=true: allowed are off, warn"),
-        (Switch, ["off"], "key=['off']: allowed are off, warn"),
-        (Literal[1, 2], True, "key=true: allowed are 1, 2"),
-        (int | None, "a b\nc", "key=a b c: allowed are whole numbers or null"),
-        (int | float | None, "a", "key=a: allowed are numbers or null"),
-        (list[int], 3, "key=3: allowed are lists of whole numbers"),
-        (list[int], [1, "a"], "key[1]=a: allowed are whole numbers"),
-        (list[list[int]], [[1], [None]], "key[1][0]=null: allowed are whole numbers"),
-        (int | list[int] | None, [1, 2.5], "key[1]=2.5: allowed are whole numbers"),
-        (int | list[int] | None, "a", "key=a: allowed are whole numbers or lists of whole numbers or null"),
-        (list[Any] | None, {}, "key={}: allowed are lists or null"),
-        (dict[str, Any], [1], "key=[1]: allowed are mappings"),
-        (dict[str, Any], {1: 2}, "key={1: 2}: allowed are mappings"),
-        (dict[str, int], {"a": "b"}, "key.a=b: allowed are whole numbers"),
+        (int, "abc", "key=abc: must be a whole number"),
+        (int, 1.5, "key=1.5: must be a whole number"),
+        (int, True, "key=true: must be a whole number"),
+        (int, None, "key=null: must be a whole number"),
+        (int, "1.5", "key=1.5: must be a whole number"),
+        (float, "x", "key=x: must be a number"),
+        (float, False, "key=false: must be a number"),
+        (float, [1.0], "key=[1.0]: must be a number"),
+        (float, 10**400, f"key=1{'0' * 99} ...: must be a number"),
+        (bool, 1, "key=1: must be true or false"),
+        (bool, "true", "key=true: must be true or false"),
+        (str, 3, "key=3: must be text; in YAML, put it in quotes"),
+        (str, None, "key=null: must be text"),
+        (str | None, 2.5, "key=2.5: must be text or null; in YAML, put it in quotes"),
+        (Switch, "on", "key=on: must be one of off, warn"),
+        (Switch, True, "key=true: must be one of off, warn"),
+        (Switch, ["off"], "key=['off']: must be one of off, warn"),
+        (Literal[1, 2], True, "key=true: must be one of 1, 2"),
+        (int | None, "a b\nc", "key=a b c: must be a whole number or null"),
+        (int | float | None, "a", "key=a: must be a number or null"),
+        (list[int], 3, "key=3: must be a list of whole numbers"),
+        (list[int], [1, "a"], "key[1]=a: must be a whole number"),
+        (list[list[int]], [[1], [None]], "key[1][0]=null: must be a whole number"),
+        (int | list[int] | None, [1, 2.5], "key[1]=2.5: must be a whole number"),
+        (int | list[int] | None, "a", "key=a: must be a whole number or a list of whole numbers or null"),
+        (list[Any] | None, {}, "key={}: must be a list or null"),
+        (dict[str, Any], [1], "key=[1]: must be a mapping"),
+        (dict[str, Any], {1: 2}, "key={1: 2}: must be a mapping"),
+        (dict[str, int], {"a": "b"}, "key.a=b: must be a whole number"),
     ],
     ids=str,
 )
@@ -116,7 +116,7 @@ class Inner:
 
     def __post_init__(self) -> None:
         if self.steps == 13:
-            raise ValueError(f"inner.steps={self.steps}:\nallowed are\nothers")
+            raise ValueError(f"inner.steps={self.steps}:\nmust be\nothers")
         if self.steps == 14:
             raise ZeroDivisionError("of nothing")
 
@@ -147,9 +147,9 @@ def test_a_dataclass_of_dataclasses():
         ({"steps": 1}, "steps: no such key, did you mean inner.steps?; --help lists all"),
         ({"zzzzzzzzz": {}}, "zzzzzzzzz: no such key; --help lists all"),
         ({3: 1}, "3: no such key; --help lists all"),
-        ({"inner": 3}, "inner=3: it must be a mapping, {KEY: VALUE, ...}"),
-        ({"inner": {"steps": "a"}}, "inner.steps=a: allowed are whole numbers"),
-        ({"inner": {"steps": 13}}, "inner.steps=13: allowed are others"),
+        ({"inner": 3}, "inner=3: must be a mapping, {KEY: VALUE, ...}"),
+        ({"inner": {"steps": "a"}}, "inner.steps=a: must be a whole number"),
+        ({"inner": {"steps": 13}}, "inner.steps=13: must be others"),
         ({"inner": {"steps": 14}}, "of nothing"),
     ],
     ids=str,
@@ -195,12 +195,12 @@ def test_a_constructors_arguments_come_with_its_defaults_and_those_it_hands_on()
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({}, "volume.init: must be given; allowed are text"),
+        ({}, "volume.init: is missing; must be text"),
         ({"init": "a", "radis": 1}, "volume.radis: no such key, did you mean volume.radius?; --help lists all"),
         ({"init": "a", "self": 1}, "volume.self: no such key; --help lists all"),
         ({"init": "a", "options": 1}, "volume.options: no such key; --help lists all"),
-        ({"init": "a", "count": 1.5}, "volume.count=1.5: allowed are whole numbers"),
-        ([], "volume=[]: it must be a mapping, {KEY: VALUE, ...}"),
+        ({"init": "a", "count": 1.5}, "volume.count=1.5: must be a whole number"),
+        ([], "volume=[]: must be a mapping, {KEY: VALUE, ...}"),
     ],
     ids=str,
 )

@@ -1,4 +1,4 @@
-"""The viewer without a browser: the pictures, the wire, hostile clients, and a training that never notices."""
+"""The viewer without a browser: the images, the wire, hostile clients, and a training that never notices."""
 
 import contextlib
 import io
@@ -42,7 +42,7 @@ from mnist3d.viewer.downloads import DOWNLOADS
 from mnist3d.viewer.messages import parse_request
 from mnist3d.viewer.network import may_connect
 from mnist3d.viewer.render_thread import Painter, one_thread
-from mnist3d.viewer.scene import View, picture
+from mnist3d.viewer.scene import View, rendered_view
 from mnist3d.viewer.server import MAX_PAGES
 from mnist3d.volumes import load_volume
 from mnist3d.volumes.base import Volume
@@ -101,7 +101,7 @@ class Client:
         self.socket.send(json.dumps(message))
 
     def next(self, kind, timeout=20.0):
-        """The next message of a kind: header and picture."""
+        """The next message of a kind: header and image."""
         until = time.monotonic() + timeout
         while True:
             data = self.socket.recv(timeout=max(0.01, until - time.monotonic()))
@@ -131,14 +131,14 @@ def get(viewer, path, **headers):
     return int(head.split()[1]), body
 
 
-# ---- pictures ---------------------------------------------------------------------------------------------------
+# ---- images ---------------------------------------------------------------------------------------------------
 def expected(volume, azimuth, elevation, size):
     angles = torch.tensor([elevation, azimuth, 0.0])
     return AbsorptionRenderer(size, 15)(volume, euler_matrix(angles)).detach()
 
 
-def test_a_view_is_the_renderers_picture_at_that_rotation():
-    shown = picture(scene().snapshot, RendererOptions(16, 15), View(azimuth=0.7, elevation=-0.4, size=33))
+def test_a_view_is_the_renderers_image_at_that_rotation():
+    shown = rendered_view(scene().snapshot, RendererOptions(16, 15), View(azimuth=0.7, elevation=-0.4, size=33))
     assert torch.equal(shown, expected(blob(), 0.7, -0.4, 33))
     assert not torch.allclose(shown, expected(blob(), -0.7, -0.4, 33), atol=0.05)
 
@@ -149,7 +149,7 @@ def test_scale_cut_and_exposure_do_what_they_say():
     snapshot, options = Snapshot(FrozenField(ball), 0), RendererOptions(16, 80)
 
     def middle(**view):
-        return float(picture(snapshot, options, View(size=9, **view))[0, 0, 4, 4])
+        return float(rendered_view(snapshot, options, View(size=9, **view))[0, 0, 4, 4])
 
     assert middle() == pytest.approx(1 - math.exp(-0.6), abs=2e-3)
     assert middle(scale=3.0) == pytest.approx(1 - math.exp(-1.8), abs=5e-3)
@@ -158,7 +158,7 @@ def test_scale_cut_and_exposure_do_what_they_say():
     assert middle(cut=1.0) < 0.02
     assert middle(exposure=0.5) == pytest.approx(0.5 * (1 - math.exp(-0.6)), abs=2e-3)
     # a plane that is held in the sculpture, seen from behind: the near half is what is left
-    held = picture(snapshot, options, View(size=9, cut=0.0, cut_normal=(1.0, 0.0, 0.0)))[0, 0, 4]
+    held = rendered_view(snapshot, options, View(size=9, cut=0.0, cut_normal=(1.0, 0.0, 0.0)))[0, 0, 4]
     assert float(held[1]) < 0.01 < float(held[7])
 
 
@@ -166,7 +166,7 @@ def test_a_cut_through_infinite_attenuation_is_no_nan():
     solid = VoxelGrid.from_array(torch.stack([torch.full((8, 8, 8), 3.0), torch.zeros(8, 8, 8)]))
     with torch.no_grad():
         solid.levels[0][0] = math.inf
-    shown = picture(Snapshot(FrozenField(solid), 0), RendererOptions(), View(cut=0.3, scale=2.0))
+    shown = rendered_view(Snapshot(FrozenField(solid), 0), RendererOptions(), View(cut=0.3, scale=2.0))
     assert bool(shown.isfinite().all())
 
 
@@ -273,7 +273,7 @@ def test_curves_of_a_damaged_file_stay_few_too():
 
 
 # ---- the wire ---------------------------------------------------------------------------------------------------
-def test_the_page_gets_exactly_the_renderers_picture(viewer):
+def test_the_page_gets_exactly_the_renderers_image(viewer):
     with Client(viewer) as client:
         client.tell(view={"azimuth": 0.5, "elevation": 0.2, "size": 40, "number": 5})
         head, shown = client.next("frame")
@@ -506,11 +506,11 @@ def test_the_end_does_not_wait_for_an_orbit(monkeypatch):
     with Client(made) as client:
         client.tell(do="download", name="orbit.mp4", view={"number": 1})
         client.next("frame")
-        time.sleep(0.5)  # it now rests between two pictures of the orbit, for up to 20 s each
+        time.sleep(0.5)  # it now rests between two images of the orbit, for up to 20 s each
         made.close()
         ending = threading.Thread(target=made._workshop._thread.shutdown, daemon=True)  # as the interpreter does
         ending.start()
-        ending.join(60.0)  # 118 pictures would take far longer
+        ending.join(60.0)  # 118 images would take far longer
     assert not ending.is_alive()
 
 
@@ -772,10 +772,11 @@ def test_a_field_is_drawn_as_the_renderer_draws_it():
             return 4.0 * inside, torch.sigmoid(3.0 * points[..., 0])
 
     snapshot = Snapshot(FrozenField(Egg()), 0)
-    shown = picture(snapshot, RendererOptions(16, 20), View(azimuth=0.5, size=21))
+    shown = rendered_view(snapshot, RendererOptions(16, 20), View(azimuth=0.5, size=21))
     like = AbsorptionRenderer(21, 20)(Egg(), euler_matrix(torch.tensor([0.0, 0.5, 0.0])))
     assert torch.equal(shown, like)
-    assert shown.mean() > 1.2 * picture(snapshot, RendererOptions(16, 20), View(azimuth=0.5, size=21, cut=0.3)).mean()
+    cut = rendered_view(snapshot, RendererOptions(16, 20), View(azimuth=0.5, size=21, cut=0.3))
+    assert shown.mean() > 1.2 * cut.mean()
 
 
 # ---- runs on disk -----------------------------------------------------------------------------------------------

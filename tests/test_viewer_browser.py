@@ -30,7 +30,7 @@ SIZE = 128
 
 
 def shown(page):
-    """The picture on the page, brightness from 0 to 1."""
+    """The image on the page, brightness from 0 to 1."""
     data = page.evaluate(
         "() => { const v = document.getElementById('view'); return Array.from(v.getContext('2d')"
         ".getImageData(0, 0, v.width, v.height).data).filter((_, k) => k % 4 === 0); }"
@@ -40,19 +40,19 @@ def shown(page):
 
 
 def pose(page):
-    """Azimuth and elevation of the picture on the page, radians."""
+    """Azimuth and elevation of the image on the page, radians."""
     found = page.locator("#view").evaluate("v => [v.dataset.azimuth, v.dataset.elevation]")
     return [float(value) for value in found]
 
 
 def settled(page, timeout=30.0):
-    """Wait until the picture is the one last asked for."""
+    """Wait until the image is the one last asked for."""
     until = time.monotonic() + timeout
     while time.monotonic() < until:
         if page.evaluate("!dirty && !tick.moved && +document.getElementById('view').dataset.number === number"):
             return
         time.sleep(0.03)
-    raise AssertionError("the picture never came")
+    raise AssertionError("the image never came")
 
 
 def opened(browser, url, **more):
@@ -98,7 +98,7 @@ def viewer():
 
 
 def drag(page, right, down):
-    """With the mouse, in shares of the picture's width."""
+    """With the mouse, in shares of the image's width."""
     box = page.locator("#view").bounding_box()
     x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
     page.mouse.move(x, y)
@@ -149,7 +149,7 @@ def test_dragging_arrows_and_the_map_turn_it_as_the_renderer_does(chromium, view
 
 def test_every_file_is_taken_home_by_a_click(chromium, viewer, tmp_path):
     page = opened(chromium, viewer.url, accept_downloads=True)
-    page.locator("#size").fill("1")  # 64: an orbit of 120 pictures costs little
+    page.locator("#size").fill("1")  # 64: an orbit of 120 images costs little
     page.locator("#front").click()
     settled(page)
     names = page.locator("#files button").evaluate_all("all => all.map(b => b.dataset.file)")
@@ -305,7 +305,7 @@ def test_a_run_is_watched_paused_taken_home_and_stopped_from_its_page(chromium, 
     page.locator("#state.training").wait_for()
     page.locator("#stop").click()
     page.locator("#stop", has_text="Really").click()
-    page.locator("#problem.shown", has_text="python inference.py").wait_for()
+    page.locator("#problem.shown", has_text="The terminal says how to look at it again").wait_for()
     assert page.errors == []
     page.close()
     out, error = process.communicate(timeout=60)

@@ -2,13 +2,15 @@
 
 import json
 import math
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from mnist3d.errors import VolumeFileError
-from mnist3d.volumes import HashGrid, Volume, VoxelGrid, load_volume, read_description, volume_bytes
+import mnist3d
+from mnist3d.errors import VolumeFileError, WriteError
+from mnist3d.volumes import HashGrid, VMGrid, Volume, VoxelGrid, load_volume, read_description, volume_bytes
 from mnist3d.volumes.files import arguments_of_0_1
 
 
@@ -52,6 +54,60 @@ def test_round_trip_is_exact(tmp_path):
     description = read_description(path)
     assert description["class_path"] == "mnist3d.volumes.VoxelGrid"
     assert description["step"] == 12
+
+
+FIELD: dict[str, Any] = {"num_levels": 2, "log2_hashmap_size": 6, "max_resolution": 8, "hidden_dim": 8}
+
+
+@pytest.mark.parametrize(
+    "volume",
+    [
+        VoxelGrid([3, 4, 5]),
+        VoxelGrid(8, grow_at=[0.5]),
+        VMGrid([3, 4, 5], 2),
+        HashGrid(**FIELD),
+        HashGrid(**FIELD, bake_resolution=6, grow_at=[3], levels_at=[5]),
+    ],
+    ids=lambda volume: f"{type(volume).__name__}{volume.init_args.get('grow_at')}",
+)
+def test_a_volume_is_saved_and_loaded_by_the_names_of_the_package(volume, tmp_path):
+    path = volume.save(str(tmp_path / "new" / "mine.safetensors"), {"step": 12})
+    assert path == tmp_path / "new" / "mine.safetensors"
+    assert [file.name for file in path.parent.iterdir()] == [path.name]  # nothing temporary is left
+    again = mnist3d.load_volume(path)
+    assert type(again) is type(volume)
+    assert again.init_args == volume.init_args
+    assert again.state_dict().keys() == volume.state_dict().keys()
+    assert all(torch.equal(weight, volume.state_dict()[key]) for key, weight in again.state_dict().items())
+    assert read_description(path)["step"] == 12
+    assert path.read_bytes() == volume_bytes(volume, {"step": 12})
+
+
+def test_a_volume_of_another_package_is_saved_under_its_own_name(tmp_path):
+    path = Sphere(0.25).save(tmp_path / "sphere.safetensors")
+    assert read_description(path)["class_path"] == f"{__name__}.Sphere"
+    assert mnist3d.load_volume(path, trusted=[Sphere]).init_args == {"radius": 0.25}
+
+
+@pytest.mark.parametrize(("name", "given"), [("mine.pt", ".pt"), ("mine", r"\(none\)"), ("mine.nrrd", ".nrrd")])
+def test_another_suffix_is_refused_before_anything_is_written(name, given, tmp_path):
+    with pytest.raises(VolumeFileError, match=rf"{name}: suffix {given}; must be \.safetensors.*export_voxels"):
+        VoxelGrid(2).save(tmp_path / name)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_failed_write_leaves_what_was_there(tmp_path, monkeypatch):
+    path = VoxelGrid(2).save(tmp_path / "mine.safetensors")
+    before = path.read_bytes()
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("mnist3d.storage.atomic.os.replace", full)
+    with pytest.raises(WriteError, match="No space left"):
+        VoxelGrid(3).save(path)
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_values_at_the_border_of_their_range_survive(tmp_path):

@@ -70,11 +70,39 @@ def test_array_round_trip(shape):
     assert back[1].flat[-1] == 0.0
 
 
+@pytest.mark.parametrize("shape", [(5, 5, 5), (2, 3, 4), (1, 1, 1)])
+@pytest.mark.parametrize("kind", [np.asarray, torch.from_numpy, np.ndarray.tolist])
+def test_an_array_of_three_axes_is_attenuation_alone(shape, kind):
+    array = 50 * np.random.default_rng(0).random(shape)
+    alone = VoxelGrid.from_array(kind(array))
+    both = VoxelGrid.from_array(np.stack([array, np.zeros(shape)]))
+    assert alone.resolution == shape
+    assert torch.equal(alone.dense(), both.dense())
+    assert (alone.to_array()[1] == 0.0).all()
+
+
+def test_an_array_is_read_whatever_its_strides_byte_order_and_rights():
+    array = np.random.default_rng(0).random((2, 3, 4, 5))
+    expected = VoxelGrid.from_array(array).to_array()
+    kept = array.copy()
+    kept.setflags(write=False)
+    swapped, reverse, turned = array.astype(">f8"), array[:, ::-1], np.asfortranarray(array)
+    for same in (kept, swapped, turned):
+        assert np.array_equal(VoxelGrid.from_array(same).to_array(), expected)
+    # not to the bit: torch takes logarithms of eight neighbours at once, and of the last few one by one
+    assert np.allclose(VoxelGrid.from_array(reverse).to_array(), expected[:, ::-1], rtol=3e-6, atol=1e-6)
+    assert np.array_equal(kept, array)  # the caller's own stays
+
+
 @pytest.mark.parametrize(
     ("array", "message"),
     [
         (np.zeros((3, 2, 2, 2)), r"shape \(3, 2, 2, 2\)"),
-        (np.zeros((2, 2, 2)), "shape"),
+        (np.zeros((2, 2)), r"shape \(2, 2\): it must be \(Z, Y, X\), attenuation alone, or \(2, Z, Y, X\)"),
+        (torch.zeros(2, 2, 2, 2, 2), r"shape \(2, 2, 2, 2, 2\)"),
+        (np.zeros((2, 2, 0)), "none of them 0"),
+        (np.full((2, 2, 2), -1.0), r"attenuation lies in \[-1, -1\]: it must be finite and >= 0"),
+        (np.full((2, 2, 2), "much"), "array must be an array of numbers; this is <U4"),
         (np.zeros((2, 0, 2, 2)), "none of them 0"),
         (np.full((2, 2, 2, 2), -1.0), "attenuation"),
         (np.full((2, 2, 2, 2), 1.5), "absorbance"),
@@ -216,7 +244,7 @@ def test_without_a_resolution_it_is_the_default_grid_and_says_so():
 
 
 def decibels(found, expected):
-    """Peak signal-to-noise ratio of pictures in [0, 1]."""
+    """Peak signal-to-noise ratio of images in [0, 1]."""
     return -10.0 * (found - expected).square().mean(dim=(1, 2, 3)).log10()
 
 
@@ -236,7 +264,7 @@ class Filled(Volume):
 
 
 @pytest.mark.parametrize("volume", [Beads(12, radius=0.2), Filled().eval()], ids=["beads", "filled"])
-def test_a_smooth_fields_picture_at_64_is_its_own_to_40_decibels(volume):
+def test_a_smooth_fields_image_at_64_is_its_own_to_40_decibels(volume):
     torch.manual_seed(3)
     rotations = euler_matrix(torch.randn(4, 3))
     renderer = AbsorptionRenderer(64, samples_per_ray=64)
@@ -282,7 +310,7 @@ def test_bad_resolutions(resolution):
 
 # Black and white clumps with hard edges. With attenuation interpolated instead of opacity it was 35 and 23 dB.
 @pytest.mark.parametrize(("attenuation", "least"), [(30.0, 40.0), (1000.0, 39.0)])
-def test_an_opaque_grids_picture_at_64_is_its_own(attenuation, least):
+def test_an_opaque_grids_image_at_64_is_its_own(attenuation, least):
     torch.manual_seed(5)
     clumps, shade = torch.nn.functional.interpolate(torch.randn(1, 2, 3, 3, 3), size=(48, 48, 48), mode="trilinear")[0]
     volume = VoxelGrid.from_array(torch.stack([attenuation * (clumps > 0.5), torch.sigmoid(3.0 * shade)]))

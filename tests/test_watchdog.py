@@ -85,8 +85,8 @@ def test_runaway_scores_and_opaque_volumes_are_named():
     assert found.kind == "saturated_volume"
 
 
-def test_what_the_real_pictures_are_like_is_no_failure():
-    """A source of one class, of pictures that are all alike, or of dark ones, is sculpted as it is."""
+def test_what_the_real_images_are_like_is_no_failure():
+    """A source of one class, of images that are all alike, or of dark ones, is sculpted as it is."""
     alike = RealFigures(brightness=0.001, variety=0.05, largest_class=1.0)
     bad = but(class_shares=[1.0, 0.0], view_variety=0.04, mean_brightness=0.001)
     assert diagnose([bad] * 400, alike, window=90) is None
@@ -98,8 +98,8 @@ def test_a_run_without_a_discriminator_has_no_dead_one():
 
 
 def test_variety_in_closed_form():
-    picture = torch.rand(1, 1, 8, 8)
-    assert variety(torch.cat([picture, 0.5 * picture, picture + 1.0])).item() == pytest.approx(0.0, abs=1e-5)
+    image = torch.rand(1, 1, 8, 8)
+    assert variety(torch.cat([image, 0.5 * image, image + 1.0])).item() == pytest.approx(0.0, abs=1e-5)
     halves = torch.zeros(2, 1, 2, 2)
     halves[0, 0, 0], halves[1, 0, 1] = 1.0, 1.0
     assert variety(halves).item() == pytest.approx(2.0)  # opposites: correlation -1
@@ -203,7 +203,7 @@ def one_class(trainer):
 
 @torch.no_grad()
 def bad_weight(trainer):
-    trainer.volume.levels[-1][0, 0, 0, 0] = math.nan  # outside the ball: no picture shows it
+    trainer.volume.levels[-1][0, 0, 0, 0] = math.nan  # outside the ball: no image shows it
 
 
 @torch.no_grad()

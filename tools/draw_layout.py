@@ -3,9 +3,9 @@
     python tools/draw_layout.py            draw it
     python tools/draw_layout.py --check    exit code 1 if the file is not what the imports say
 
-What it is: layered drawing after Sugiyama (1981): rows by the longest way from the top, places in a row by the mean of
-what they are joined to, long arrows led through the gaps of the rows between. Nothing in it is placed by hand. What
-it is not: it classifiers nothing; `tests/test_imports.py` does.
+Layered drawing after Sugiyama (1981): rows by the longest way from the top, places in a row by the mean of
+what they are joined to, long arrows led through the gaps of the rows between. Nothing in it is placed by hand. It
+checks nothing; `tests/test_imports.py` does.
 """
 
 import argparse
@@ -90,7 +90,7 @@ def main() -> int:
 
 
 def drawing(package: Path) -> str:
-    """The picture as SVG.
+    """The drawing as SVG.
 
     Raises:
         SystemExit: folders import each other in a circle, so that there is no top and no bottom.
@@ -102,10 +102,10 @@ def drawing(package: Path) -> str:
         if ends[0] != ends[1]:
             counts[ends] = counts.get(ends, 0) + 1
     if found := circle(set(counts)):
-        raise SystemExit(f"no picture: {' imports '.join(found)}")
+        raise SystemExit(f"no drawing: {' imports '.join(found)}")
     known = modules(package)
     files = [name for name in known if "." not in name and known[name].name != "__init__.py"]
-    between = {ends: count for ends, count in counts.items() if ends[1] not in files}
+    between = {ends: count for ends, count in counts.items() if not {*ends} & {*files}}
     boxes = _boxes(known, sorted({*map(folder, known)} - {*files}), set(between))
     rows = [[box for box in boxes.values() if box.row == row] for row in range(_last(boxes) + 1)]
     arrows = [_arrow(ends, count, boxes, rows, set(between)) for ends, count in sorted(between.items())]

@@ -1,7 +1,6 @@
-"""A sculpture as one HTML file that turns in any browser: no server, no network."""
+"""Write a sculpture as one HTML file that turns in any browser."""
 
-from mnist3d.cli.page import main
-from mnist3d.cli.program import run_command_line
+from mnist3d.cli.program import run_command
 
 if __name__ == "__main__":
-    run_command_line(main)
+    run_command("page")

@@ -1,7 +1,6 @@
-"""Write a sculpture as voxels for other tools; docs/formats.md says what opens which file."""
+"""Write a sculpture as voxels for other tools."""
 
-from mnist3d.cli.program import run_command_line
-from mnist3d.cli.voxels import main
+from mnist3d.cli.program import run_command
 
 if __name__ == "__main__":
-    run_command_line(main)
+    run_command("voxels")

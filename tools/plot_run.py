@@ -1,7 +1,6 @@
-"""Draw a run: loss curves, scorecard over time, view atlas. Of a volume file on its own, the atlas."""
+"""Draw a run: losses, scores over time, view atlas."""
 
-from mnist3d.cli.plot import main
-from mnist3d.cli.program import run_command_line
+from mnist3d.cli.program import run_command
 
 if __name__ == "__main__":
-    run_command_line(main)
+    run_command("plot")

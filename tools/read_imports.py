@@ -1,7 +1,7 @@
 """Which module of a package imports which, read from the sources with `ast`; nothing of it is run.
 
-What it is: the facts, for `tests/test_imports.py`, which judges them, and for `tools/draw_layout.py`, which draws them.
-What it is not: it holds no rule. Modules are named from below the package ("volumes.base"), a folder's `__init__` by
+The facts, for `tests/test_imports.py`, which checks them, and for `tools/draw_layout.py`, which draws them.
+Modules are named from below the package ("volumes.base"), a folder's `__init__` by
 the folder ("volumes"), the package's own by the package ("mnist3d").
 """
 

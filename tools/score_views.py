@@ -1,7 +1,6 @@
-"""How good and how diverse a sculpture's views are: a table, scorecard.json, the view atlas and a turntable."""
+"""Measure how good and how diverse a sculpture's views are."""
 
-from mnist3d.cli.program import run_command_line
-from mnist3d.cli.score import main
+from mnist3d.cli.program import run_command
 
 if __name__ == "__main__":
-    run_command_line(main)
+    run_command("score")

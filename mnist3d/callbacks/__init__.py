@@ -1,5 +1,4 @@
 """What watches a run.
 
-What it is: progress, figures, pictures, checkpoints, scores, the page, the watchdog. What it is not: no part of the
-training; the watchdog aside, none changes the run.
+Progress, figures, pictures, checkpoints, scores, the page, the watchdog. The watchdog aside, none changes the run.
 """

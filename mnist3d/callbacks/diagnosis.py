@@ -1,8 +1,7 @@
 """What the figures of a run's last steps say is wrong with it.
 
-What it is: pure functions of reports, of a volume and of tensors, and their thresholds, which stand between what
-healthy runs measured and what broken ones did (docs/watchdog.md has the table). What it is not: it does nothing
-about it; that is `watchdog`.
+Pure functions of reports, of a volume and of tensors, and their thresholds, which stand between what healthy runs
+measured and what broken ones did (docs/watchdog.md has the table). `watchdog` acts on it.
 """
 
 import math
@@ -29,20 +28,20 @@ Kind = Literal[
     "same_from_everywhere",
 ]
 # Thresholds; see docs/watchdog.md for the ranges of healthy runs that they keep clear of.
-EMPTY_BRIGHTNESS = 0.1  # of the real pictures' mean brightness
+EMPTY_BRIGHTNESS = 0.1  # of the real images' mean brightness
 SATURATED_OPACITY = 0.99  # over PROBE_LENGTH, from which a point counts as opaque
 SATURATED_SHARE = 0.9  # of the ball that is opaque
-BALL_BRIGHTNESS = math.pi / 4.0  # of a white ball: the share of the picture that the unit ball covers
+BALL_BRIGHTNESS = math.pi / 4.0  # of a white ball: the share of the image that the unit ball covers
 DEAD_SPREAD = 0.01
 WINNING_LOSS = 0.02
 WINNING_GAP = 1.0  # a loss near zero with scores as near each other is no win
 RUNAWAY_SPREAD = 100.0
 ONE_CLASS_SHARE = 0.95
-MIXED_CLASSES = 0.8  # real pictures of which a larger share is one class may well be sculpted as one class
-SAME_VARIETY = 0.3  # of the real pictures' variety
+MIXED_CLASSES = 0.8  # real images of which a larger share is one class may well be sculpted as one class
+SAME_VARIETY = 0.3  # of the real images' variety
 SAME_QUANTILE = 0.8  # share of the steps that are below it
 PROBE_LENGTH = 1.0 / 16.0  # world units: a voxel of the default grid before it grows
-REAL_SAMPLE = 512  # real pictures that their variety is computed from
+REAL_SAMPLE = 512  # real images that their variety is computed from
 
 
 @dataclass(frozen=True)
@@ -60,7 +59,7 @@ class Diagnosis:
 
 @dataclass(frozen=True)
 class RealFigures:
-    """What the same figures are on the real pictures.
+    """What the same figures are on the real images.
 
     Args:
         brightness: mean, [0, 1].
@@ -74,7 +73,7 @@ class RealFigures:
 
     @classmethod
     def of(cls, trainer: Trainer) -> "RealFigures":
-        """Of the pictures that a trainer draws from."""
+        """Of the images that a trainer draws from."""
         images, labels = trainer.images, trainer.labels
         chosen = torch.linspace(0, len(images) - 1, min(REAL_SAMPLE, len(images))).long().to(images.device)
         largest = 1.0 if labels is None else torch.bincount(labels).max().item() / len(labels)
@@ -91,7 +90,7 @@ def diagnose(
 
     Args:
         history: reports of consecutive steps, oldest first; the last `2 * window` are read.
-        reals: the figures on the real pictures.
+        reals: the figures on the real images.
         window: steps.
         opaque_share: see the function of that name.
     """

@@ -1,7 +1,6 @@
 """A run and its page: a callback that hands copies of the averaged volume to the viewer, and obeys its buttons.
 
-What it is: the only place that knows both trainer and viewer. What it is not: it draws and serves nothing, and it never
-lends out the weights themselves.
+The only place that knows both trainer and viewer. It never lends out the weights themselves.
 """
 
 import sys
@@ -13,6 +12,7 @@ import torch
 from tqdm import tqdm
 
 from ..evaluation import Classifiers
+from ..invocation import program_name
 from ..training.report import StepReport
 from ..training.trainer import Trainer
 from ..viewer import Live, Viewer, ViewerOptions
@@ -70,7 +70,7 @@ class LivePage:
             _say(f"the viewer is off for the rest of this run: {' '.join(str(error).split())[:200]}")
 
     def finish(self, trainer: Trainer) -> None:
-        """The last picture and figures, then the end of the page."""
+        """The last view and figures, then the end of the page."""
         try:
             if self.live.watched and not self.failed:
                 self.viewer.allowance.unlimited = True  # nothing trains any more
@@ -189,7 +189,7 @@ def start_page(
     except Exception as error:  # a page is never worth a run
         print(f"no page for this run: {' '.join(str(error).split())[:200]}", file=sys.stderr, flush=True)
         return None
-    why = "No scores during this run: its classifiers are trained by tools/score_views.py"
+    why = f"No scores during this run: its classifiers are trained by {program_name('score')}"
     if scores is not None:
         why = f"The first score comes at step {scores.every * (trainer.steps_done // scores.every + 1)}, or at the end"
     return LivePage(live, viewer, scores, why, records)

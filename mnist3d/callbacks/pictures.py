@@ -44,7 +44,7 @@ class Pictures:
         strip = render_views(trainer.averaged, trainer.renderer, turntable(24))
         self.run.write_picture("turntable.png", contact_sheet(strip, columns=12))
         if self.targets is not None:
-            wanted = self.targets.pictures.cpu()
+            wanted = self.targets.images.cpu()
             shown = render_views(trainer.averaged, trainer.renderer, self.targets.rotations)
             self.run.write_picture("targets.png", contact_sheet(_in_turn(wanted, shown), columns=TARGET_COLUMNS))
 

@@ -1,7 +1,7 @@
 """The scorecard while a run goes on: in `stats.jsonl`, the progress line and, where it is installed, TensorBoard.
 
-What it is: a callback that classifiers the averaged volume now and then, outside the training clock's randomness.
-What it is not: the full scorecard, which `tools/score_views.py` makes of a finished run.
+Views of the averaged volume are classified now and then, with random numbers of their own. The full scorecard of a
+finished run is `mnist3d score`.
 """
 
 import importlib.util
@@ -13,6 +13,7 @@ from ..data.images import load_images
 from ..data.options import DataOptions
 from ..errors import DataError
 from ..evaluation import Classifiers, cached_classifiers, quick_score
+from ..invocation import program_name
 from ..storage.run_directory import RunDirectory
 from ..training.report import StepReport
 from ..training.trainer import Trainer
@@ -20,7 +21,7 @@ from ..training.trainer import Trainer
 
 @dataclass
 class ScorecardOptions:
-    """How often a running sculpture is judged.
+    """How often a running sculpture is scored.
 
     Args:
         every: Steps between scores, at least 1; 0 for none.
@@ -30,11 +31,11 @@ class ScorecardOptions:
 
     def __post_init__(self) -> None:
         if self.every < 0:
-            raise ValueError(f"scorecard.every={self.every}: allowed are steps from 1, or 0 for none")
+            raise ValueError(f"scorecard.every={self.every}: must be >= 0 (steps; 0: no scores)")
 
 
 def find_classifiers(options: ScorecardOptions, data: DataOptions, image_size: int) -> Classifiers | None:
-    """The classifiers of a source's held-out pictures, or None with the reason on stderr; never an error."""
+    """The classifiers of a source's held-out images, or None with the reason on stderr; never an error."""
     if options.every == 0:
         return None
     try:
@@ -45,16 +46,17 @@ def find_classifiers(options: ScorecardOptions, data: DataOptions, image_size: i
     arguments = (held_out.images, held_out.labels, held_out.class_names)
     classifiers = cached_classifiers(*arguments)
     if classifiers is None:
-        print("no scores during this run: its classifiers are trained by tools/score_views.py, once", file=sys.stderr)
+        why = f"its classifiers are trained by {program_name('score')} on a finished run, once"
+        print(f"no scores during this run: {why}", file=sys.stderr)
     return classifiers
 
 
 class Scores:
-    """Classifiers the averaged volume every few steps.
+    """Scores the averaged volume every few steps.
 
     Args:
         run: where the figures go.
-        classifiers: who classifiers.
+        classifiers: what the scores are read with.
         every: steps between scores.
     """
 
@@ -69,7 +71,7 @@ class Scores:
             self.writer = SummaryWriter(str(run.path / "tensorboard"))
 
     def after_step(self, trainer: Trainer, report: StepReport) -> None:
-        """Judge when it is time."""
+        """Score when it is time."""
         if report.step % self.every and report.progress < 1.0:
             return
         score = quick_score(trainer.averaged, trainer.renderer, self.classifiers, trainer.poses)

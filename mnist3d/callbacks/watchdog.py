@@ -1,8 +1,7 @@
 """Watches a run that may go wrong, says so in words, and goes back to the last good state.
 
-What it is: a callback that acts on what `diagnosis` says: it keeps snapshots of the trainer in memory, goes back to one
-and slows both players down. What it is not: no judge of quality (that is the scorecard), and no part of a healthy
-run, which stays the same to the bit with or without it.
+A callback that acts on what `diagnosis` says: it keeps snapshots of the trainer in memory, goes back to one and slows
+both players down. A healthy run stays the same to the bit with or without it.
 """
 
 import copy
@@ -13,6 +12,7 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
+from ..errors import WatchdogGaveUp
 from ..training.report import StepReport
 from ..training.trainer import Trainer
 from .diagnosis import Diagnosis, Kind, RealFigures, ball_points, finite, not_finite, opaque_share
@@ -29,10 +29,6 @@ MAX_REWINDS = 3  # in a row, without getting healthy, before it gives up
 SNAPSHOTS = 3
 PROBES = 1024  # points at which the volume is asked how opaque it is
 LOOK_EVERY = 10  # steps between full diagnoses; numbers that are not finite are looked for at every step
-
-
-class WatchdogGaveUp(RuntimeError):
-    """A run that goes wrong again and again; the message is one line, the last good state is the trainer's."""
 
 
 class Watchdog:

@@ -1,24 +1,22 @@
 """The flags of `train`, generated from the configuration's dataclasses and from constructors, with their `--help`.
 
-What it is: argparse, names, type hints, defaults and the `Args:` of docstrings put together. What it is not: it checks
-no value (`runs.validation`) and decides nothing about them (`parser`).
+Names, type hints, defaults and the `Args:` of docstrings become argparse's. Values are checked in `runs.validation`.
 """
 
 import argparse
 import inspect
 import re
-import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
+from ..invocation import program_name
 from ..runs.config import SECTIONS, Config
 from ..runs.validation import NO_DEFAULT, Option, from_text, options_of
 from ..training.objectives.base import Objective
 from ..volumes import Volume
 
 OF_THE_COMMAND: dict[str, tuple[str, Any, str]] = {  # metavar, hint and meaning of what belongs to no run
-    "config": ("FILE", str, "YAML file with any of the keys below, or a name in configs/; of several the last wins."),
+    "config": ("FILE", str, "YAML file with any of the keys below, or the name of a preset; of several the last wins."),
     "run_dir": ("FOLDER", str | None, "Folder of the new run; default runs/<time>-<preset>."),
     "resume": ("FOLDER", str | None, "Folder of a run to go on with."),
 }
@@ -61,7 +59,7 @@ def full_parser(
         passed_over: volume classes whose flags are taken too, but not shown.
     """
     parser = argparse.ArgumentParser(
-        prog=Path(sys.argv[0]).name,
+        prog=program_name("train"),
         usage="%(prog)s [--config FILE] [--KEY VALUE ...]",
         description="Sculpt a volume whose views look like the given images.",
         epilog="Options of another volume class: --volume CLASS_PATH --help; of an objective: --objectives.add "
@@ -74,19 +72,19 @@ def full_parser(
     parser.add_argument("--print_config", action="store_true", help="Print the resulting configuration and exit.")
     for name, option in options_of(Config).items():
         if name not in SECTIONS and name not in CHOICES:
-            _add_option(parser, name, option, _documented(Config, name))
-    parts = parser.add_argument_group(f"{volume.__name__}: {_summary(volume)} (--volume)")
+            _add_option(parser, name, option, documented(Config, name))
+    parts = parser.add_argument_group(f"{volume.__name__}: {summary_of(volume)} (--volume)")
     for name, option in options_of(volume).items():
-        _add_option(parts, f"volume.{name}", option, _documented(volume, name))
+        _add_option(parts, f"volume.{name}", option, documented(volume, name))
         _add_unlisted(parser, f"volume.init_args.{name}", f"volume.{name}", option.hint)  # as a YAML file has it
     others = {name: option for other in passed_over for name, option in options_of(other).items()}
     for name in others.keys() - options_of(volume).keys():
         _add_unlisted(parser, f"volume.{name}", f"volume.{name}", others[name].hint)
     for section, owner in _sections(objectives).items():
         _add_unlisted(parser, section, section, dict[str, Any])
-        group = parser.add_argument_group(f"{_summary(owner)} (--{section})")
+        group = parser.add_argument_group(f"{summary_of(owner)} (--{section})")
         for name, option in options_of(owner).items():
-            _add_option(group, f"{section}.{name}", option, _documented(owner, name))
+            _add_option(group, f"{section}.{name}", option, documented(owner, name))
     return parser
 
 
@@ -116,7 +114,7 @@ def _add_unlisted(parser: argparse.ArgumentParser, flag: str, key: str, hint: An
 def _add_option(group: Any, key: str, option: Option, meaning: str) -> None:
     choices = get_args(option.hint) if get_origin(option.hint) is Literal else ()
     kind = "" if choices else f"type: {_type(option.hint)}, "
-    default = "must be given" if option.default is NO_DEFAULT else f"default: {_shown(option.default)}"
+    default = "must be given" if option.default is NO_DEFAULT else f"default: {shown_default(option.default)}"
     group.add_argument(
         f"--{key}",
         dest=key,
@@ -132,19 +130,19 @@ def _type(hint: Any) -> str:
     return re.sub(r"\bNoneType\b|\bNone\b", "null", text.replace("typing.", ""))
 
 
-def _shown(default: Any) -> str:
+def shown_default(default: Any) -> str:
     if default is None or isinstance(default, bool):
         return "null" if default is None else str(default).lower()
     return str(default)
 
 
-def _summary(owner: type[Any]) -> str:
+def summary_of(owner: type[Any]) -> str:
     """The first line of a class's own docstring, without its full stop."""
     lines = inspect.cleandoc(owner.__doc__ or "").splitlines()
     return lines[0].rstrip(".").replace("%", "%%") if lines else owner.__name__
 
 
-def _documented(owner: type[Any], name: str) -> str:
+def documented(owner: type[Any], name: str) -> str:
     """What the `Args:` of a class, of its constructor, or of a class above it say of one argument."""
     for parent in owner.__mro__:
         for holder in (parent, vars(parent).get("__init__")):

@@ -1,7 +1,7 @@
 """What a person says, in the order in which it was said, as one nested mapping of plain values, and that as a Config.
 
-What it is: mappings merge key by key, lists and single values replace, a later one wins; the class of a volume or of an
-objective is imported here, so whatever is merged is the user's own. What it is not: it reads no file and no flag.
+Mappings merge key by key, lists and single values replace, a later one wins. Classes of volumes and objectives are
+imported here, so only what the user says may be merged: never a run directory on its own.
 
 In a merged mapping, `volume` is {class_path, init_args} or less, `objectives` lists class paths, and an objective's
 options stand as a section of its name.
@@ -103,7 +103,7 @@ def _merge_volume(into: Values, value: Any) -> None:
 
 def _merge_objectives(into: Values, value: Any) -> None:
     if not isinstance(value, list):
-        raise ConfigError(f"objectives={shown(value)}: allowed are lists of class paths, [package.Class, ...]")
+        raise ConfigError(f"objectives={shown(value)}: must be a list of class paths, [package.Class, ...]")
     into["objectives"] = []
     for number, each in enumerate(value):
         spec = _spec(f"objectives[{number}]", each if isinstance(each, dict) else {"class_path": each})
@@ -130,10 +130,10 @@ def _spec(key: str, value: Values) -> Values:
     """A class path, if there is one, and arguments; what stands beside these two is an argument, as among the flags."""
     arguments = value.get("init_args")
     if arguments is not None and not isinstance(arguments, dict):
-        raise ConfigError(f"{key}.init_args={shown(arguments)}: it must be a mapping, {{KEY: VALUE, ...}}")
+        raise ConfigError(f"{key}.init_args={shown(arguments)}: must be a mapping, {{KEY: VALUE, ...}}")
     path = value.get("class_path", "")
     if not isinstance(path, str):
-        raise ConfigError(f"{key}={shown(path)}: allowed are class paths, package.Class, or mappings with a class_path")
+        raise ConfigError(f"{key}={shown(path)}: must be a class path, package.Class, or a mapping with a class_path")
     beside = {name: each for name, each in value.items() if name not in SPELT}
     spec: Values = {"init_args": {**(arguments or {}), **beside}}
     return {"class_path": path, **spec} if "class_path" in value else spec

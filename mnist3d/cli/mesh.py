@@ -7,6 +7,7 @@ from pathlib import Path
 from ..export import MESH_FORMATS, export_mesh
 from ..export.mesh import MAX_SMOOTHING, SIZE_MM
 from ..export.sampling import FIELD_RESOLUTION, MAX_RESOLUTION
+from ..invocation import program_name
 from ..storage.atomic import check_output, describe_file
 from .tool_parser import OneLineParser, add_sculpture_arguments, export_description, in_range, open_sculpture
 
@@ -21,9 +22,9 @@ def level_or_auto(text: str) -> float | None:
         raise argparse.ArgumentTypeError(f"{error}, or auto") from None
 
 
-def main(arguments: Sequence[str]) -> None:
-    """Parse, contour, write, say what came out."""
-    parser = OneLineParser(prog="export_mesh.py", description=__doc__)
+def build_parser() -> OneLineParser:
+    """All flags."""
+    parser = OneLineParser(prog=program_name("mesh"), description=__doc__)
     add_sculpture_arguments(parser)
     parser.add_argument(
         "--output", type=Path, default=Path("sculpture.stl"), help=f"{', '.join(MESH_FORMATS)} (default %(default)s)"
@@ -32,14 +33,14 @@ def main(arguments: Sequence[str]) -> None:
         "--level",
         type=level_or_auto,
         help=f"attenuation per world unit where the surface lies, 1e-6 to {LARGEST_LEVEL:g}, or auto: where the mesh "
-        "looks most like the pictures (default auto)",
+        "looks most like the views (default auto)",
     )
     parser.add_argument(
         "--matter",
         choices=("bright", "all"),
         default="bright",
         help="bright: only what gives light back, for one colour; all: the black matter too, which with its vertex "
-        "colours (ply, obj, glb) looks as the pictures do (default %(default)s)",
+        "colours (ply, obj, glb) looks as the views do (default %(default)s)",
     )
     parser.add_argument(
         "--resolution",
@@ -60,7 +61,12 @@ def main(arguments: Sequence[str]) -> None:
         default=SIZE_MM,
         help="longest edge of the bounding box, 0.1 to 10000 (default %(default)s)",
     )
-    options = parser.parse_args(arguments)
+    return parser
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Parse, contour, write, say what came out."""
+    options = build_parser().parse_args(arguments)
     suffix = check_output(options.output, MESH_FORMATS)
     run = open_sculpture(options.run, options.volume)
     report = export_mesh(

@@ -1,4 +1,4 @@
-"""A way around a sculpture: video, animation, frames, or a strip of views. The last frame leads into the first."""
+"""Render a way around a sculpture: video, animation, frames, or a strip of views. The last frame leads to the first."""
 
 import math
 import sys
@@ -15,6 +15,7 @@ from ..evaluation import load_classifiers
 from ..export.frames import GREY, TRANSPARENT, FrameStyle, orbit_frames
 from ..export.paths import CAMERA_PATHS, camera_path
 from ..export.video import FOLDER, KEEPS_TRANSPARENCY, ORBIT_FORMATS, SUFFIXES, check_orbit, write_orbit
+from ..invocation import program_name
 from ..rendering.renderer import render_views
 from ..runs.loading import Run
 from ..storage.atomic import describe_file
@@ -26,7 +27,7 @@ def readings(run: Run, rotations: Float[torch.Tensor, "B 3 3"]) -> list[str]:
     held_out = load_images(run.config.data, run.renderer.options.image_size, "held_out")
     classifiers = load_classifiers(held_out.images, held_out.labels, held_out.class_names)
     if not classifiers.class_names:
-        raise ExportError("caption: this run's pictures have no classes, so nothing can be read in its views")
+        raise ExportError("caption: this run's images have no classes, so nothing can be read in its views")
     reading = classifiers.read(render_views(run.volume, run.renderer, rotations))
     return [
         f"{classifiers.class_names[int(label)]}  {confidence:.0%}" if legible else "-"
@@ -34,9 +35,9 @@ def readings(run: Run, rotations: Float[torch.Tensor, "B 3 3"]) -> list[str]:
     ]
 
 
-def parser() -> OneLineParser:
+def build_parser() -> OneLineParser:
     """All flags."""
-    result = OneLineParser(prog="render_orbit.py", description=__doc__)
+    result = OneLineParser(prog=program_name("orbit"), description=__doc__)
     add_sculpture_arguments(result)
     result.add_argument(
         "--output",
@@ -82,7 +83,7 @@ def parser() -> OneLineParser:
 
 def main(arguments: Sequence[str]) -> None:
     """Parse, render, write, say where the file lies."""
-    options = parser().parse_args(arguments)
+    options = build_parser().parse_args(arguments)
     suffix = check_orbit(options.output, options.fps)
     style = FrameStyle(options.size, options.supersample, options.colormap, options.background)
     style.check()

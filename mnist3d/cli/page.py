@@ -1,17 +1,18 @@
-"""A sculpture as one HTML file that turns in any browser: no server, no network."""
+"""Write a sculpture as one HTML file that turns in any browser: no server, no network."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
 from ..errors import ExportError
 from ..export.page import MAX_RESOLUTION, page_html
+from ..invocation import program_name
 from ..storage.atomic import write_atomically
 from .tool_parser import OneLineParser, add_sculpture_arguments, in_range, open_sculpture
 
 
-def main(arguments: Sequence[str]) -> None:
-    """Parse, write, say where the file lies."""
-    parser = OneLineParser(prog="export_page.py", description=__doc__)
+def build_parser() -> OneLineParser:
+    """All flags."""
+    parser = OneLineParser(prog=program_name("page"), description=__doc__)
     add_sculpture_arguments(parser)
     parser.add_argument("--output", type=Path, default=Path("sculpture.html"), help=".html (default %(default)s)")
     parser.add_argument(
@@ -20,7 +21,12 @@ def main(arguments: Sequence[str]) -> None:
         help=f"voxels along the longest edge, 2 to {MAX_RESOLUTION}; default the volume's own, 64 for a field",
     )
     parser.add_argument("--title", help="shown on the page; default the run's name")
-    options = parser.parse_args(arguments)
+    return parser
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Parse, write, say where the file lies."""
+    options = build_parser().parse_args(arguments)
     if options.output.suffix.lower() not in (".html", ".htm"):
         raise ExportError(f"output={options.output}: it is a page; give a name that ends in .html")
     if not options.output.parent.is_dir():

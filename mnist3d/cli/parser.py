@@ -1,7 +1,6 @@
 """The command line of `train`: flags and YAML files -> nested mappings of plain values -> Config.
 
-What it is: reading and the order of steps. What it is not: flags come from `flags`, are merged in `merging` and checked
-in `runs.validation`.
+Flags come from `flags`, are merged in `merging` and checked in `runs.validation`.
 """
 
 import argparse
@@ -18,9 +17,8 @@ from ..runs.validation import checked, did_you_mean, no_such_key, read_yaml
 from ..runs.version_0_1 import moved_or_gone
 from .flags import choosing_parser, full_parser, known_keys
 from .merging import Values, classes_of, config_of, merge, merge_flag
+from .presets import preset_names, read_preset
 from .resuming import check_resumable, values_to_resume
-
-PRESETS = Path(__file__).parents[2] / "configs"
 
 
 def parse_command_line(arguments: Sequence[str]) -> CommandLine:
@@ -92,15 +90,12 @@ def _unknown(argument: str, volume: str, known: Sequence[str]) -> ConfigError:
 
 
 def _read_file(name: str) -> Values:
-    """The mapping in a YAML file; the bare name of a preset finds it in `configs/`."""
-    path, preset = Path(name), PRESETS / f"{name}.yaml"
+    """The mapping in a YAML file; or a preset, by its name."""
+    path, presets = Path(name), preset_names()
     try:
-        if path.name == name and preset.is_file() and not path.is_file():
-            path = preset
-        text = path.read_text(encoding="utf-8")
+        text = read_preset(name) if name in presets and not path.is_file() else path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        presets = sorted(found.stem for found in PRESETS.glob("*.yaml"))
-        hint = did_you_mean(path.stem, presets) or (f"; presets are {', '.join(presets)}" if presets else "")
+        hint = did_you_mean(path.stem, presets) or f"; presets are {', '.join(presets)}"
         raise ConfigError(f"config={name}: no such file{hint}") from None
     except IsADirectoryError:
         raise ConfigError(f"config={name}: is a folder; give a YAML file, or the name of a preset") from None
@@ -113,5 +108,5 @@ def _read_file(name: str) -> Values:
     except ValueError as error:
         raise ConfigError(f"config={name}: not valid YAML ({error})") from None
     if not isinstance(values, dict):
-        raise ConfigError(f"config={name}: the file is empty or no mapping; its lines are KEY: VALUE, see configs/")
+        raise ConfigError(f"config={name}: the file is empty or no mapping; write lines KEY: VALUE, as the presets do")
     return values

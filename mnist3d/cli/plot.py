@@ -8,22 +8,28 @@ from ..errors import DataError, RunError
 from ..evaluation import cached_classifiers, view_atlas
 from ..evaluation.view_atlas import class_colour
 from ..export.plots import PLOT_FORMATS, plot_run
+from ..invocation import program_name
 from ..storage.atomic import check_output, describe_file
 from ..storage.run_directory import RunDirectory
 from .tool_parser import OneLineParser, add_sculpture_arguments, export_description, open_sculpture
 
 
-def main(arguments: Sequence[str]) -> None:
-    """Parse, draw, say where the figure lies."""
-    parser = OneLineParser(prog="plot_run.py", description=__doc__)
+def build_parser() -> OneLineParser:
+    """All flags."""
+    parser = OneLineParser(prog=program_name("plot"), description=__doc__)
     add_sculpture_arguments(parser)
     parser.add_argument(
         "--output", type=Path, default=Path("run.png"), help=f"{', '.join(PLOT_FORMATS)} (default %(default)s)"
     )
-    options = parser.parse_args(arguments)
+    return parser
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Parse, draw, say where the figure lies."""
+    options = build_parser().parse_args(arguments)
     suffix = check_output(options.output, PLOT_FORMATS)
     run = open_sculpture(options.run, options.volume)
-    alone = Path(options.run).is_file()  # then neither its records nor its pictures are known
+    alone = Path(options.run).is_file()  # then neither its records nor its images are known
     records = [] if alone else RunDirectory(run.path).read_stats()
     if not records and not alone:
         raise RunError(f"{run.path}: stats.jsonl holds nothing to draw; it is written while a run goes on")
@@ -33,7 +39,7 @@ def main(arguments: Sequence[str]) -> None:
             held_out = load_images(run.config.data, run.renderer.options.image_size, "held_out")
             classifiers = cached_classifiers(held_out.images, held_out.labels, held_out.class_names)
         except DataError:
-            pass  # the pictures are not here: the atlas comes without a map of what is read
+            pass  # the images are not here: the atlas comes without a map of what is read
     atlas = view_atlas(run.volume, run.renderer, classifiers)
     step = run.origin["step"] or (records[-1].get("step") if records else None)
     title = run.origin["run"] + ("" if step is None else f", {step} steps")

@@ -1,30 +1,124 @@
-"""How every command ends: a user's mistake is one line and exit code 2."""
+"""The command `mnist3d`: its subcommands, and how each ends. Nothing heavy is imported before one is chosen."""
 
+import difflib
+import os
 import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import NoReturn
 
-from ..callbacks.watchdog import WatchdogGaveUp
-from ..errors import UserError
+from ..errors import UserError, WatchdogGaveUp
+from ..invocation import program_name
+from ..version import __version__
+
+COMMANDS = {
+    "train": "sculpt a volume, or go on with a run",
+    "view": "look at a finished volume: a page that turns it, or a picture of forty views",
+    "orbit": "render a way around it: video, animation, frames, or a strip of views",
+    "voxels": "write it as voxels for other tools",
+    "mesh": "write its surface as a mesh, and say whether it can be printed",
+    "page": "write it as one HTML file that turns in any browser",
+    "plot": "draw a run: losses, scores over time, view atlas",
+    "score": "measure how good and how diverse its views are",
+    "presets": "list the presets, or print one",
+}
 
 
-def run_command_line(main: Callable[[Sequence[str]], object]) -> NoReturn:
-    """Call a program's `main` with the command line.
+def mnist3d_command() -> NoReturn:
+    """The installed command `mnist3d`, the same as `python -m mnist3d`."""
+    name, *rest = sys.argv[1:] or ["--help"]
+    if name in COMMANDS:
+        run_command(name, rest)
+    run_command_line(_without_command, sys.argv[1:] or ["--help"], program_name(""))
 
-    A user's error becomes one line on stderr and exit code 2; a run that the watchdog ended, one line and code 1.
+
+def run_command(name: str, arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run one subcommand and end the process.
+
+    Args:
+        name: of `COMMANDS`.
+        arguments: what follows the name; default the command line of a program that is this subcommand alone.
     """
+    # Before torch is imported: waiting OpenMP threads sleep instead of spinning, which costs nothing on a free machine
+    # and saves a factor of ten on one that does something else as well.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    run_command_line(lambda rest: _main_of(name)(rest), arguments, program_name(name))
+
+
+def run_command_line(
+    main: Callable[[Sequence[str]], object], arguments: Sequence[str] | None = None, program: str | None = None
+) -> NoReturn:
+    """Call a program's `main` with the command line, and end the process.
+
+    Exit code 0; 1 and one line where the watchdog ended a run; 2 and one line on stderr for a user's error; 130 after
+    Ctrl-C; 141 where the reader of our output has gone.
+
+    Args:
+        main: is handed the arguments.
+        arguments: default those of this process.
+        program: what messages begin with; default the file that runs.
+    """
+    program = os.path.basename(sys.argv[0]) if program is None else program
     try:
-        main(sys.argv[1:])
+        main(sys.argv[1:] if arguments is None else arguments)
+        sys.stdout.flush()
     except UserError as error:
-        print(f"{Path(sys.argv[0]).name}: error: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"{program}: error: {' '.join(str(error).split())}", file=sys.stderr)
         sys.exit(2)
     except WatchdogGaveUp as error:
-        print(f"{Path(sys.argv[0]).name}: {error}", file=sys.stderr)
+        print(f"{program}: {error}", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
-        print(f"{Path(sys.argv[0]).name}: interrupted", file=sys.stderr)
+        print(f"{program}: interrupted", file=sys.stderr)
         sys.exit(130)
     except BrokenPipeError:  # the reader of our output has gone, as in `... | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter complains at its end
         sys.exit(141)
     sys.exit(0)
+
+
+def _main_of(name: str) -> Callable[[Sequence[str]], object]:
+    """The `main` of a subcommand, whose module is imported here."""
+    if name == "train":
+        from .train import main
+    elif name == "view":
+        from .view import main
+    elif name == "orbit":
+        from .orbit import main
+    elif name == "voxels":
+        from .voxels import main
+    elif name == "mesh":
+        from .mesh import main
+    elif name == "page":
+        from .page import main
+    elif name == "plot":
+        from .plot import main
+    elif name == "score":
+        from .score import main
+    else:
+        from .presets import main
+    return main
+
+
+def _without_command(arguments: Sequence[str]) -> None:
+    """`mnist3d` with a flag of its own, or with a command that there is not."""
+    program, first = program_name(""), arguments[0]
+    if first in ("-h", "--help", "help"):
+        print(_help(program))
+    elif first in ("-V", "--version"):
+        print(f"mnist3d {__version__}")
+    elif first.startswith("-"):
+        raise UserError(f"{first}: a command comes first, as in {program} train {first}; {program} --help lists them")
+    else:
+        nearest = difflib.get_close_matches(first, COMMANDS, n=1)
+        hint = f", did you mean {nearest[0]}?" if nearest else f"; must be one of {', '.join(COMMANDS)}"
+        raise UserError(f"{first}: no such command{hint}")
+
+
+def _help(program: str) -> str:
+    listed = "\n".join(f"  {name:9}{summary}" for name, summary in COMMANDS.items())
+    return (
+        f"usage: {program} COMMAND [ARGUMENTS]\n\n"
+        f"Sculpt a 3D object out of 2D pictures.\n\n{listed}\n\n"
+        f"Begin with `{program} train`: ten minutes, no GPU, no download.\n"
+        f"`{program} COMMAND --help` lists what a command takes."
+    )

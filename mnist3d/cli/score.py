@@ -1,4 +1,4 @@
-"""How good and how diverse a sculpture's views are: a table, scorecard.json, the view atlas and a turntable."""
+"""Measure how good and how diverse a sculpture's views are: a table, scorecard.json, the view atlas, a turntable."""
 
 import logging
 from collections.abc import Sequence
@@ -14,6 +14,7 @@ from ..evaluation import (
     turntable_strip,
     view_atlas,
 )
+from ..invocation import program_name
 from ..storage.run_directory import RunDirectory
 from .tool_parser import OneLineParser, add_sculpture_arguments, in_range, open_sculpture
 
@@ -26,13 +27,13 @@ ROWS = {
     "kernel_distance": ("kernel distance", "{:.4f}"),
     "precision": ("precision", "{:.3f}"),
     "recall": ("recall", "{:.3f}"),
-    "nearest_distance": ("to nearest training picture", "{:.3f}"),
+    "nearest_distance": ("to nearest training image", "{:.3f}"),
 }
 
 
 def table(card: Scorecard) -> str:
-    """The scorecard as lines of text, one column a pose law, the last one real pictures."""
-    columns: dict[str, ImageScore] = {**card.poses, "real pictures": card.real}
+    """The scorecard as lines of text, one column a pose distribution, the last one real images."""
+    columns: dict[str, ImageScore] = {**card.poses, "real images": card.real}
     lines = [f"{'':28}" + "".join(f"{name:>15}" for name in columns)]
     for key, (title, form) in ROWS.items():
         cells = [getattr(score, key) for score in columns.values()]
@@ -44,18 +45,23 @@ def table(card: Scorecard) -> str:
     return "\n".join([*lines, card.note] if card.note else lines)
 
 
-def main(arguments: Sequence[str]) -> None:
-    """Parse, judge, print the table and where the files lie."""
-    parser = OneLineParser(prog="score_views.py", description=__doc__)
+def build_parser() -> OneLineParser:
+    """All flags."""
+    parser = OneLineParser(prog=program_name("score"), description=__doc__)
     add_sculpture_arguments(parser)
     parser.add_argument(
-        "--views", type=in_range(int, 2, 1_000_000), default=2000, help="of each pose law (default %(default)s)"
+        "--views", type=in_range(int, 2, 1_000_000), default=2000, help="of each pose distribution; default %(default)s"
     )
     parser.add_argument("--output", type=Path, help="folder for the files; default the run directory")
     parser.add_argument(
         "--classifiers", type=Path, help="folder where the classifiers are kept; default the user's cache"
     )
-    options = parser.parse_args(arguments)
+    return parser
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Parse, score, print the table and where the files lie."""
+    options = build_parser().parse_args(arguments)
     logging.basicConfig(format="%(message)s")
     logging.getLogger("mnist3d.evaluation").setLevel(logging.INFO)  # training the classifiers is announced
     run = open_sculpture(options.run, options.volume)

@@ -1,21 +1,19 @@
-"""What the small tools share: their parser, which sculpture they open, and what their files say of themselves.
-
-What it is: argparse for `tools/` and `inference.py`. What it is not: the configuration of a run (`parser`).
-"""
+"""What all commands but `train` share: their parser, which sculpture they open, what their files say of themselves."""
 
 import argparse
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from ..runs.class_paths import import_volume_class
-from ..runs.loading import Run, load_sculpture
 from ..version import __version__
+
+if TYPE_CHECKING:  # `mnist3d presets` needs no torch
+    from ..runs.loading import Run
 
 
 class OneLineParser(argparse.ArgumentParser):
-    """argparse for the small tools, whose errors are one line as everywhere here, and where a typo is no other key."""
+    """argparse whose errors are one line, and where a typo is no other flag."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **{"allow_abbrev": False, **kwargs})
@@ -43,7 +41,7 @@ def add_sculpture_arguments(parser: argparse.ArgumentParser, *, default: str | N
     )
 
 
-def open_sculpture(path: str | Path, volume: str | None = None) -> Run:
+def open_sculpture(path: str | Path, volume: str | None = None) -> "Run":
     """What `add_sculpture_arguments` asked for.
 
     Args:
@@ -51,8 +49,11 @@ def open_sculpture(path: str | Path, volume: str | None = None) -> Run:
         volume: class path that the user trusts, or None.
 
     Raises:
-        ConfigError, RunError, VolumeFileError: the path, the class or the file will not do.
+        ConfigError, RunError, VolumeFileError: an invalid path, class or file.
     """
+    from ..runs.class_paths import import_volume_class
+    from ..runs.loading import load_sculpture
+
     return load_sculpture(path, trusted=[] if volume is None else [import_volume_class(volume)])
 
 
@@ -66,13 +67,13 @@ def in_range(kind: type, low: int | float, high: int | float) -> Callable[[str],
             value = None
         if value is None or not low <= value <= high:
             raise argparse.ArgumentTypeError(
-                f"{text!r} is not allowed; allowed are {kind.__name__}s from {low} to {high}"
+                f"{text!r}: must be {'a whole number' if kind is int else 'a number'} from {low} to {high}"
             )
         return value
 
     return parse
 
 
-def export_description(run: Run) -> dict[str, Any]:
+def export_description(run: "Run") -> dict[str, Any]:
     """What every exported file says of itself: run, step, configuration, version and this command."""
     return {**run.origin, "mnist3d": __version__, "command": [Path(sys.argv[0]).name, *sys.argv[1:]]}

@@ -1,4 +1,4 @@
-"""Look at a finished volume: python inference.py [RUN | volume.safetensors] serves a page that shows and turns it."""
+"""Look at a finished volume: serves a page that shows and turns it, or writes a picture of forty views."""
 
 import os
 import sys
@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..errors import ConfigError, ViewerError
+from ..invocation import program_name
 from ..rendering.pictures import contact_sheet, sheet_views
 from ..runs.building import RUNS_ROOT
 from ..runs.gallery import Gallery, scene_of
@@ -17,10 +18,10 @@ from ..viewer import Viewer, ViewerOptions
 from .tool_parser import OneLineParser, add_sculpture_arguments, in_range, open_sculpture
 
 
-def main(arguments: Sequence[str]) -> None:
-    """Parse, load, then write the snapshot or serve the page until Ctrl-C."""
+def build_parser() -> OneLineParser:
+    """All flags."""
     default = ViewerOptions()
-    parser = OneLineParser(prog="inference.py", description=__doc__)
+    parser = OneLineParser(prog=program_name("view"), description=__doc__)
     add_sculpture_arguments(parser, default=f"default the newest run under {RUNS_ROOT}/")
     parser.add_argument(
         "--snapshot", type=Path, metavar="FILE.png", help="write 40 views as one picture and exit; serves no page"
@@ -32,7 +33,12 @@ def main(arguments: Sequence[str]) -> None:
         help="of the page, the next free one when taken (default %(default)s)",
     )
     parser.add_argument("--host", default=default.host, help="address to listen on (default %(default)s)")
-    options = parser.parse_args(arguments)
+    return parser
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Parse, load, then write the snapshot or serve the page until Ctrl-C."""
+    options = build_parser().parse_args(arguments)
     if options.snapshot is not None and options.snapshot.suffix.lower() != ".png":
         raise ConfigError(f"snapshot={options.snapshot}: it is a picture; give a name that ends in .png")
     path = Path(options.run or latest_run(RUNS_ROOT))

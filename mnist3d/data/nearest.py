@@ -1,7 +1,6 @@
-"""The real picture nearest to a view, within a class: what the volume is pulled towards late in a run.
+"""The real image nearest to a view, within a class: what the nearest-image loss compares with.
 
-What it is: an exhaustive search by blurred squared distance, on the device of the pictures.
-What it is not: no loss, no schedule, and no opinion on which class a view should be.
+An exhaustive search by blurred squared distance, on the device of the images.
 """
 
 import torch
@@ -14,7 +13,7 @@ CANDIDATES_AT_ONCE = 16384  # bounds the memory of the distances for big data se
 
 
 class Exemplars:
-    """Real pictures, prepared for looking up the nearest one.
+    """Real images, prepared for looking up the nearest one.
 
     Args:
         images: brightness in [0, 1].
@@ -36,11 +35,11 @@ class Exemplars:
     def nearest(
         self, views: Float[Tensor, "B 1 H W"], classes: Int[Tensor, " B"] | None = None
     ) -> Float[Tensor, "B 1 H W"]:
-        """For each view the real picture of its class with the smallest squared distance, both blurred.
+        """For each view the real image of its class with the smallest squared distance, both blurred.
 
         Args:
             views: brightness in [0, 1].
-            classes: where to look for each view; None: everywhere. A class without pictures: everywhere.
+            classes: where to look for each view; None: everywhere. A class without images: everywhere.
 
         Gradients:
             None: a target is a constant.

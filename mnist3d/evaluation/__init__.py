@@ -1,8 +1,7 @@
 """How good and how diverse views are.
 
-What it is: classifiers trained on pictures that the sculpture never saw, the figures they give, and the pictures that
-show them. What it is not: no part of the training. It is handed a volume, a renderer and pictures, and knows
-neither run directories nor the trainer.
+Classifiers trained on images that the sculpture never saw, the figures they give, and the pictures that show them.
+None of it takes part in the training: a loss on these classifiers would spoil the measurement.
 
     classifiers = load_classifiers(held_out.images, held_out.labels, held_out.class_names)
     card = score_views(volume, renderer, classifiers, training.images, fixed_rotations(poses))

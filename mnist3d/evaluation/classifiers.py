@@ -1,8 +1,7 @@
-"""Two classifiers that say which class a picture shows, or that it shows none.
+"""Two classifiers that say which class an image shows, or that it shows none.
 
-What it is: their networks, their training on pictures that the sculpture never sees, their cache on disk.
-What it is not: nothing here is a loss. A judge that training uses, or that experiments are selected on, is
-never the one that scores.
+Their networks, their training on images that the sculpture never sees, their cache on disk. Nothing here is a loss: a
+classifier that training uses, or that experiments are selected on, must never be the one that scores.
 """
 
 import hashlib
@@ -21,31 +20,31 @@ from torch import Tensor, nn
 
 from ..errors import WriteError
 from ..storage.atomic import write_atomically
-from .negatives import Negatives, blur, wear
+from .negatives import Negatives, augmented, blur
 
 RECIPE = 1  # raise it with every change that changes what the classifiers say: older caches are then not used
-CLASSIFIER_SIZE = 28  # pixels: pictures of another size are resampled, so that judging costs the same everywhere
-FEATURES = 64  # of each judge's last hidden layer
+CLASSIFIER_SIZE = 28  # pixels: images of another size are resampled, so that classifying costs the same everywhere
+FEATURES = 64  # of each classifier's last hidden layer
 STEPS = 450
 REAL_BATCH, OTHER_BATCH = 60, 36
 LEARNING_RATE = 4e-3
 AVERAGED_SHARE = 1 / 15  # of the training that the averaged weights remember
 LEGIBLE, CLEAN = 0.5, 0.9  # both classifiers' probability of one class above this
-CLUSTERS = 10  # pseudo-classes of unlabelled pictures, which only shape the features
-ZOOMS = (0.92, 1.0, 1.1)  # a judge's verdict is its mean over three sizes of the picture, which steadies it
-CHUNK = 256  # pictures judged at once: what fits a core's cache
+CLUSTERS = 10  # pseudo-classes of unlabelled images, which only shape the features
+ZOOMS = (0.92, 1.0, 1.1)  # a classifier's answer is its mean over three sizes of the image, which steadies it
+CHUNK = 256  # images classified at once: what fits a core's cache
 log = logging.getLogger(__name__)
 
 
 @dataclass
 class Reading:
-    """What the classifiers say of each picture.
+    """What the classifiers say of each image.
 
     Args:
         label: the class that both hold most probable, else -1.
-        confidence: the less convinced judge's probability of that class; 0 where they differ.
-        guess: the class with the highest mean probability, whether a picture of it or not.
-        features: of the last hidden layers, side by side, in units of their spread over real pictures.
+        confidence: the less convinced classifier's probability of that class; 0 where they differ.
+        guess: the class with the highest mean probability, whether an image of it or not.
+        features: of the last hidden layers, side by side, in units of their spread over real images.
     """
 
     label: Int[Tensor, " N"]
@@ -70,7 +69,7 @@ class Classifiers:
 
     Args:
         networks: each maps (N, 1, 28, 28) to class logits, the last of them "none", and features.
-        class_names: one a class; empty when the pictures had no labels, then only the features mean something.
+        class_names: one a class; empty when the images had no labels, then only the features mean something.
         version: recipe and data they were trained with.
     """
 
@@ -79,17 +78,17 @@ class Classifiers:
     version: str
 
     @torch.no_grad()
-    def read(self, pictures: Float[Tensor, "N 1 H W"]) -> Reading:
-        """What each picture shows.
+    def read(self, images: Float[Tensor, "N 1 H W"]) -> Reading:
+        """What each image shows.
 
         Args:
-            pictures: in [0, 1], any size and device; judged on the CPU.
+            images: in [0, 1], any size and device; classified on the CPU.
         """
-        pictures = _classified_size(pictures.detach().float().cpu())
+        images = _classified_size(images.detach().float().cpu())
         probabilities, features = [], []
         for network in self.networks:
             verdicts, hidden = [], []
-            for part in pictures.split(CHUNK):
+            for part in images.split(CHUNK):
                 logits, seen = zip(*(network(_zoomed(part, zoom)) for zoom in ZOOMS), strict=True)
                 verdicts.append(torch.stack(logits).softmax(dim=2).mean(dim=0))
                 hidden.append(seen[ZOOMS.index(1.0)] / network.get_buffer("spread"))
@@ -103,7 +102,7 @@ class Classifiers:
 
 
 class _Pyramid(nn.Module):
-    """Judge one: convolutions and pooling, as VGG (Simonyan & Zisserman 2014)."""
+    """Classifier one: convolutions and pooling, as VGG (Simonyan & Zisserman 2014)."""
 
     def __init__(self, outputs: int) -> None:
         super().__init__()
@@ -114,8 +113,8 @@ class _Pyramid(nn.Module):
         self.head = nn.Linear(FEATURES, outputs)
         self.register_buffer("spread", torch.ones(()))
 
-    def forward(self, pictures: Tensor) -> tuple[Tensor, Tensor]:
-        features = self.body(2.0 * pictures - 1.0)
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        features = self.body(2.0 * images - 1.0)
         return self.head(features), features
 
 
@@ -134,7 +133,7 @@ class _MixerBlock(nn.Module):
 
 
 class _Mixer(nn.Module):
-    """Judge two: overlapping patches, then depthwise and pointwise mixing (ConvMixer, Trockman & Kolter 2022)."""
+    """Classifier two: overlapping patches, then depthwise and pointwise mixing (ConvMixer, Trockman & Kolter 2022)."""
 
     def __init__(self, outputs: int, channels: int = 96) -> None:
         super().__init__()
@@ -145,8 +144,8 @@ class _Mixer(nn.Module):
         self.head = nn.Linear(FEATURES, outputs)
         self.register_buffer("spread", torch.ones(()))
 
-    def forward(self, pictures: Tensor) -> tuple[Tensor, Tensor]:
-        features = self.last(self.body(2.0 * pictures - 1.0))
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        features = self.last(self.body(2.0 * images - 1.0))
         return self.head(features), features
 
 
@@ -173,26 +172,26 @@ def load_classifiers(
     cache_folder: str | Path | None = None,
     steps: int = STEPS,
 ) -> Classifiers:
-    """The classifiers for these pictures, from the cache, or trained now and put there.
+    """The classifiers for these images, from the cache, or trained now and put there.
 
-    Training takes about a minute on one core, is the same for the same pictures, and leaves the global
+    Training takes about a minute on one core, is the same for the same images, and leaves the global
     random state as it was. A cache that is damaged is trained again, one that cannot be written is done
     without; both say so in one logged line.
 
     Args:
-        images: pictures that the sculpture never sees, in [0, 1]; two or more.
-        labels: their classes; None for unlabelled pictures, whose classifiers only give features.
+        images: images that the sculpture never sees, in [0, 1]; two or more.
+        labels: their classes; None for unlabelled images, whose classifiers only give features.
         class_names: one a class; empty without labels.
         cache_folder: default the user's cache folder.
-        steps: of training, each judge.
+        steps: of training, each classifier.
 
     Raises:
-        ValueError: fewer than two pictures, or labels that do not fit the pictures or the names.
+        ValueError: fewer than two images, or labels that do not fit the images or the names.
     """
     prepared = _prepare(images, labels, class_names, cache_folder, steps)
     networks = _restored(prepared.path, prepared.outputs)
     if networks is None:
-        log.info("training the scorecard's two classifiers on %d pictures: about a minute, once", len(images))
+        log.info("training the scorecard's two classifiers on %d images: about a minute, once", len(images))
         networks = [
             _trained(build, prepared.images, prepared.classes, prepared.outputs, steps, seed)
             for seed, build in enumerate(ARCHITECTURES)
@@ -215,11 +214,11 @@ def _prepare(
     images: Tensor, labels: Tensor | None, class_names: list[str], cache_folder: str | Path | None, steps: int
 ) -> _Prepared:
     if len(images) < 2:
-        raise ValueError(f"images has {len(images)} pictures: classifiers need 2 or more that the sculpture never sees")
+        raise ValueError(f"images has {len(images)} images: classifiers need 2 or more that the sculpture never sees")
     if labels is not None and (len(labels) != len(images) or int(labels.max()) >= len(class_names)):
         raise ValueError(
-            f"labels: {len(labels)} up to {int(labels.max())} for {len(images)} pictures and {len(class_names)} "
-            "class names; each picture needs a label, each label a name"
+            f"labels: {len(labels)} up to {int(labels.max())} for {len(images)} images and {len(class_names)} "
+            "class names; each image needs a label, each label a name"
         )
     images = _classified_size(images.detach().float().cpu())
     names = class_names if labels is not None else []
@@ -239,7 +238,7 @@ def _classifiers(networks: list[nn.Module], prepared: _Prepared) -> Classifiers:
 def _trained(
     build: Callable[[int], nn.Module], images: Tensor, classes: Tensor, outputs: int, steps: int, seed: int
 ) -> nn.Module:
-    """One judge: cross-entropy on worn pictures and negatives, the weights averaged over the steps."""
+    """One classifier: cross-entropy on augmented images and negatives, the weights averaged over the steps."""
     generator = torch.Generator().manual_seed(seed)
     none = torch.full((OTHER_BATCH,), outputs - 1)
     with torch.random.fork_rng(devices=[]):  # initial weights and dropout draw from the global generator
@@ -252,7 +251,7 @@ def _trained(
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, LEARNING_RATE, total_steps=steps, pct_start=0.15)
         for _ in range(steps):
             chosen = torch.randint(0, len(images), (REAL_BATCH,), generator=generator)
-            batch = wear(torch.cat([images[chosen], others.draw(OTHER_BATCH, generator)]), generator)
+            batch = augmented(torch.cat([images[chosen], others.draw(OTHER_BATCH, generator)]), generator)
             loss = F.cross_entropy(network(batch)[0], torch.cat([classes[chosen], none]))
             optimiser.zero_grad()
             loss.backward()
@@ -262,7 +261,7 @@ def _trained(
                 for mean, now in zip(averaged.state_dict().values(), network.state_dict().values(), strict=True):
                     mean.copy_(now if not mean.is_floating_point() else mean.lerp(now, weight))
         averaged.eval()
-        with torch.no_grad():  # one number, so that distances between features mean the same for every judge
+        with torch.no_grad():  # one number, so that distances between features mean the same for every classifier
             features = torch.cat([averaged(part)[1] for part in images.split(CHUNK)])
             averaged.get_buffer("spread").copy_(features.var(dim=0).mean().sqrt().clamp_min(1e-6))
     return averaged
@@ -296,24 +295,22 @@ def _version(images: Tensor, classes: Tensor, outputs: int, steps: int) -> str:
     return f"{RECIPE}-{digest.hexdigest()[:16]}"
 
 
-def _classified_size(pictures: Tensor) -> Tensor:
-    if pictures.shape[-2:] == (CLASSIFIER_SIZE, CLASSIFIER_SIZE):
-        return pictures
-    return F.interpolate(pictures, (CLASSIFIER_SIZE, CLASSIFIER_SIZE), mode="bilinear", antialias=True).clamp(0.0, 1.0)
+def _classified_size(images: Tensor) -> Tensor:
+    if images.shape[-2:] == (CLASSIFIER_SIZE, CLASSIFIER_SIZE):
+        return images
+    return F.interpolate(images, (CLASSIFIER_SIZE, CLASSIFIER_SIZE), mode="bilinear", antialias=True).clamp(0.0, 1.0)
 
 
-def _zoomed(pictures: Float[Tensor, "N 1 H W"], zoom: float) -> Float[Tensor, "N 1 H W"]:
-    """The middle of the pictures, `zoom` of their width and height, as large as before."""
+def _zoomed(images: Float[Tensor, "N 1 H W"], zoom: float) -> Float[Tensor, "N 1 H W"]:
+    """The middle of the images, `zoom` of their width and height, as large as before."""
     if zoom == 1.0:
-        return pictures
-    affine = zoom * torch.eye(2, 3).expand(len(pictures), 2, 3)
-    return F.grid_sample(
-        pictures, F.affine_grid(affine, list(pictures.shape), align_corners=False), align_corners=False
-    )
+        return images
+    affine = zoom * torch.eye(2, 3).expand(len(images), 2, 3)
+    return F.grid_sample(images, F.affine_grid(affine, list(images.shape), align_corners=False), align_corners=False)
 
 
 def _clusters(images: Float[Tensor, "N 1 H W"]) -> Int[Tensor, " N"]:
-    """Pseudo-classes: k-means of the blurred pictures, the centres started far from each other.
+    """Pseudo-classes: k-means of the blurred images, the centres started far from each other.
 
     Source:
         Learning features from cluster assignments: DeepCluster, Caron et al. 2018.

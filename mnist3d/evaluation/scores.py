@@ -1,7 +1,7 @@
-"""The figures of the scorecard: how legible, how diverse and how near to real pictures the views are.
+"""The figures of the scorecard: how legible, how diverse and how near to real images the views are.
 
-What it is: rotations in, a dataclass of plain numbers out. What it is not: it knows no runs and draws nothing.
-The share of legible views alone must never be the target: a volume that shows a 1 everywhere has the highest.
+Rotations in, a dataclass of plain numbers out. The share of legible views alone must never be the target: a volume
+that shows a 1 everywhere has the highest.
 """
 
 import dataclasses
@@ -19,31 +19,31 @@ from ..volumes.base import Field
 from .classifiers import Classifiers, Reading
 from .distances import frechet_distance, kernel_distance, nearest_distance, precision_recall
 
-VIEWS = 2000  # of each pose law: the standard error of a share of one half is .011
+VIEWS = 2000  # of each pose distribution: the standard error of a share of one half is .011
 QUICK_VIEWS = 200  # standard error .035, about the noise between seeds
 VIEW_SEED = 7_340_033  # not a seed that anybody trains with, so the views scored are fresh ones
-REFERENCE_LIMIT = 2000  # real pictures whose features are compared with the views'
+REFERENCE_LIMIT = 2000  # real images whose features are compared with the views'
 FORMAT = 2  # of the JSON: 1 named `poses` and `classifiers` otherwise
-NEEDS_LABELS = "legibility needs labels: these pictures have none, so only the distances are given"
+NEEDS_LABELS = "legibility needs labels: these images have none, so only the distances are given"
 
 
 @dataclass
 class ImageScore:
-    """What the classifiers say of a set of pictures. None stands for what was not asked for, or cannot be said.
+    """What the classifiers say of a set of images. None stands for what was not asked for, or cannot be said.
 
     Args:
-        count: pictures.
+        count: images.
         legible: share that both classifiers take for the same class, each above .5.
         clean: the same above .9.
         histogram: share of each class among the legible ones; all 0 when none is.
         guesses: share of each class among all, when one has to be named: what a collapse shows first.
         effective_classes: exp of the histogram's entropy, 0 to the number of classes.
         rarest_share: smallest entry of the histogram.
-        frechet_distance: to real pictures, in the classifiers' features; 0 is the same.
+        frechet_distance: to real images, in the classifiers' features; 0 is the same.
         kernel_distance: likewise, unbiased.
-        precision: share that lies among the real pictures' features.
-        recall: share of the real pictures that lies among these ones' features.
-        nearest_distance: mean root mean square difference to the nearest training picture: near 0, they are copies.
+        precision: share that lies among the real images' features.
+        recall: share of the real images that lies among these ones' features.
+        nearest_distance: mean root mean square difference to the nearest training image: near 0, they are copies.
     """
 
     count: int
@@ -62,11 +62,11 @@ class ImageScore:
 
 @dataclass
 class Scorecard:
-    """A volume's scores for each pose law.
+    """A volume's scores for each pose distribution.
 
     Args:
         poses: one score a pose distribution.
-        real: real pictures scored in the same way, one half against the other: what a perfect volume would get.
+        real: real images scored in the same way, one half against the other: what a perfect volume would get.
         class_names: one a class; empty without labels.
         classifiers: the version of the classifiers; scores of different versions do not compare.
         note: what could not be said, and why.
@@ -88,18 +88,19 @@ class Scorecard:
 def fixed_rotations(
     own: PoseOptions | None = None, views: int = VIEWS, seed: int = VIEW_SEED
 ) -> dict[str, Float[Tensor, "B 3 3"]]:
-    """The same rotations for every volume: the seed's law, the sphere, and the run's own where that is another.
+    """The same rotations for every volume: euler_normal, sphere, and the run's own where that is another.
 
     Args:
-        own: the pose law that the volume was sculpted with.
-        views: of each law, B.
+        own: the pose distribution that the volume was sculpted with.
+        views: of each distribution, B.
         seed: of the random generator; another one gives other fixed views.
     """
-    laws = {name: PoseOptions(name=name) for name in ("euler_normal", "sphere")}
+    distributions = {name: PoseOptions(name=name) for name in ("euler_normal", "sphere")}
     if own is not None:
-        laws.setdefault(own.name, own)
+        distributions.setdefault(own.name, own)
     return {
-        name: sample_rotations(views, torch.Generator().manual_seed(seed), options) for name, options in laws.items()
+        name: sample_rotations(views, torch.Generator().manual_seed(seed), options)
+        for name, options in distributions.items()
     }
 
 
@@ -113,11 +114,11 @@ def score_views(
     """The whole scorecard.
 
     Args:
-        volume: what is judged.
-        renderer: makes the pictures; of the size that the volume was sculpted at.
-        classifiers: trained on pictures that the volume never saw.
-        training: the pictures that the volume did see, in [0, 1], of the renderer's size.
-        rotations: the views of each pose law; default `fixed_rotations()`.
+        volume: what is scored.
+        renderer: makes the views; of the size that the volume was sculpted at.
+        classifiers: trained on images that the volume never saw.
+        training: the images that the volume did see, in [0, 1], of the renderer's size.
+        rotations: the views of each pose distribution; default `fixed_rotations()`.
 
     Example:
         >>> classifiers = load_classifiers(held_out.images, held_out.labels, held_out.class_names)
@@ -127,13 +128,13 @@ def score_views(
     training = training.detach().float().cpu()
     reference, control = _halves(training)
     known = classifiers.read(reference).features
-    laws = {
+    scores = {
         name: score_images(render_views(volume, renderer, poses), classifiers, known, training)
         for name, poses in rotations.items()
     }
     real = score_images(control, classifiers, known, reference)
     return Scorecard(
-        laws, real, classifiers.class_names, classifiers.version, None if classifiers.class_names else NEEDS_LABELS
+        scores, real, classifiers.class_names, classifiers.version, None if classifiers.class_names else NEEDS_LABELS
     )
 
 
@@ -147,10 +148,10 @@ def quick_score(
     """The shares alone, over few views, in a fraction of a second: for every few hundred steps of a run.
 
     Args:
-        volume: what is judged.
-        renderer: makes the pictures.
+        volume: what is scored.
+        renderer: makes the views.
         classifiers: as for `score_views`.
-        poses: the law of the views; default the seed's.
+        poses: the distribution of the views; default euler_normal.
         views: how many; the same ones each time.
     """
     rotations = sample_rotations(views, torch.Generator().manual_seed(VIEW_SEED), poses)
@@ -158,21 +159,21 @@ def quick_score(
 
 
 def score_images(
-    pictures: Float[Tensor, "N 1 H W"],
+    images: Float[Tensor, "N 1 H W"],
     classifiers: Classifiers,
     real_features: Float[Tensor, "M F"] | None = None,
     training: Float[Tensor, "T 1 H W"] | None = None,
 ) -> ImageScore:
-    """The scores of any pictures: views, or real ones as a control.
+    """The scores of any images: views, or real ones as a control.
 
     Args:
-        pictures: in [0, 1].
+        images: in [0, 1].
         classifiers: as for `score_views`.
         real_features: `classifiers.read(real).features`; without them no distances between distributions.
         training: of the same size; without them no distance to the nearest.
     """
-    reading = classifiers.read(pictures)
-    score = ImageScore(len(pictures))
+    reading = classifiers.read(images)
+    score = ImageScore(len(images))
     if classifiers.class_names:
         _score_classes(score, reading, classifiers.class_names)
     if real_features is not None:
@@ -180,7 +181,7 @@ def score_images(
         score.kernel_distance = kernel_distance(real_features, reading.features)
         score.precision, score.recall = precision_recall(real_features, reading.features)
     if training is not None:
-        score.nearest_distance = nearest_distance(pictures, training)
+        score.nearest_distance = nearest_distance(images, training)
     return score
 
 
@@ -200,7 +201,7 @@ def _shares(labels: Int[Tensor, " N"], classes: int) -> Float[Tensor, " K"]:
 
 
 def _halves(training: Float[Tensor, "N 1 H W"]) -> tuple[Tensor, Tensor]:
-    """Real pictures to compare with, and as many others as a control; fixed, and of all classes alike."""
+    """Real images to compare with, and as many others as a control; fixed, and of all classes alike."""
     order = torch.randperm(len(training), generator=torch.Generator().manual_seed(VIEW_SEED))
     half = min(REFERENCE_LIMIT, len(training) // 2)
     return training[order[:half]], training[order[half : 2 * half]]

@@ -1,7 +1,6 @@
 """The pictures that people look at instead of numbers: the view atlas and the turntable.
 
-What it is: a volume's views laid out and coloured by what the classifiers read, as uint8 arrays. What it is not: it
-writes no files and computes no scores.
+A volume's views laid out and coloured by the class that the classifiers read, as uint8 arrays.
 """
 
 import math
@@ -57,7 +56,7 @@ def view_atlas(
 
     Args:
         volume: what is shown.
-        renderer: makes the pictures.
+        renderer: makes the views.
         classifiers: read them; without, or with classifiers that know no classes, the map is left out.
     """
     width, height = COLUMNS * THUMBNAIL, ROWS * THUMBNAIL
@@ -88,7 +87,7 @@ def turntable_strip(
 
     Args:
         volume: what is shown.
-        renderer: makes the pictures.
+        renderer: makes the views.
         classifiers: read them; without, nothing stands below the views.
     """
     left, top, caption = 78, 40, 22

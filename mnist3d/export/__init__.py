@@ -1,10 +1,10 @@
 """Videos, meshes, pages, plots.
 
-What it is: the ways out of the program. What it is not: it is handed a volume and a renderer, never a run. The
-libraries that single formats need are imported when such a file is written.
+The ways out of the program. Each takes a volume and a renderer, never a run. The libraries that single formats need
+are imported when such a file is written.
 
     export_voxels(volume, "sculpture.nrrd")            every suffix of VOXEL_FORMATS
-    report = export_mesh(volume, renderer, "sculpture.stl")
+    report = export_mesh(volume, "sculpture.stl")
 """
 
 from .mesh import MESH_FORMATS, MeshReport, export_mesh

@@ -1,7 +1,6 @@
 """The frames of an orbit: rendered one after the other, coloured, on a background, with a caption.
 
-What it is: rotations -> uint8 pictures, never all in memory at once. What it is not: it writes no files and reads no
-digits; captions are handed over as text.
+Rotations -> uint8 images, never all in memory at once. Captions are handed over as text.
 """
 
 from collections.abc import Iterator, Sequence
@@ -21,7 +20,7 @@ from ..volumes.wrappers import FrozenField, UnabsorbedField
 
 GREY = "gray"
 TRANSPARENT = "transparent"
-CAPTION_SHARE = 8  # the caption's strip is an eighth of the picture high,
+CAPTION_SHARE = 8  # the caption's strip is an eighth of the image high,
 CAPTION_LEAST = 14  # pixels, but never lower than this
 
 
@@ -30,7 +29,7 @@ class FrameStyle:
     """How frames look.
 
     Args:
-        size: pixels along each edge of the picture, without the caption.
+        size: pixels along each edge of the image, without the caption.
         supersample: rendered this many times finer along each edge, then averaged.
         colormap: gray, or the name of one of matplotlib's.
         background: a colour's name or #rrggbb behind the sculpture, or transparent; None: as rendered, black.
@@ -49,7 +48,7 @@ class FrameStyle:
         """
         if self.size * self.supersample > MAX_IMAGE_SIZE:
             most = MAX_IMAGE_SIZE // self.size
-            raise ExportError(f"supersample={self.supersample}: at most {most} with size={self.size}")
+            raise ExportError(f"supersample={self.supersample}: must be <= {most} with size={self.size}")
         self.colours()
         self.background_colour()
 
@@ -60,7 +59,7 @@ class FrameStyle:
         colormaps = require("matplotlib", f"colormap {self.colormap}").colormaps
         if self.colormap not in colormaps:
             raise ExportError(
-                f"colormap={self.colormap}: allowed are {GREY} and matplotlib's, such as inferno, viridis, cividis"
+                f"colormap={self.colormap}: must be {GREY} or one of matplotlib's, such as inferno, viridis, cividis"
             )
         return (255.0 * colormaps[self.colormap](np.linspace(0.0, 1.0, 256))[:, :3]).round().astype(np.uint8)
 
@@ -72,7 +71,7 @@ class FrameStyle:
             red, green, blue = ImageColor.getrgb(str(self.background))[:3]
         except ValueError:
             raise ExportError(
-                f"background={self.background}: allowed are colours such as white or #202428, or {TRANSPARENT}"
+                f"background={self.background}: must be a colour such as white or #202428, or {TRANSPARENT}"
             ) from None
         return red, green, blue
 
@@ -84,14 +83,14 @@ def orbit_frames(
     style: FrameStyle | None = None,
     captions: Sequence[str] | None = None,
 ) -> Iterator[UInt8[np.ndarray, "..."]]:
-    """Each view as a picture: (H, W) grey, (H, W, 3) in colour, (H, W, 4) with transparency.
+    """Each view as an image: (H, W) grey, (H, W, 3) in colour, (H, W, 4) with transparency.
 
     Args:
         volume: what is shown.
         renderer: its samples a ray and its quadrature are used; the size is the style's.
         rotations: one a frame.
-        style: default a grey picture of 256 pixels.
-        captions: a text a frame, in a strip below the picture.
+        style: default a grey image of 256 pixels.
+        captions: a text a frame, in a strip below the image.
     """
     style = style or FrameStyle()
     style.check()
@@ -102,30 +101,30 @@ def orbit_frames(
     frozen = FrozenField(volume)
     unabsorbed = None if style.background is None else FrozenField(UnabsorbedField(frozen))
     for k, rotation in enumerate(rotations):
-        picture = _shrunk(render_views(frozen, fine, rotation[None]), style.supersample)
+        image = _shrunk(render_views(frozen, fine, rotation[None]), style.supersample)
         if unabsorbed is None:
-            frame = style.colours()[_to_bytes(picture)]
+            frame = style.colours()[_to_bytes(image)]
         else:
             covered = render_views(unabsorbed, fine, rotation[None])
-            frame = _on_background(picture, _shrunk(covered, style.supersample), style)
+            frame = _on_background(image, _shrunk(covered, style.supersample), style)
         if style.colormap == GREY and style.background is None and captions is None:
             frame = frame[..., 0]
         yield frame if captions is None else _captioned(frame, captions[k], style)
 
 
-def _shrunk(pictures: Float[Tensor, "1 1 H W"], supersample: int) -> Float[np.ndarray, "h w"]:
-    return F.avg_pool2d(pictures, supersample)[0, 0].numpy()
+def _shrunk(images: Float[Tensor, "1 1 H W"], supersample: int) -> Float[np.ndarray, "h w"]:
+    return F.avg_pool2d(images, supersample)[0, 0].numpy()
 
 
-def _to_bytes(picture: Float[np.ndarray, "*S"]) -> UInt8[np.ndarray, "*S"]:
-    return np.rint(255.0 * np.clip(picture, 0.0, 1.0)).astype(np.uint8)
+def _to_bytes(image: Float[np.ndarray, "*S"]) -> UInt8[np.ndarray, "*S"]:
+    return np.rint(255.0 * np.clip(image, 0.0, 1.0)).astype(np.uint8)
 
 
 def _on_background(
-    picture: Float[np.ndarray, "H W"], coverage: Float[np.ndarray, "H W"], style: FrameStyle
+    image: Float[np.ndarray, "H W"], coverage: Float[np.ndarray, "H W"], style: FrameStyle
 ) -> UInt8[np.ndarray, "H W C"]:
     """What is intercepted in the colormap's colour, what passes through in the background's."""
-    own = style.colours()[_to_bytes(picture / np.maximum(coverage, 1e-6))]
+    own = style.colours()[_to_bytes(image / np.maximum(coverage, 1e-6))]
     colour = style.background_colour()
     if colour is None:
         return np.concatenate([own, _to_bytes(coverage)[..., None]], axis=-1)

@@ -1,7 +1,7 @@
 """Surfaces for printers, game engines and viewers: ply, stl, obj, glb, 3mf.
 
-What it is: a surface at a level, made fit for use, and written by suffix. What it is not: the choice of the level
-(`solid`), the contouring (`surface`), or the check whether it can be printed (`printability`).
+A surface at a level, made fit for use, and written by suffix. `solid` chooses the level, `surface` contours it,
+`printability` says whether it can be printed.
 """
 
 from pathlib import Path
@@ -50,9 +50,9 @@ def export_mesh(
     Args:
         volume: any backend, or an array (2, Z, Y, X) in the world's axes.
         path: its suffix is one of `MESH_FORMATS`.
-        level: attenuation per world unit where the surface lies; None: the one that looks most like the pictures.
+        level: attenuation per world unit where the surface lies; None: the one that looks most like the views.
         matter: bright: only what gives light back (attenuation * (1 - absorbance)), for printing in one colour; all:
-            the absorbing matter too, which with its vertex colours looks as the pictures do.
+            the absorbing matter too, which with its vertex colours looks as the views do.
         resolution: voxels along the longest edge, 1 to 1024; default a grid's own, 128 for a field.
         smoothing: passes of Taubin's filter, 0 to 100.
         largest_only: drop all pieces but the largest.
@@ -69,9 +69,9 @@ def export_mesh(
     path = Path(path)
     suffix = check_output(path, MESH_FORMATS)
     if not 0.1 <= size_mm <= 1e4:
-        raise ExportError(f"size_mm={size_mm}: allowed are 0.1 to 10000")
+        raise ExportError(f"size_mm={size_mm}: must be in [0.1, 10000]")
     if not 0 <= smoothing <= MAX_SMOOTHING:
-        raise ExportError(f"smoothing={smoothing}: allowed are 0 to {MAX_SMOOTHING} passes")
+        raise ExportError(f"smoothing={smoothing}: must be in [0, {MAX_SMOOTHING}] (passes)")
     require("trimesh", f"{suffix} meshes")
     if suffix == ".3mf":
         require("lxml", ".3mf meshes")
@@ -148,8 +148,8 @@ def _contoured_field(
     field = upright(matter_field(values, matter))
     highest = float(field.max())
     if not 0.0 < level <= highest:
-        allowed = f"allowed are values above 0 up to {highest:.4g}" if highest > 0 else "the volume is empty"
-        raise ExportError(f"level={level:.4g}: nothing is solid there; {allowed}")
+        wanted = f"must be > 0 and <= {highest:.4g}" if highest > 0 else "the volume is empty"
+        raise ExportError(f"level={level:.4g}: nothing is solid there; {wanted}")
     step = 2.0 / max(field.shape)
     opacity = np.pad(field, 1)
     opacity *= np.float32(-step)  # in place from here: a fine grid is large

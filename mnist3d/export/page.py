@@ -1,7 +1,7 @@
 """One HTML file that shows a sculpture in any browser: no server, no network, nothing to install.
 
-What it is: the voxels as text inside `page.html`, which marches rays through them as the renderer does. What it is not:
-it knows no runs; the page draws with WebGL2 and holds no code of others.
+The voxels as text inside `page.html`, which marches rays through them as the renderer does. The page draws with
+WebGL2 and holds no code of others.
 """
 
 import base64
@@ -25,7 +25,7 @@ def page_html(volume: Field, options: RendererOptions, title: str, resolution: i
     """The whole page.
 
     Opacity of one step and absorbance are stored with 8 bits a voxel, the opacity as its square root: 2.7 bytes of page
-    a voxel. The page's picture is the renderer's with quadrature="trilinear".
+    a voxel. The page's view is the renderer's with quadrature="trilinear".
 
     Args:
         volume: any; a grid is stored as it is, a field is sampled.
@@ -37,7 +37,7 @@ def page_html(volume: Field, options: RendererOptions, title: str, resolution: i
         ExportError: a resolution outside its range.
     """
     if resolution is not None and not 2 <= resolution <= MAX_RESOLUTION:
-        raise ExportError(f"resolution={resolution}: allowed are 2 to {MAX_RESOLUTION}")
+        raise ExportError(f"resolution={resolution}: must be in [2, {MAX_RESOLUTION}]")
     volume = FrozenField(volume)  # its grid is found once
     native = volume.dense()
     longest = None if native is None else max(native.shape[1:])

@@ -1,6 +1,6 @@
 """Closed ways around a sculpture: the frame after the last would be the first.
 
-What it is: a name or a file of keyframes -> rotations. What it is not: distributions of random views (`poses`).
+A name or a file of keyframes -> rotations. Distributions of random views are in `geometry.rotations`.
 """
 
 import math
@@ -51,7 +51,7 @@ CAMERA_PATHS: dict[str, tuple[str, Callable[[int, float, int, PoseOptions | None
     "turntable": ("once around the upright axis", _turntable),
     "tilt": ("nodding up and down", _tilt),
     "seed_walk": ("through random views, as the sculpture was trained on, chosen by --seed", _seed_walk),
-    "figure_eight": ("a lying eight around the front", _figure_eight),
+    "figure_eight": ("a figure of eight around the front", _figure_eight),
 }
 
 
@@ -66,7 +66,7 @@ def camera_path(
         count: frames, at least 1.
         elevation: radians, added to every view of a named path.
         seed: of seed_walk.
-        poses: the distribution that seed_walk draws from; default the seed's law.
+        poses: the distribution that seed_walk draws from; default euler_normal.
 
     Raises:
         ExportError: no such path, or a file that holds no keyframes.
@@ -74,7 +74,7 @@ def camera_path(
     if path in CAMERA_PATHS:
         return CAMERA_PATHS[path][1](count, elevation, seed, poses)
     if Path(path).suffix.lower() not in (".yaml", ".yml"):
-        raise ExportError(f"path={path}: allowed are {', '.join(CAMERA_PATHS)} or a file of keyframes, FILE.yaml")
+        raise ExportError(f"path={path}: must be one of {', '.join(CAMERA_PATHS)} or a file of keyframes, FILE.yaml")
     return euler_matrix(_closed_curve(_read_keyframes(Path(path)), count))
 
 
@@ -83,7 +83,7 @@ def _read_keyframes(path: Path) -> Float[Tensor, "K 3"]:
         entries = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ExportError(f"path={path}: cannot be read ({' '.join(str(error).split())[:120]})") from None
-    example = "allowed is a list of two or more, each such as {azimuth: 90, elevation: 10, roll: 0}, in degrees"
+    example = "it must be a list of two or more, each such as {azimuth: 90, elevation: 10, roll: 0}, in degrees"
     if not isinstance(entries, list) or len(entries) < 2:
         raise ExportError(f"path={path}: no list of keyframes; {example}")
     return torch.stack([_keyframe(path, entry, example) for entry in entries])

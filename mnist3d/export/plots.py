@@ -1,7 +1,6 @@
 """A run as figures: loss curves, the scorecard over time, the view atlas.
 
-What it is: records of `stats.jsonl` and pictures -> a figure by suffix. What it is not: it reads no run directory and
-classifiers nothing.
+Records of `stats.jsonl` and images -> a figure by suffix.
 """
 
 from collections.abc import Sequence
@@ -36,7 +35,7 @@ WIDTH, ROW_HEIGHT, DOTS_PER_INCH = 10.0, 2.6, 130
 
 
 def plot_run(
-    path: Path,
+    path: str | Path,
     records: Sequence[dict[str, Any]],
     title: str,
     atlas: UInt8[np.ndarray, "H W 3"] | None = None,
@@ -59,6 +58,7 @@ def plot_run(
         ExportError: unknown suffix, or matplotlib is missing.
         WriteError: the disk is full, or the folder cannot be written.
     """
+    path = Path(path)
     suffix = check_output(path, PLOT_FORMATS)
     require("matplotlib", "plots")
     from matplotlib.backends.backend_agg import FigureCanvasAgg

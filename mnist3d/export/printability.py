@@ -1,6 +1,6 @@
 """What is to be known of a mesh before it is printed.
 
-What it is: figures about a finished surface. What it is not: it mends nothing.
+Figures about a finished surface; nothing is repaired here.
 """
 
 import dataclasses
@@ -24,7 +24,7 @@ class MeshReport:
 
     Args:
         level: attenuation per world unit where the surface lies.
-        match: how much it looks like the volume's pictures, [0, 1]; None where the level was given.
+        match: how much it looks like the volume's views, [0, 1]; None where the level was given.
         watertight: closed, with consistent normals.
         pieces: connected parts.
         largest_share: of the largest part, of all faces.
@@ -53,7 +53,7 @@ class MeshReport:
     def lines(self) -> list[str]:
         """For people: a line a figure, with what to do where it is bad."""
         x, y, z = self.bounding_box_mm
-        match = "as asked for" if self.match is None else f"looks like the pictures to {self.match:.2f} (1: the same)"
+        match = "as asked for" if self.match is None else f"looks like the views to {self.match:.2f} (1: the same)"
         pieces = f"{self.pieces}"
         if self.pieces > 1:
             pieces += f", the largest with {self.largest_share:.0%} of the faces; --largest keeps only that"

@@ -1,7 +1,7 @@
 """Any volume as an array of voxels.
 
-What it is: a volume sampled at voxels' centres, in parts. What it is not: no file format. Arrays stay in the world's
-axes, (Z, Y, X) with y down; `formats` turns them for other tools.
+A volume sampled at voxels' centres, in parts. Arrays stay in the world's axes, (Z, Y, X) with y down; `formats` turns
+them for other tools.
 """
 
 import numpy as np
@@ -50,7 +50,7 @@ def voxel_arrays(volume: Field, resolution: int | None = None) -> Float[np.ndarr
         ExportError: a resolution out of range, or values out of theirs.
     """
     if resolution is not None and not 1 <= resolution <= MAX_RESOLUTION:
-        raise ExportError(f"resolution={resolution}: allowed are 1 to {MAX_RESOLUTION}")
+        raise ExportError(f"resolution={resolution}: must be in [1, {MAX_RESOLUTION}]")
     values = sampled(volume, resolution, FIELD_RESOLUTION).numpy()
     _check_values(values)
     for k, unseen in enumerate(_unseen(values.shape[1:])):

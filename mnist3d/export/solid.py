@@ -1,7 +1,6 @@
 """Where the solid ends: from a field that fades out to a thing with a surface, for meshes and block models.
 
-What it is: which matter counts, and the level whose pictures match the volume's own best. What it is not: it makes no
-mesh and no blocks.
+Which matter counts, and the level whose views match the volume's own best.
 """
 
 from typing import Literal
@@ -20,7 +19,7 @@ from ..volumes.wrappers import GridField
 
 Matter = Literal["bright", "all"]
 LEVELS = 20  # tried, evenly spaced in opacity up to the largest
-COMPARED_SIZE = 32  # pixels of the compared pictures, about what the sculpture was made for
+COMPARED_SIZE = 32  # pixels of the compared views, about what the sculpture was made for
 COMPARED_RESOLUTION = 64  # a finer grid is coarsened for the comparison alone
 COMPARED_VIEWS, COMPARED_ELEVATIONS = 6, (0.0, 0.5, -0.5)  # views a turn, radians
 
@@ -32,12 +31,12 @@ def matter_field(values: Float[np.ndarray, "2 Z Y X"], matter: Matter) -> Float[
 
 @torch.no_grad()
 def best_level(values: Float[np.ndarray, "2 Z Y X"], matter: Matter) -> tuple[float, float]:
-    """The level at which the solid looks most like the volume's own pictures, and how much it does.
+    """The level at which the solid looks most like the volume's own views, and how much it does.
 
     Between voxels it is the opacity of a voxel step that is interpolated, as in the renderer and in the mesh. The solid
     is compared with renderings from 18 sides: its silhouettes where only bright matter
     counts, its surface painted with 1 - absorbance where all does. The measure is the sum of the smaller over the
-    sum of the larger brightness (Ruzicka similarity; for black and white pictures intersection over union).
+    sum of the larger brightness (Ruzicka similarity; for black and white views intersection over union).
 
     Args:
         values: (2, Z, Y, X), attenuation per world unit and absorbance.
@@ -55,16 +54,16 @@ def best_level(values: Float[np.ndarray, "2 Z Y X"], matter: Matter) -> tuple[fl
     if highest <= 0.0:
         return 0.0, 0.0
     rotations = torch.cat([turntable(COMPARED_VIEWS, elevation) for elevation in COMPARED_ELEVATIONS])
-    pictures = render_views(GridField(grid), AbsorptionRenderer(COMPARED_SIZE), rotations)[:, 0]
+    views = render_views(GridField(grid), AbsorptionRenderer(COMPARED_SIZE), rotations)[:, 0]
     levels = highest * (torch.arange(LEVELS) + 0.5) / LEVELS
     channels = torch.stack([opacity, 1.0 - grid[1]])
     shared, joint = torch.zeros(LEVELS), torch.zeros(LEVELS)
-    for rotation, picture in zip(rotations, pictures, strict=True):
+    for rotation, view in zip(rotations, views, strict=True):
         along = _along_rays(channels, rotation)
         for k, level in enumerate(levels):
             shown = _shown(along, float(level), matter)
-            shared[k] += torch.minimum(shown, picture).sum()
-            joint[k] += torch.maximum(shown, picture).sum()
+            shared[k] += torch.minimum(shown, view).sum()
+            joint[k] += torch.maximum(shown, view).sum()
     similarity = shared / joint.clamp_min(1e-9)
     best = int(similarity.argmax())
     return float(-torch.log1p(-levels[best]) / step), float(similarity[best])

@@ -1,7 +1,7 @@
 """A closed surface as three arrays: contouring, pieces, volume.
 
-What it is: marching cubes and the figures of its result, in bounded memory: a fine volume has millions of triangles, of
-which general mesh classes keep large tables of edges. What it is not: it knows no file and no unit.
+Marching cubes and the figures of its result, in bounded memory: a fine volume has millions of triangles, of which
+general mesh classes keep large tables of edges.
 """
 
 from dataclasses import dataclass

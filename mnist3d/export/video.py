@@ -1,7 +1,6 @@
 """Orbits as mp4, webm, gif, webp, apng, a folder of PNG frames, or a PNG strip.
 
-What it is: frames -> the file that its suffix names. What it is not: it chooses no path around the volume (`paths`)
-and renders nothing (`frames`).
+Frames -> the file that its suffix names. `paths` chooses the way around the volume, `frames` renders.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -17,7 +16,7 @@ from ..errors import ExportError
 from ..storage import check_folder, check_output, suffix_of, whole_files, write_description
 
 Frame = UInt8[np.ndarray, "..."]
-# Of Frame. A type checker that looked at an item of a generator would swallow a picture.
+# Of Frame. A type checker that looked at an item of a generator would swallow an image.
 Frames = Iterable[Any]
 STRIP_FRAMES = 12  # views in a .png strip: as many as can be told apart at a glance
 GIF_FASTEST = 50  # frames a second: browsers show shorter frames than 20 ms slowly
@@ -63,7 +62,7 @@ def check_orbit(path: Path, fps: int = 24) -> str:
     return suffix
 
 
-def write_orbit(path: Path, frames: Frames, fps: int, description: dict[str, Any] | None = None) -> int:
+def write_orbit(path: str | Path, frames: Frames, fps: int, description: dict[str, Any] | None = None) -> int:
     """Frames as the file that the suffix of `path` names; it appears whole or not at all.
 
     Args:
@@ -80,6 +79,7 @@ def write_orbit(path: Path, frames: Frames, fps: int, description: dict[str, Any
         ExportError: an output as `check_orbit` refuses it.
         WriteError: the disk is full, the folder cannot be written, or the encoder failed.
     """
+    path = Path(path)
     suffix = check_orbit(path, fps)
     counted = _Counted(frames)
     with whole_files(path) as folder:
@@ -149,15 +149,15 @@ def _even(frame: Frame) -> UInt8[np.ndarray, "H W 3"]:
 def _write_animation(path: Path, frames: Frames, fps: int) -> None:
     """By Pillow, lossless but for the palette of a coloured gif."""
     suffix = path.suffix.lower()
-    pictures = [Image.fromarray(frame) for frame in frames]
+    images = [Image.fromarray(frame) for frame in frames]
     tick = 10 if suffix == ".gif" else 1  # ms
-    ends = [round(k * 1000 / fps / tick) * tick for k in range(len(pictures) + 1)]
+    ends = [round(k * 1000 / fps / tick) * tick for k in range(len(images) + 1)]
     durations = [late - early for early, late in pairwise(ends)]
     # A grey gif keeps one palette of 256 greys: of dark frames' shortened ones Pillow's reader says another mode (L)
     # than it then loads (P), and whoever asks for the pixels first, as imageio does, gets an error.
     options: dict[str, Any] = {".webp": {"lossless": True}, ".gif": {"optimize": False}}.get(suffix, {})
     kind = {".gif": "GIF", ".webp": "WEBP", ".apng": "PNG"}[suffix]
-    pictures[0].save(path, kind, save_all=True, append_images=pictures[1:], duration=durations, loop=0, **options)
+    images[0].save(path, kind, save_all=True, append_images=images[1:], duration=durations, loop=0, **options)
 
 
 def _write_strip(path: Path, frames: Frames, fps: int) -> None:

@@ -2,8 +2,7 @@
 
     export_voxels(volume, "sculpture.vdb", resolution=128)
 
-What it is: the one function that samples a volume, picks a format and writes. What it is not: the formats themselves
-(`formats`), or the sampling (`sampling`).
+The one function that samples a volume, picks a format and writes.
 """
 
 from pathlib import Path
@@ -30,7 +29,7 @@ def export_voxels(
     """Write a volume as the voxel file that the suffix of `path` names, and `PATH.json` beside it.
 
     Formats of one channel a file (nrrd, nii.gz, mrc) hold the attenuation; the absorbance lies beside it, in
-    NAME_absorbance. A format of solid voxels (vox) gets those at the level that looks most like the volume's pictures.
+    NAME_absorbance. A format of solid voxels (vox) gets those at the level that looks most like the volume's views.
     docs/formats.md has every format's axes and units.
 
     Args:
@@ -48,7 +47,7 @@ def export_voxels(
     path = Path(path)
     suffix = check_output(path, VOXEL_FORMATS)
     if voxel_size_mm is not None and not 0.0 < voxel_size_mm <= 1e6:
-        raise ExportError(f"voxel_size_mm={voxel_size_mm}: allowed are millimetres above 0, at most 1e6")
+        raise ExportError(f"voxel_size_mm={voxel_size_mm}: must be > 0 and <= 1e6")
     values, chosen, options = as_array(volume, resolution), {}, {}
     if VOXEL_FORMATS[suffix].solid:
         options["level"], chosen["match"] = best_level(values, "all")

@@ -1,7 +1,7 @@
 """A file format's reader and writer side by side.
 
-What it is: one file a format, each by that format's own library, and the two tables of them. What it is not: it knows
-no volume; arrays come from `read_voxels`, and `export` hands voxels to the writers.
+One file a format, each by that format's own library, and the two tables of them. Arrays come from `read_voxels`;
+`export` hands voxels to the writers.
 """
 
 from .reading import READERS, read_voxels

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import VolumeFileError
+from ..invocation import program_name
 from .voxel_array import Voxels, check_shape, file_voxels, layout
 
 
@@ -33,7 +34,9 @@ def read_npz(path: Path) -> Voxels:
     with np.load(path, allow_pickle=False) as file:
         missing = {"attenuation", "absorbance", "spacing_xyz"} - set(file.files)
         if missing:
-            raise VolumeFileError(f"{path}: holds no {', '.join(sorted(missing))}; tools/export_voxels.py writes them")
+            raise VolumeFileError(
+                f"{path}: holds no {', '.join(sorted(missing))}; {program_name('voxels')} writes them"
+            )
         for name in ("attenuation", "absorbance"):  # from the header, before a small file fills the memory
             check_shape(path, _npy_shape(file, name))
         return file_voxels(path, [file["attenuation"], file["absorbance"]], file["spacing_xyz"].tolist())

@@ -57,5 +57,5 @@ def read_nrrd(path: Path) -> Voxels:
         directions = np.diag(np.abs(header.get("spacings", np.ones(data.ndim))))
     space = str(header.get("space", "left-posterior-superior")).lower()
     if data.ndim != 3 or space not in SPACES:
-        raise VolumeFileError(f"{path}: {data.ndim} axes in space {space}; allowed are one channel on 3 axes in space")
+        raise VolumeFileError(f"{path}: {data.ndim} axes in space {space}; it must be one channel on 3 axes in space")
     return patient_voxels(path, data, np.diag(SPACES[space]) @ np.asarray(directions, float).T)

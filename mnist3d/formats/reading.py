@@ -1,7 +1,6 @@
 """Other tools' voxel files -> the array of a VoxelGrid.
 
-What it is: the table of readers, and the way from the box of a file into the cube of the world. What it is not: it runs
-no code from a file, and knows no format (each has its own file here).
+The table of readers, and the way from the box of a file into the cube of the world. No code in a file is run.
 """
 
 from collections.abc import Callable
@@ -51,7 +50,7 @@ def read_voxels(path: str | Path) -> Float[np.ndarray, "2 Z Y X"]:
     path = Path(path)
     suffix = next((suffix for suffix in READERS if path.name.lower().endswith(suffix)), None)
     if suffix is None:
-        raise VolumeFileError(f"{path}: unknown suffix; allowed are {', '.join(READERS)}")
+        raise VolumeFileError(f"{path}: unknown suffix; must be one of {', '.join(READERS)}")
     if not path.is_file():
         raise VolumeFileError(f"{path}: no such file")
     try:
@@ -91,7 +90,7 @@ def _in_the_cube(
     wanted = np.maximum(np.rint(across), 1).astype(int)
     if wanted.max() > MAX_RESOLUTION:
         raise VolumeFileError(
-            f"{path}: a cube around it has {wanted.max()} voxels an edge; allowed are {MAX_RESOLUTION}"
+            f"{path}: a cube around it has {wanted.max()} voxels an edge; it must be <= {MAX_RESOLUTION}"
         )
     uneven = abs(wanted - across) > WHOLE * across
     if uneven.any():

@@ -12,7 +12,7 @@ from .voxel_array import Voxels, layout
 
 
 def write_tif(voxels: Voxels, path: Path, description: dict[str, Any]) -> dict[str, Any]:
-    """A hyperstack for ImageJ: slices from the viewer backwards, each an upright picture, two channels."""
+    """A hyperstack for ImageJ: slices from the viewer backwards, each an upright image, two channels."""
     tifffile = require("tifffile", ".tif")
     if voxels.values.nbytes >= 2**32:
         raise ExportError(".tif: ImageJ reads up to 4 GiB, this is more; give a smaller --resolution")

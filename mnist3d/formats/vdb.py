@@ -1,7 +1,7 @@
 """OpenVDB files, written without OpenVDB: no library on PyPI writes them for current Pythons.
 
-What it is: a writer of float grids in file format 224 with zip compression, which OpenVDB 5 and newer read, and a
-reader by OpenVDB's own Python module. What it is not: no level sets, no halves.
+A writer of float grids in file format 224 with zip compression, which OpenVDB 5 and newer read, and a reader by
+OpenVDB's own Python module. Level sets and half precision are left out.
 
 Source: OpenVDB (openvdb/io/File.cc, io/Archive.cc, io/Compression.h, tree/RootNode.h, InternalNode.h, LeafNode.h,
 math/Maps.h: the members' `write`). The tree is the usual one, "Tree_float_5_4_3": a root, nodes of 32^3 and 16^3

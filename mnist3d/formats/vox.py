@@ -1,7 +1,6 @@
 """MagicaVoxel files: cubes in 255 greys.
 
-What it is: a writer of one model, format 150. What it is not: no scene graph, so at most 256 cubes along an edge; nor
-the choice of the level (`export.solid`).
+A writer of one model, format 150, so at most 256 cubes along an edge.
 
 Source: https://github.com/ephtracy/voxel-model, MagicaVoxel-file-format-vox.txt
 """

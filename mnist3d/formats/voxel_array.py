@@ -1,7 +1,6 @@
 """Voxels and the box they fill: what a format's reader finds and its writer is given.
 
-What it is: one type for both directions, and the turn from the world's axes to upright ones and back. What it is not:
-no file is opened here.
+One type for both directions, and the turn from the world's axes to upright ones and back.
 """
 
 from collections.abc import Sequence
@@ -124,7 +123,7 @@ def check_shape(path: Path, shape: Sequence[int]) -> None:
         VolumeFileError: not three edges of 1 to 1024 voxels.
     """
     if len(shape) != 3 or min(shape) < 1 or max(shape) > MAX_RESOLUTION:
-        raise VolumeFileError(f"{path}: its shape is {tuple(shape)}; allowed are three edges of 1 to {MAX_RESOLUTION}")
+        raise VolumeFileError(f"{path}: its shape is {tuple(shape)}; it must be three edges in [1, {MAX_RESOLUTION}]")
 
 
 def upright(array: Float[np.ndarray, "Z Y X"]) -> Float[np.ndarray, "up away right"]:

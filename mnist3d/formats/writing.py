@@ -1,7 +1,6 @@
 """The table of writers: a format by its suffix.
 
-What it is: who writes which file, and what opens it. What it is not: the formats themselves, each of which has its own
-file here, or the way from a volume to voxels (`export`).
+Which function writes which file, and what opens it. Each format has its own file here.
 """
 
 from collections.abc import Callable

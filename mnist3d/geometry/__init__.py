@@ -1,12 +1,13 @@
 """Rotations, cameras, grids.
 
-What it is: pure functions of angles, pixels and resolutions. What it is not: it knows no volume and no picture.
+Pure functions of angles, pixels and resolutions.
 """
 
 from .cameras import camera_to_world, orthographic_rays
 from .grids import grid_size, voxel_centres
 from .rotations import (
     PoseOptions,
+    as_rotations,
     euler_matrix,
     map_rotations,
     sample_rotations,
@@ -18,6 +19,7 @@ from .rotations import (
 
 __all__ = [
     "PoseOptions",
+    "as_rotations",
     "camera_to_world",
     "euler_matrix",
     "grid_size",

@@ -1,7 +1,7 @@
 """Orthographic cameras: which world points the pixels of a view look through.
 
-What it is: the map from a rotation to rays, in the conventions of `docs/conventions.md` (x right, y down,
-z away from the eye). What it is not: it knows no volumes and does not sample along the rays.
+The map from a rotation to rays, in the conventions of `docs/conventions.md` (x right, y down, z away from the eye).
+Sampling along the rays is left to the renderer.
 """
 
 import torch
@@ -35,10 +35,10 @@ def orthographic_rays(
 
     Args:
         rotation: x_camera = rotation @ x_world.
-        image_size: pixels along each edge of the picture of [-1, 1]^2.
+        image_size: pixels along each edge of the image of [-1, 1]^2.
 
     Returns:
-        Origins (v-major, as the picture) and unit directions, away from the eye; world units.
+        Origins (v-major, as the image) and unit directions, away from the eye; world units.
 
     Gradients:
         To the rotation.

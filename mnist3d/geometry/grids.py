@@ -1,7 +1,7 @@
 """Grids of voxels: how a resolution is given, where voxels lie, and what coarser ones hold.
 
-What it is: arithmetic of indices, and the one definition of a mean over voxels. What it is not: what lies between
-voxels' centres is drawn, not averaged (`volumes.resampling`).
+Arithmetic of indices, and the one definition of a mean over voxels. What lies between voxels' centres is
+interpolated, see `volumes.resampling`.
 """
 
 from collections.abc import Sequence
@@ -46,7 +46,7 @@ def grid_size(resolution: int | Sequence[int]) -> tuple[int, int, int]:
     """
     size = [resolution] * 3 if isinstance(resolution, int) else list(resolution)
     if len(size) != 3 or not all(isinstance(n, int) and 1 <= n <= MAX_RESOLUTION for n in size):
-        raise ValueError(f"resolution={resolution}: allowed are 1 to {MAX_RESOLUTION}, one number or (Z, Y, X)")
+        raise ValueError(f"resolution={resolution}: must be in [1, {MAX_RESOLUTION}], one number or (Z, Y, X)")
     return size[0], size[1], size[2]
 
 

@@ -1,7 +1,7 @@
 """Rotations: Euler angles, turntables, and the distributions that training views are drawn from.
 
-What it is: pure functions of angles, or of a random generator. What it is not: no cameras, no volumes.
-Every distribution is a function `(count, generator) -> rotations` in the table `POSE_DISTRIBUTIONS`.
+Pure functions of angles, or of a random generator. Every distribution is a function `(count, generator) -> rotations`
+in the table `POSE_DISTRIBUTIONS`.
 """
 
 import math
@@ -13,6 +13,8 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 
+from .arrays import ArrayOrList, as_tensor
+
 RING_ELEVATION = 0.2  # standard deviation of the elevation of `ring`, radians: 11 degrees
 TINY = 1e-12  # a density that is divided by
 PoseName = Literal["euler_normal", "sphere", "ring", "so3"]
@@ -23,10 +25,10 @@ class PoseOptions:
     """Which directions the volume is seen from while it is sculpted.
 
     Args:
-        name: Distribution of rotations: euler_normal (azimuth and elevation standard normal, the seed's law),
+        name: Distribution of rotations: euler_normal (azimuth and elevation standard normal),
             sphere (directions uniform on the sphere, camera upright), ring (any azimuth, elevation normal with 11
-            degrees), so3 (all rotations alike, rolled pictures too).
-        sphere_share: With euler_normal, share of a training step's views that is drawn from the sphere's law instead,
+            degrees), so3 (all rotations alike, rolled images too).
+        sphere_share: With euler_normal, share of a training step's views that is drawn from `sphere` instead,
             so that sides and rear, which euler_normal seldom shows, are sculpted too, 0 to 1.
     """
 
@@ -35,9 +37,9 @@ class PoseOptions:
 
     def __post_init__(self) -> None:
         if self.name not in get_args(PoseName):
-            raise ValueError(f"poses.name={self.name!r}: allowed are {', '.join(get_args(PoseName))}")
+            raise ValueError(f"poses.name={self.name!r}: must be one of {', '.join(get_args(PoseName))}")
         if not 0.0 <= self.sphere_share <= 1.0:
-            raise ValueError(f"poses.sphere_share={self.sphere_share}: allowed are shares from 0 to 1")
+            raise ValueError(f"poses.sphere_share={self.sphere_share}: must be in [0, 1]")
 
     @property
     def leaves_directions_out(self) -> bool:
@@ -45,15 +47,15 @@ class PoseOptions:
         return self.name == "euler_normal" and self.sphere_share == 0.0
 
 
-def euler_matrix(angles: Float[Tensor, "..."]) -> Float[Tensor, "*B 3 3"]:
+def euler_matrix(angles: Float[Tensor, "..."] | ArrayOrList) -> Float[Tensor, "*B 3 3"]:
     """Rotation matrices Rx(a) Ry(b) Rz(c) of angles (a, b, c).
 
-    With c = 0 this is an upright turntable: b turns about the picture's vertical (azimuth), then a tilts
-    (elevation). (a, b, 0) and (pi - a, pi + b, 0) look along the same axis, with the picture turned by
+    With c = 0 this is an upright turntable: b turns about the image's vertical (azimuth), then a tilts
+    (elevation). (a, b, 0) and (pi - a, pi + b, 0) look along the same axis, with the image turned by
     180 degrees.
 
     Args:
-        angles: (..., 3), radians.
+        angles: (..., 3), radians: a tensor, a NumPy array, a tuple or a list.
 
     Returns:
         Proper orthogonal matrices; x_camera = R x_world.
@@ -64,6 +66,7 @@ def euler_matrix(angles: Float[Tensor, "..."]) -> Float[Tensor, "*B 3 3"]:
     Gradients:
         To the angles.
     """
+    angles = as_tensor("angles", angles)
     if angles.shape[-1:] != (3,):
         raise ValueError(f"angles have shape {tuple(angles.shape)}: the last axis must be the 3 angles (a, b, c)")
     ca, cb, cc = angles.cos().unbind(-1)
@@ -76,8 +79,41 @@ def euler_matrix(angles: Float[Tensor, "..."]) -> Float[Tensor, "*B 3 3"]:
     return torch.stack(rows, dim=-2)
 
 
-def upright_matrix(azimuth: Float[Tensor, "*B"], elevation: Float[Tensor, "*B"]) -> Float[Tensor, "*B 3 3"]:
+def as_rotations(rotation: Tensor | ArrayOrList, like: Tensor | None = None) -> Tensor:
+    """Rotations as a user has them, checked.
+
+    Args:
+        rotation: (3, 3) or (B, 3, 3). A tensor of real numbers keeps its precision.
+        like: of the device they are needed on and, where they are no such tensor, the precision; default CPU, float32.
+
+    Returns:
+        (3, 3) or (B, 3, 3).
+
+    Raises:
+        ValueError: another shape, or no numbers.
+
+    Gradients:
+        To a tensor.
+    """
+    like = torch.zeros(()) if like is None else like
+    found = as_tensor("rotation", rotation)
+    shape = tuple(found.shape)
+    if len(shape) not in (2, 3) or shape[-2:] != (3, 3):
+        remedy = ""
+        if shape[-1:] == (3,) and shape[-2:] != (3, 3):
+            remedy = "; euler_matrix(angles) makes rotations of Euler angles"
+        elif shape[-2:] in ((4, 4), (3, 4)):
+            remedy = "; of a camera's matrix take [..., :3, :3]"
+        raise ValueError(f"rotation has shape {shape}: it must be (3, 3) or (B, 3, 3){remedy}")
+    kept = isinstance(rotation, Tensor) and rotation.is_floating_point()
+    return found.to(like.device, found.dtype if kept else like.dtype)
+
+
+def upright_matrix(
+    azimuth: Float[Tensor, "*B"] | ArrayOrList, elevation: Float[Tensor, "*B"] | ArrayOrList
+) -> Float[Tensor, "*B 3 3"]:
     """Rotation of an upright camera: `euler_matrix((elevation, azimuth, 0))`, radians."""
+    azimuth, elevation = as_tensor("azimuth", azimuth), as_tensor("elevation", elevation)
     return euler_matrix(torch.stack([elevation, azimuth, torch.zeros_like(azimuth)], dim=-1))
 
 
@@ -147,19 +183,19 @@ def sample_rotations(count: int, generator: Generator, options: PoseOptions | No
     Args:
         count: number of views, B.
         generator: source of randomness, advanced by the call.
-        options: the distribution; default the seed's law.
+        options: the distribution; default euler_normal.
     """
     options = options or PoseOptions()
     return POSE_DISTRIBUTIONS[options.name](count, generator, options)
 
 
 def training_rotations(count: int, generator: Generator, options: PoseOptions | None = None) -> Float[Tensor, "B 3 3"]:
-    """Rotations of a training step: as `sample_rotations`, a share of them from the sphere's law, shuffled.
+    """Rotations of a training step: as `sample_rotations`, a share of them from `sphere`, shuffled.
 
     Args:
         count: number of rotations, B.
         generator: the only source of randomness.
-        options: the distribution; default the seed's law with its default share of the sphere's.
+        options: the distribution; default euler_normal with its default share of `sphere`.
     """
     options = options or PoseOptions()
     if options.name != "euler_normal" or options.sphere_share == 0.0:
@@ -179,7 +215,7 @@ def sphere_weights(rotations: Float[Tensor, "B 3 3"], options: PoseOptions | Non
 
     Args:
         rotations: of `training_rotations`, with these options.
-        options: the distribution; default the seed's law with its default share of the sphere's.
+        options: the distribution; default euler_normal with its default share of `sphere`.
 
     Returns:
         The weights, 1 in the mean. All 1 for another distribution than euler_normal: its own directions are meant then.
@@ -194,14 +230,14 @@ def sphere_weights(rotations: Float[Tensor, "B 3 3"], options: PoseOptions | Non
     if options.name != "euler_normal":
         return torch.ones_like(rotations[:, 0, 0])
     if options.leaves_directions_out:
-        raise ValueError(f"poses.sphere_share={options.sphere_share:g}: allowed are shares above 0 to 1 here")
+        raise ValueError(f"poses.sphere_share={options.sphere_share:g}: must be > 0 and <= 1 here")
     # euler_matrix((elevation, azimuth, 0)): its first row is (cos azimuth, 0, sin azimuth)
     azimuth = torch.atan2(rotations[:, 0, 2], rotations[:, 0, 0])
     elevation = torch.atan2(rotations[:, 2, 1], rotations[:, 1, 1])
     turns = 2.0 * math.pi * torch.arange(-2, 3, device=rotations.device)
     drawn = _normal_density(azimuth[:, None] + turns).sum(dim=1) * _normal_density(elevation)
     wanted = elevation.cos().clamp_min(0.0) / (4.0 * math.pi)
-    # at a pole of the sphere's law alone both are 0
+    # at a pole of `sphere` alone both are 0
     return wanted / ((1.0 - options.sphere_share) * drawn + options.sphere_share * wanted).clamp_min(TINY)
 
 

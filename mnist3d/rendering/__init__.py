@@ -1,7 +1,6 @@
 """Volume + rotation -> view.
 
-What it is: the renderer, and views arranged and written as pictures. What it is not: it knows no volume by name; it is
-handed a Field.
+The renderer, and views arranged and written as pictures. It is handed a `Field` and knows no volume by name.
 """
 
 from .pictures import contact_sheet, sheet_views, to_uint8

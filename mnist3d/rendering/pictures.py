@@ -1,6 +1,6 @@
 """Views of a volume as uint8 pictures: one view, a contact sheet, a strip.
 
-What it is: floats in [0, 1] laid out for people to look at. What it is not: it writes no files.
+Floats in [0, 1] laid out for people to look at; no files are written here.
 """
 
 import math
@@ -20,32 +20,32 @@ SHEET_VIEWS = 40
 SHEET_SEED = 1  # the same poses in every sheet, so that a run's sheets can be compared
 
 
-def to_uint8(pictures: Float[Tensor, "*B H W"]) -> UInt8[np.ndarray, "*B H W"]:
+def to_uint8(images: Float[Tensor, "*B H W"]) -> UInt8[np.ndarray, "*B H W"]:
     """Brightness in [0, 1] as whole numbers from 0 to 255, rounded."""
-    return (pictures.detach().clamp(0.0, 1.0) * 255.0).round().to(torch.uint8).cpu().numpy()
+    return (images.detach().clamp(0.0, 1.0) * 255.0).round().to(torch.uint8).cpu().numpy()
 
 
 def contact_sheet(
-    pictures: Float[Tensor, "B 1 H W"], columns: int | None = None, magnify: int = 3, gap: int = 2
+    images: Float[Tensor, "B 1 H W"], columns: int | None = None, magnify: int = 3, gap: int = 2
 ) -> UInt8[np.ndarray, "height width"]:
-    """All pictures in rows, on dark grey, so that black pictures can be told from no pictures.
+    """All images in rows, on dark grey, so that a black image can be told from an empty place.
 
     Args:
-        pictures: brightness in [0, 1], at least one.
-        columns: pictures in a row; default the nearest to a square.
+        images: brightness in [0, 1], at least one.
+        columns: images in a row; default the nearest to a square.
         magnify: screen pixels along each edge of a pixel, at least 1.
-        gap: screen pixels between pictures.
+        gap: screen pixels between images.
 
     Raises:
-        ValueError: no pictures.
+        ValueError: no images.
     """
-    count = len(pictures)
+    count = len(images)
     if count == 0:
-        raise ValueError("pictures is empty: a contact sheet needs at least one")
+        raise ValueError("images is empty: a contact sheet needs at least one")
     columns = columns or math.ceil(math.sqrt(count))
     rows = math.ceil(count / columns)
     background = 40.0 / 255.0
-    large = pictures.repeat_interleave(magnify, dim=2).repeat_interleave(magnify, dim=3)
+    large = images.repeat_interleave(magnify, dim=2).repeat_interleave(magnify, dim=3)
     framed = F.pad(large, (0, gap, 0, gap), value=background)
     blank = framed.new_full((rows * columns - count, *framed.shape[1:]), background)
     sheet = rearrange(torch.cat([framed, blank]), "(r c) 1 h w -> (r h) (c w)", c=columns)
@@ -55,6 +55,6 @@ def contact_sheet(
 def sheet_views(
     volume: Field, renderer: AbsorptionRenderer, poses: PoseOptions | None = None
 ) -> Float[Tensor, "B 1 H W"]:
-    """The views of a contact sheet: the same poses for every volume that was sculpted from the same law."""
+    """The views of a contact sheet: the same poses for all volumes sculpted with the same pose distribution."""
     rotations = sample_rotations(SHEET_VIEWS, torch.Generator().manual_seed(SHEET_SEED), poses)
     return render_views(volume, renderer, rotations)

@@ -1,17 +1,22 @@
-"""Volume and rotation -> picture. The only place that knows the integral.
+"""Volume and rotation -> view. The only place that knows the integral.
 
-What it is: a module without weights that puts together rays, the volume's answers and the kernels.
-What it is not: it knows no backend by name; a volume says itself whether it is a grid.
+A module without weights that puts together rays, the volume's answers and the kernels. A volume says itself whether
+it is a grid.
 """
 
+import operator
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from ..geometry.arrays import ArrayOrList
 from ..geometry.cameras import camera_to_world
+from ..geometry.rotations import as_rotations
 from ..kernels.absorption import ball_quadrature, render_grid
 from ..kernels.compositing import composite
 from ..volumes.base import Field
@@ -22,16 +27,16 @@ FIELD_SAMPLES = 64  # samples a ray for a volume that is no grid and so has no v
 QuadratureName = Literal["trilinear", "slices"]
 MAX_IMAGE_SIZE = 4096
 MAX_SAMPLES = 4096
-VIEWS_AT_ONCE = 16  # bounds the memory of a picture of many views,
-POINTS_AT_ONCE = 2**20  # that of a field's large picture
+VIEWS_AT_ONCE = 16  # bounds the memory of many views,
+POINTS_AT_ONCE = 2**20  # bounds the memory of a large view of a field
 
 
 @dataclass
 class RendererOptions:
-    """How pictures are made of a volume.
+    """How views are made of a volume.
 
     Args:
-        image_size: Pixels along each edge of the picture, 1 to 4096.
+        image_size: Pixels along each edge of the view, 1 to 4096.
         samples_per_ray: Steps on the diameter of the unit ball, 1 to 4096; default one a voxel of a grid,
             64 for a field.
         quadrature: How the integral through a dense grid is summed: trilinear (samples along each ray) or slices
@@ -45,54 +50,64 @@ class RendererOptions:
     def __post_init__(self) -> None:
         if self.quadrature not in get_args(QuadratureName):
             raise ValueError(
-                f"renderer.quadrature={self.quadrature!r}: allowed are {', '.join(get_args(QuadratureName))}"
+                f"renderer.quadrature={self.quadrature!r}: must be one of {', '.join(get_args(QuadratureName))}"
             )
         if not 1 <= self.image_size <= MAX_IMAGE_SIZE:
-            raise ValueError(f"renderer.image_size={self.image_size}: allowed are 1 to {MAX_IMAGE_SIZE}")
+            raise ValueError(f"renderer.image_size={self.image_size}: must be in [1, {MAX_IMAGE_SIZE}]")
         if self.samples_per_ray is not None and not 1 <= self.samples_per_ray <= MAX_SAMPLES:
-            raise ValueError(f"renderer.samples_per_ray={self.samples_per_ray}: allowed are 1 to {MAX_SAMPLES}")
+            raise ValueError(f"renderer.samples_per_ray={self.samples_per_ray}: must be in [1, {MAX_SAMPLES}]")
 
 
 class AbsorptionRenderer(nn.Module):
-    """The differentiable picture of a volume: emission as bright as what is intercepted and not absorbed.
+    """The differentiable view of a volume: emission as bright as what is intercepted and not absorbed.
 
         image = integral of transmittance * attenuation * (1 - absorbance) dt
 
     Args:
-        image_size: pixels along each edge, 1 to 4096.
+        image_size: pixels along each edge, 1 to 4096; or (H, W), which differ by an even number. Pixels are square, the
+            middle is the world's origin, and [-1, 1] spans the shorter edge, so every view frames the whole unit ball;
+            nothing lies beyond it along the longer one.
         samples_per_ray: steps on the ball's diameter, 1 to 4096; None: one a voxel along the longest axis
             of a dense volume, 64 for a field.
         quadrature: "trilinear" or "slices", for dense volumes; see `kernels.absorption.render_grid`.
         impl: implementation of the dense kernel, see `kernels.absorption.render_grid`.
 
     Raises:
-        ValueError: a number outside its range.
+        ValueError: a number outside its range, or a height and a width that differ by an odd number.
     """
 
     def __init__(
         self,
-        image_size: int = 28,
+        image_size: int | Sequence[int] = 28,
         samples_per_ray: int | None = None,
         quadrature: QuadratureName = "trilinear",
         impl: str = "auto",
     ) -> None:
         super().__init__()
-        self.options = RendererOptions(image_size, samples_per_ray, quadrature)
+        self.image_size = _height_and_width(image_size)
+        self.options = RendererOptions(min(self.image_size), samples_per_ray, quadrature)
         self.impl = impl
+
+    def extra_repr(self) -> str:
+        """What it was made with, for `repr`."""
+        height, width = self.image_size
+        size, options = height if height == width else self.image_size, self.options
+        said = {"samples_per_ray": options.samples_per_ray, "quadrature": options.quadrature, "impl": self.impl}
+        return ", ".join([f"image_size={size}", *(f"{name}={value!r}" for name, value in said.items())])
 
     def forward(
         self,
         volume: Field,
-        rotation: Float[Tensor, "..."],
+        rotation: Float[Tensor, "..."] | ArrayOrList,
         *,
         generator: torch.Generator | None = None,
         occupancy: Occupancy | None = None,
     ) -> Float[Tensor, "B 1 H W"]:
-        """Pictures of the volume under the rotations.
+        """Views of the volume under the rotations.
 
         Args:
             volume: asked for its grid first, else for the points along the rays.
-            rotation: (3, 3) or (B, 3, 3); x_camera = rotation @ x_world.
+            rotation: (3, 3) or (B, 3, 3), a tensor or a NumPy array; x_camera = rotation @ x_world.
             generator: of a training step, on the CPU: each sample of a field lies at random within its
                 step. None: in its middle. A dense volume draws nothing.
             occupancy: of a field that has not changed since: it is not asked where that is empty.
@@ -106,17 +121,12 @@ class AbsorptionRenderer(nn.Module):
         Gradients:
             To the volume's parameters and to the rotation.
         """
-        if rotation.ndim not in (2, 3) or rotation.shape[-2:] != (3, 3):
-            raise ValueError(f"rotation has shape {tuple(rotation.shape)}: it must be (3, 3) or (B, 3, 3)")
-        rotation = rotation.reshape(-1, 3, 3)
+        rotation = as_rotations(rotation, volume.like()).reshape(-1, 3, 3)
         grid = volume.dense()
-        if grid is None:
-            picture = self._of_field(volume, rotation, generator, occupancy)
-        else:
-            picture = self._of_grid(grid, rotation)
+        view = self._of_field(volume, rotation, generator, occupancy) if grid is None else self._of_grid(grid, rotation)
         # Rounding can pass 1 by an ulp. A clamp would take the gradient of just those pixels away.
-        picture = picture - (picture.detach() - 1.0).clamp_min(0.0)
-        return picture[:, None]
+        view = view - (view.detach() - 1.0).clamp_min(0.0)
+        return _widened(view[:, None], self.image_size)
 
     def _of_grid(self, grid: Float[Tensor, "2 Z Y X"], rotation: Float[Tensor, "B 3 3"]) -> Float[Tensor, "B H W"]:
         samples = self.options.samples_per_ray or max(grid.shape[1:])
@@ -170,6 +180,33 @@ class AbsorptionRenderer(nn.Module):
         return composite(filled[0], filled[1])
 
 
+def _height_and_width(image_size: Any) -> tuple[int, int]:
+    """Of a view, pixels; the shorter one is checked by `RendererOptions`."""
+    given = image_size if isinstance(image_size, Sequence) else (image_size, image_size)
+    try:
+        sizes = [operator.index(size) for size in given]
+    except TypeError:
+        sizes = []
+    if len(sizes) != 2:
+        raise ValueError(f"image_size={image_size!r}: must be one whole number of pixels, or (height, width)")
+    height, width = sizes
+    if max(sizes) > MAX_IMAGE_SIZE:
+        raise ValueError(f"renderer.image_size={image_size}: must be in [1, {MAX_IMAGE_SIZE}]")
+    if (height - width) % 2:
+        longer = "height" if height > width else "width"
+        raise ValueError(
+            f"image_size=({height}, {width}): height and width must differ by an even number of pixels, or the middle "
+            f"of the ball would lie half a pixel off; give a {longer} of {max(sizes) - 1} or {max(sizes) + 1}"
+        )
+    return height, width
+
+
+def _widened(view: Float[Tensor, "B 1 S S"], size: tuple[int, int]) -> Float[Tensor, "B 1 H W"]:
+    """The view with empty pixels along its longer edge: outside the unit ball there is nothing."""
+    down, right = ((edge - view.shape[-1]) // 2 for edge in size)
+    return F.pad(view, (right, right, down, down)) if down or right else view
+
+
 def _ask(
     volume: Field, points: Float[Tensor, "B P 3"], occupancy: Occupancy | None
 ) -> tuple[Float[Tensor, "B P"], Float[Tensor, "B P"]]:
@@ -187,20 +224,24 @@ def _ask(
 
 @torch.no_grad()
 def render_views(
-    volume: Field, renderer: AbsorptionRenderer, rotations: Float[Tensor, "B 3 3"]
+    volume: Field, renderer: AbsorptionRenderer, rotations: Float[Tensor, "..."] | ArrayOrList
 ) -> Float[Tensor, "B 1 H W"]:
-    """Pictures without gradients, on the CPU, rendered a few at a time where the volume lies; brightness in [0, 1].
+    """Views without gradients, on the CPU, rendered a few at a time where the volume lies; brightness in [0, 1].
 
     A field is first asked where it is empty, when that is less than what it saves; a pixel then differs by half a grey
     level of 8 bits at most (see `occupied_cells`).
 
     Args:
         volume: a `FrozenField`, where it is asked for views more than once.
-        renderer: makes the pictures.
-        rotations: x_camera = rotation @ x_world.
+        renderer: makes the views.
+        rotations: (3, 3) or (B, 3, 3), a tensor or a NumPy array; x_camera = rotation @ x_world.
+
+    Raises:
+        ValueError: the rotations' shape is neither (3, 3) nor (B, 3, 3).
     """
     frozen = volume if isinstance(volume, FrozenField) else FrozenField(volume)
+    rotations = as_rotations(rotations, frozen.like()).reshape(-1, 3, 3)
     many = len(rotations) * renderer.options.image_size**2 * FIELD_SAMPLES > 8 * CELLS**3
     occupancy = frozen.occupancy() if many and frozen.dense() is None else None
-    parts = (part.to(frozen.like().device) for part in rotations.split(VIEWS_AT_ONCE))
+    parts = rotations.split(VIEWS_AT_ONCE)
     return torch.cat([renderer(frozen, part, occupancy=occupancy).float().cpu() for part in parts])

@@ -152,7 +152,7 @@ def build_trainer(config: Config, resumed: bool = False) -> Trainer:
     objectives += [build_objective(spec).to(device) for spec in config.objectives]
     if not objectives:
         raise ConfigError(
-            "adversarial.weight=0: without targets nothing would pull on the volume; add targets.views or targets.rings"
+            "adversarial.weight=0: without targets nothing would move the volume; add targets.views or targets.rings"
         )
     return _allowed(
         lambda: Trainer(
@@ -168,7 +168,7 @@ def build_device(config: Config) -> torch.device:
         ConfigError: a GPU was asked for by name and there is none.
     """
     if config.device == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("device=cuda: torch sees no CUDA GPU here; allowed are cpu and auto")
+        raise ConfigError("device=cuda: torch sees no CUDA GPU here; must be cpu or auto")
     if config.device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return torch.device(config.device)
@@ -220,7 +220,7 @@ def build_objective(spec: dict[str, Any]) -> Objective:
 def build_classifiers(config: Config) -> Classifiers | None:
     """Who scores the run, or None: they read the data's classes, not letters or files."""
     asked = config.targets.listed()
-    if config.adversarial.weight == 0.0 and asked and all(target.kind in ("text", "picture") for target in asked):
+    if config.adversarial.weight == 0.0 and asked and all(target.kind in ("text", "image") for target in asked):
         if config.scorecard.every:
             print(
                 "no scores during this run: its classifiers read the data's classes, not letters or files",
@@ -243,7 +243,7 @@ def spelt_out(config: Config, volume: Volume) -> Config:
 
 
 def _allowed(build: Callable[[], Built]) -> Built:
-    """What is built, or a user's error where it refuses a value: images too small, a law that leaves directions out."""
+    """What is built, or a user's error where it refuses a value, such as images that are too small."""
     try:
         return build()
     except DataError:

@@ -1,7 +1,7 @@
 """A class of a volume or of an objective by its path, such as `my_package.Beads`.
 
-What it is: the one place that imports what a configuration names, so whoever calls it says that the path comes from
-the user. What it is not: a path in a run directory or in a volume file is no user's.
+The one place that imports what a configuration names. Whoever calls it vouches that the path comes from the user; one
+in a run directory or in a volume file does not.
 """
 
 import difflib
@@ -33,7 +33,7 @@ def import_objective_class(path: str) -> type[Objective]:
     """The class of somebody else's objective, `package.module.Class`.
 
     Raises:
-        ConfigError: as `import_class`, or its `name` will not do as the name of its options.
+        ConfigError: as `import_class`, or its `name` is invalid as the name of its options.
     """
     found = import_class("objectives", path, Objective, {})
     name = getattr(found, "name", None)
@@ -58,10 +58,10 @@ def import_class(key: str, path: str, base: type[Any], own: Mapping[str, type[An
         ConfigError: no such class has that path, or its module cannot be imported; the message says why.
     """
     kind = base.__name__.lower()
-    ours = f"our own ({', '.join(own)}) or a class path package.Class" if own else "class paths package.Class"
+    ours = f"one of our own ({', '.join(own)}) or a class path package.Class" if own else "a class path package.Class"
     module, _, name = path.rpartition(".")
     if not all(part.isidentifier() for part in path.split(".")) or (not module and name not in own):
-        raise ConfigError(f"{key}={path}: no such {kind} class; allowed are {ours}")
+        raise ConfigError(f"{key}={path}: no such {kind} class; must be {ours}")
     if not module:
         return own[name]
     try:

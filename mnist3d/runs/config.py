@@ -1,7 +1,7 @@
 """All options in one place: the dataclasses put together, and `config.yaml`.
 
-What it is: the whole configuration of a run as data. What it is not: it holds no option of its own but what belongs to
-no part (each of the others stands beside its part), builds nothing, and parses no command line.
+The whole configuration of a run as data. The options of a part stand beside that part; here are only those that
+belong to none.
 """
 
 import copy
@@ -81,7 +81,7 @@ class Config:
 
     def __post_init__(self) -> None:
         if not 0 <= self.seed < 2**63:
-            raise ConfigError(f"seed={self.seed}: allowed are whole numbers from 0 to 2^63 - 1")
+            raise ConfigError(f"seed={self.seed}: must be in [0, 2^63 - 1]")
         self.volume = _class_and_arguments("volume", {"class_path": DEFAULT_VOLUME, **self.volume})
         self.objectives = [
             _class_and_arguments(f"objectives[{number}]", given) for number, given in enumerate(self.objectives)
@@ -169,14 +169,14 @@ def read_config(run: RunDirectory, *, exactly: bool = False) -> Config:
 def _plain_mapping(values: Any) -> dict[Any, Any]:
     check_plain(values)
     if not isinstance(values, dict):
-        raise ConfigError(f"{shown(values)}: it must be a mapping, {{KEY: VALUE, ...}}")
+        raise ConfigError(f"{shown(values)}: must be a mapping, {{KEY: VALUE, ...}}")
     return values
 
 
 def _config(values: dict[Any, Any]) -> Config:
     volume = values.get("volume", {})
     if not isinstance(volume, dict):
-        raise ConfigError(f"volume={shown(volume)}: it must be a mapping of class_path and init_args")
+        raise ConfigError(f"volume={shown(volume)}: must be a mapping of class_path and init_args")
     return validated(Config, values, "")
 
 
@@ -189,5 +189,5 @@ def _class_and_arguments(key: str, given: dict[str, Any]) -> dict[str, Any]:
     path, arguments = given.get("class_path"), given.get("init_args", {})
     named = isinstance(arguments, dict) and all(isinstance(name, str) for name in arguments)
     if not isinstance(path, str) or not named or given.keys() - {"class_path", "init_args"}:
-        raise ConfigError(f"{key}={shown(given)}: it must be a mapping of class_path and init_args")
+        raise ConfigError(f"{key}={shown(given)}: must be a mapping of class_path and init_args")
     return {"class_path": path, "init_args": copy.deepcopy(arguments)}

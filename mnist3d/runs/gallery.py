@@ -1,7 +1,7 @@
 """Finished runs as scenes for the viewer.
 
-What it is: the folders under one root, by name, and nothing else. What it is not: it follows no path that a page sends;
-a page names one of the folders that were listed to it.
+The folders under one root, by name. A page names one of the folders that were listed to it; a path that a page sends
+is never followed.
 """
 
 import threading
@@ -14,6 +14,7 @@ from ..data.images import load_images
 from ..data.options import DataOptions
 from ..errors import DataError, VolumeFileError
 from ..evaluation import Classifiers, cached_classifiers
+from ..invocation import program_name
 from ..storage.run_directory import VOLUME_FILE, RunDirectory
 from ..viewer import Scene, Snapshot
 from ..viewer.curves import histogram_of, read_curves
@@ -22,7 +23,7 @@ from ..volumes.wrappers import FrozenField
 from .loading import Run, load_sculpture
 
 KEPT = 3  # scenes in memory
-LARGEST_CLASSIFIED = 128  # pixels; all pictures of a data set at more than that need gigabytes
+LARGEST_CLASSIFIED = 128  # pixels; all images of a data set at more than that need gigabytes
 DOWNLOADED = ("mnist", "fashion_mnist", "kmnist", "emnist")
 
 
@@ -96,7 +97,7 @@ def scene_of(run: Run, name: str) -> Scene:
         "seconds_left": None,
         "curves": curves.as_columns(),
         "scores": scores.as_columns(),
-        "why_no_scores": "" if scores.points else "This run was not scored; tools/score_views.py does.",
+        "why_no_scores": "" if scores.points else f"This run was not scored; {program_name('score')} does that.",
         "histogram": histogram_of(last),
         "histogram_note": note,
     }
@@ -108,7 +109,7 @@ def scene_of(run: Run, name: str) -> Scene:
         figures,
         ""
         if classifiers is not None
-        else "no classifiers for these pictures yet: tools/score_views.py on this run trains them",
+        else f"no classifiers for these images yet: {program_name('score')} on this run trains them",
     )
 
 
@@ -120,7 +121,7 @@ def _records(path: Path) -> list[dict[str, Any]]:
 
 
 def _classifiers(data: DataOptions, image_size: int) -> Classifiers | None:
-    """Classifiers from the cache; a run directory is not trusted, so none for pictures in a folder that it names."""
+    """Classifiers from the cache; a run directory is not trusted, so none for images in a folder that it names."""
     here = data.name == "mnist_5k" or (data.name in DOWNLOADED and Path("data").is_dir())
     if data.path is not None or not here or image_size > LARGEST_CLASSIFIED:
         return None

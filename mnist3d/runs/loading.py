@@ -6,13 +6,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ..notebook import shown
 from ..rendering.renderer import AbsorptionRenderer
 from ..storage.run_directory import RunDirectory
 from ..volumes import Volume, load_volume, read_description
 from .config import Config, read_config, written_config
 
 
-@dataclass
+@dataclass(repr=False)
 class Run:
     """A finished or running run, as it lies on disk.
 
@@ -20,7 +21,7 @@ class Run:
         path: the run directory.
         config: what it was started with.
         volume: the averaged volume, on the CPU.
-        renderer: makes the pictures that the discriminator saw.
+        renderer: makes the views that the discriminator saw.
         origin: name of the run or file, step (None: not said there) and as much of the configuration as was found, as
             JSON can hold it.
     """
@@ -30,6 +31,22 @@ class Run:
     volume: Volume
     renderer: AbsorptionRenderer
     origin: dict[str, Any] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        step = self.origin.get("step")
+        lines = [f"Run {self.path}" + (f" at step {step:,}" if isinstance(step, int) else "")]
+        lines += [f"  {name}: {getattr(self, name)!r}" for name in ("volume", "renderer")]
+        return "\n".join([*lines, f"  data: {self.config.data.name}"])
+
+    def _repr_html_(self) -> str:
+        """For a notebook; see `export.notebook_cell`."""
+        return shown(self, self._cell)
+
+    def _cell(self) -> str:
+        from ..export.notebook_cell import notebook_cell  # a command that opens a run has no need of it
+
+        title = str(self.origin.get("run") or self.path.resolve().name)
+        return notebook_cell(self.volume, self.renderer.options, title, repr(self))
 
 
 def load_sculpture(path: str | Path, *, trusted: Sequence[type[Volume]] = ()) -> Run:

@@ -8,7 +8,8 @@ from types import FrameType
 
 import torch
 
-from ..callbacks.watchdog import WatchdogGaveUp
+from ..errors import WatchdogGaveUp
+from ..invocation import to_type
 from ..training.trainer import Trainer
 from .building import CommandLine, Parts, build_run
 
@@ -62,17 +63,17 @@ def _conclude(parts: Parts) -> None:
     path = parts.run.path
     where = os.path.relpath(path) if path.is_absolute() and path.is_relative_to(Path.cwd()) else path
     name = parts.config.volume["class_path"]
-    look = f"python inference.py {where}{_trusting('--volume', [name])}"
+    look = to_type("view", where, *_trusting("--volume", [name]))
     if parts.trainer.progress < 1.0:
         added = _trusting("--objectives.add", [spec["class_path"] for spec in parts.config.objectives])
-        go_on = f"python train.py --resume {where}{_trusting('--volume', [name])}{added}"
+        go_on = to_type("train", "--resume", where, *_trusting("--volume", [name]), *added)
         print(f"stopped at step {parts.trainer.steps_done}; go on with: {go_on}", file=sys.stderr)
     print(f"The sculpture lies in {where} (views: {where}/pictures/views.png). Look at it: {look}")
 
 
-def _trusting(flag: str, class_paths: list[str]) -> str:
+def _trusting(flag: str, class_paths: list[str]) -> list[str]:
     """The flags that name classes of others: naming them is trusting them."""
-    return "".join(f" {flag} {path}" for path in class_paths if not path.startswith("mnist3d."))
+    return [word for path in class_paths if not path.startswith("mnist3d.") for word in (flag, path)]
 
 
 class _StopOnInterrupt:

@@ -1,7 +1,7 @@
 """Plain values -> dataclasses and constructors' arguments, every value checked against its type hint.
 
-What it is: YAML without tags, the types that a hint allows, and one line for what it does not. What it is not: it knows
-no option, imports nothing that a value names, and leaves ranges to each dataclass's `__post_init__`.
+YAML without tags, the types that a hint allows, and one line for what it does not. Nothing that a value names is
+imported. Ranges are checked in each dataclass's `__post_init__`.
 """
 
 import copy
@@ -24,7 +24,8 @@ NO_DEFAULT = inspect.Parameter.empty
 MAX_VALUES, MAX_DEPTH, MAX_BITS = 100_000, 50, 1024  # of one configuration, and of one whole number in it
 SHOWN = 100  # characters of a value in a message
 SWITCHES = {"off": False, "no": False, "on": True, "yes": True}  # what YAML 1.1 makes of these words
-NAMED = {int: "whole numbers", float: "numbers", bool: "true or false", str: "text", type(None): "null"}
+NAMED = {int: "a whole number", float: "a number", bool: "true or false", str: "text", type(None): "null"}
+PLURAL = {int: "whole numbers", float: "numbers"}  # where the others are their own
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,7 @@ def validated_arguments(owner: type[Any], values: Any, key: str) -> dict[str, An
     given, options = _checked_keys(owner, values, key), options_of(owner)
     for name, option in options.items():
         if name not in given and option.default is NO_DEFAULT:
-            raise ConfigError(f"{key}.{name}: must be given; allowed are {kinds(option.hint)}")
+            raise ConfigError(f"{key}.{name}: is missing; must be {kinds(option.hint)}")
     return {name: given[name] if name in given else copy.deepcopy(each.default) for name, each in options.items()}
 
 
@@ -119,7 +120,7 @@ def checked(hint: Any, value: Any, key: str) -> Any:
         if found is not NO_DEFAULT:
             return found
     quotes = "; in YAML, put it in quotes" if str in members and isinstance(value, int | float) else ""
-    raise ConfigError(f"{key}={shown(value)}: allowed are {kinds(hint)}{quotes}")
+    raise ConfigError(f"{key}={shown(value)}: must be {kinds(hint)}{quotes}")
 
 
 def from_text(hint: Any, text: str) -> Any:
@@ -196,10 +197,10 @@ def shown(value: Any) -> str:
     return text if len(text) <= SHOWN else f"{text[:SHOWN]} ..."
 
 
-def kinds(hint: Any) -> str:
-    """What a hint allows, in words: "whole numbers or null"."""
+def kinds(hint: Any, plural: bool = False) -> str:
+    """What a value of a hint must be, in words: "a whole number or null", in the plural "whole numbers or null"."""
     members = [member for member in _members(hint) if not (member is int and float in _members(hint))]
-    return " or ".join(dict.fromkeys(_kind(member) for member in members))
+    return " or ".join(dict.fromkeys(_kind(member, plural) for member in members))
 
 
 def keys_of(section: type[Any], key: str = "") -> Iterator[str]:
@@ -214,7 +215,7 @@ def keys_of(section: type[Any], key: str = "") -> Iterator[str]:
 
 def _checked_keys(owner: type[Any], values: Any, key: str) -> dict[str, Any]:
     if not isinstance(values, dict):
-        raise ConfigError(f"{key}={shown(values)}: it must be a mapping, {{KEY: VALUE, ...}}")
+        raise ConfigError(f"{key}={shown(values)}: must be a mapping, {{KEY: VALUE, ...}}")
     options = options_of(owner)
     given = {}
     for name, value in values.items():
@@ -253,7 +254,7 @@ def _taken(hint: Any, value: Any, key: str) -> Any:
         if not isinstance(value, dict) or not all(isinstance(name, str) for name in value):
             return NO_DEFAULT
         return {name: checked(item, each, f"{key}.{name}") for name, each in value.items()}
-    return value  # Any, or a type of somebody else's, which the class itself must judge
+    return value  # Any, or a type of somebody else's, which the class itself must check
 
 
 def _number(value: Any) -> Any:
@@ -265,16 +266,17 @@ def _number(value: Any) -> Any:
         return NO_DEFAULT
 
 
-def _kind(hint: Any) -> str:
+def _kind(hint: Any, plural: bool) -> str:
     origin = get_origin(hint)
     if origin is Literal:
-        return ", ".join(map(str, get_args(hint)))
+        return ("" if plural else "one of ") + ", ".join(map(str, get_args(hint)))
     if _is_list(hint):
-        inner = kinds(get_args(hint)[0]) if get_args(hint) else ""
-        return f"lists of {inner}" if inner and inner != "anything" else "lists"
+        inner, own = kinds(get_args(hint)[0], plural=True) if get_args(hint) else "", "lists" if plural else "a list"
+        return f"{own} of {inner}" if inner and inner != "anything" else own
     if origin is dict or hint is dict:
-        return "mappings"
-    return "anything" if hint is Any else NAMED.get(hint, getattr(hint, "__name__", str(hint)))
+        return "mappings" if plural else "a mapping"
+    named = NAMED | PLURAL if plural else NAMED
+    return "anything" if hint is Any else named.get(hint, getattr(hint, "__name__", str(hint)))
 
 
 def _members(hint: Any) -> tuple[Any, ...]:

@@ -1,11 +1,14 @@
 """Configurations of version 0.1: which key became which, and which values are constants now.
 
-What it is: a table, and its use on plain mappings. What it is not: it checks no value; an old key that stays where it
-was is not named here.
+A table, and its use on plain mappings. Values are not checked here, and an old key that stays where it was is not
+named.
 """
 
 import copy
 from typing import Any
+
+from ..invocation import program_name
+from ..training.objectives.target_list import RENAMED
 
 VOXEL_GRID, HASH_GRID = "mnist3d.volumes.VoxelGrid", "mnist3d.volumes.HashGrid"
 MOVED = {
@@ -74,6 +77,12 @@ def translated(values: dict[Any, Any]) -> tuple[dict[Any, Any], list[str]]:
             into.setdefault(name, value)
     if values.get("losses") == {}:
         del values["losses"]
+    targets = values.get("targets")
+    for entries in targets.values() if isinstance(targets, dict) else ():
+        for entry in entries if isinstance(entries, list) else ():
+            for old, new in RENAMED.items() if isinstance(entry, dict) else ():
+                if old in entry:
+                    entry.setdefault(new, entry.pop(old))
     return values, differing
 
 
@@ -91,7 +100,7 @@ def moved_or_gone(key: str, volume: str) -> str | None:
         how = ", with off, warn or rewind," if MOVED[key] == "watchdog" else ""
         return f"{named}: is {MOVED[key]}{how} since version 0.2"
     if key == "scorecard.train_judges":
-        return f"{named}: is no option since version 0.2; tools/score_views.py trains the judges, once"
+        return f"{named}: is no option since version 0.2; {program_name('score')} trains the classifiers, once"
     if key in CONSTANTS:
         return f"{named}: is no option since version 0.2, but always {_shown(CONSTANTS[key])}"
     return None

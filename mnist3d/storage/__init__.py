@@ -1,7 +1,7 @@
 """On disk whole or not at all.
 
-What it is: the one writer of files, the names in a run directory, and what a figure needs to be repeated. What it is
-not: it knows no volume, no trainer and no configuration; they hand it bytes, text, dictionaries and pictures.
+The one writer of files, the names in a run directory, and what a figure needs to be repeated. Callers hand it bytes,
+text, dictionaries and pictures.
 """
 
 from .atomic import (

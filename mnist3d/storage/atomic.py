@@ -23,7 +23,7 @@ def suffix_of(path: Path, known: Collection[str]) -> str:
         if name.endswith(suffix) and name != suffix:
             return suffix
     given = path.suffix or "(none)"
-    raise ExportError(f"output={path}: suffix {given}; allowed are {', '.join(known)}")
+    raise ExportError(f"output={path}: suffix {given}; must be one of {', '.join(known)}")
 
 
 def check_output(path: Path, known: Collection[str]) -> str:

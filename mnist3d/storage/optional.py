@@ -5,15 +5,13 @@ from types import ModuleType
 
 from ..errors import ExportError, UserError
 
-REMEDY = "pip install -e '.[export]'"
-
 
 def require(
     module: str,
     purpose: str,
     package: str | None = None,
     *,
-    remedy: str = REMEDY,
+    remedy: str | None = None,
     error: type[UserError] = ExportError,
 ) -> ModuleType:
     """An optional library.
@@ -22,7 +20,7 @@ def require(
         module: import name.
         purpose: what needs it, for the message.
         package: its name on PyPI where that differs.
-        remedy: how it is installed where the extra [export] does not bring it.
+        remedy: how it is installed; default by pip.
         error: the kind to raise: `VolumeFileError` where a file is read.
 
     Raises:
@@ -31,4 +29,5 @@ def require(
     try:
         return importlib.import_module(module)
     except ImportError:
+        remedy = remedy or f"pip install {package or module} (the extra export of mnist3d brings all of them)"
         raise error(f"{purpose} needs {package or module}: {remedy}") from None

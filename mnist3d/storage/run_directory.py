@@ -1,7 +1,6 @@
 """Everything a run leaves on disk, each file whole or not there at all.
 
-What it is: names, places and atomic writes. What it is not: it knows no volumes, no configs, no trainer;
-they hand it bytes, text, dictionaries and pictures.
+Names, places and atomic writes. Callers hand it bytes, text, dictionaries and pictures.
 """
 
 import io
@@ -14,6 +13,7 @@ import numpy as np
 from filelock import FileLock, Timeout
 
 from ..errors import RunError, WriteError
+from ..invocation import to_type
 from .atomic import write_atomically
 
 VOLUME_FILE = "volume.safetensors"
@@ -175,5 +175,5 @@ def latest_run(root: str | Path) -> Path:
     root = Path(root)
     volumes = list(root.glob(f"*/{VOLUME_FILE}")) if root.is_dir() else []
     if not volumes:
-        raise RunError(f"{root}: holds no finished run; sculpt one first: python train.py")
+        raise RunError(f"{root}: holds no finished run; sculpt one first: {to_type('train')}")
     return max(volumes, key=lambda path: path.stat().st_mtime).parent

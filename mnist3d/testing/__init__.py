@@ -1,8 +1,7 @@
 """Contract checks for authors of volumes, kernels, objectives.
 
-What it is: functions that authors call in tests of their own. They raise AssertionError with the case, the quantity,
-the error found and the error allowed, return nothing and need no test framework. What it is not: this package's own
-tests.
+Functions that authors call in tests of their own. They raise AssertionError with the case, the quantity, the error
+found and the largest error accepted, return nothing and need no test framework.
 """
 
 from .kernels import check_absorption_kernel, random_rotations

@@ -1,7 +1,6 @@
 """How the check of volumes asks one, and what any answer must be.
 
-What it is: points, the question, and the requirements on every answer. What it is not: the list of what is checked
-(`volumes`, `_volume_states`).
+Points, the question, and the requirements on every answer.
 """
 
 import torch
@@ -69,9 +68,9 @@ def check_range(quantity: str, values: Tensor, label: str) -> None:
     require(bool(values.isfinite().all()), f"{label}: {quantity} is not finite")
     if values.numel():
         low, high = values.min().item(), values.max().item()
-        allowed = "[0, 1]" if quantity == "absorbance" else "values >= 0"
+        wanted = "in [0, 1]" if quantity == "absorbance" else ">= 0"
         in_range = low >= 0.0 and (quantity == "attenuation" or high <= 1.0)
-        require(in_range, f"{label}: {quantity} lies in [{low:.4g}, {high:.4g}]; allowed are {allowed}")
+        require(in_range, f"{label}: {quantity} lies in [{low:.4g}, {high:.4g}]; it must be {wanted}")
 
 
 def require_same(found: Tensor, expected: Tensor, label: str, tolerance: float = SAME_TOLERANCE) -> None:
@@ -79,7 +78,7 @@ def require_same(found: Tensor, expected: Tensor, label: str, tolerance: float =
     for quantity, ours, theirs in zip(("attenuation", "absorbance"), found.detach(), expected.detach(), strict=True):
         error = (ours.double() - theirs.double()).abs().max().item()
         allowed = tolerance * max(theirs.abs().max().item(), 1e-6)
-        require(error <= allowed, f"{label}: {quantity} differs by {error:.3g}, allowed is {allowed:.3g}")
+        require(error <= allowed, f"{label}: {quantity} differs by {error:.3g}, it must be <= {allowed:.3g}")
 
 
 def weigh(answer: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
 """What a volume owes after something has happened to it: moved, saved, grown, made of voxels.
 
-What it is: the part of `check_volume` that changes a copy. What it is not: the questions themselves (`_asking`).
+The part of `check_volume` that changes a copy; the questions themselves are in `_asking`.
 """
 
 import copy

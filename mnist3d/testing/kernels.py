@@ -13,7 +13,7 @@ from torch import Tensor
 from ..kernels.absorption.reference import render_grid_reference
 
 Render = Callable[[Tensor, Tensor, Tensor, int, int], Tensor]
-# Absolute for the picture, relative to the largest element for a gradient. float32: its rounding (6e-8) times the
+# Absolute for the image, relative to the largest element for a gradient. float32: its rounding (6e-8) times the
 # some 100 operations a ray goes through and the slope of a hostile volume; a step or a factor gone wrong is
 # 1e-3 or more. float64: the same operations, with room for another order of summation.
 TOLERANCES = {torch.float32: (1e-5, 5e-5), torch.float64: (1e-12, 1e-11)}
@@ -50,7 +50,7 @@ def check_absorption_kernel(
         dtypes: of the tensors given to `render`; keys of TOLERANCES.
 
     Raises:
-        AssertionError: the picture is off by more than TOLERANCES[dtype][0], a gradient by more than
+        AssertionError: the image is off by more than TOLERANCES[dtype][0], a gradient by more than
             TOLERANCES[dtype][1] times the largest element of the reference's, or a shape or dtype is wrong.
     """
     for name, inputs, image_size, num_samples in _cases():
@@ -122,15 +122,15 @@ def _view_and_gradients(
     wanted: tuple[int, ...] = (0, 1, 2),
 ) -> list[Tensor | None]:
     arguments = [tensor.detach().to(dtype).requires_grad_(index in wanted) for index, tensor in enumerate(inputs)]
-    picture = render(arguments[0], arguments[1], arguments[2], image_size, num_samples)
+    image = render(arguments[0], arguments[1], arguments[2], image_size, num_samples)
     generator = torch.Generator().manual_seed(1)
-    # Wider than the picture and cut, so that the upstream gradient is not contiguous either.
+    # Wider than the image and cut, so that the upstream gradient is not contiguous either.
     upstream = torch.randn((len(inputs[2]), image_size, image_size + 1), generator=generator, dtype=torch.float64)
-    if picture.shape != upstream[..., :-1].shape or picture.dtype != dtype:
-        return [picture.detach(), None, None, None]
-    gradients = torch.autograd.grad(picture, [arguments[index] for index in wanted], upstream[..., :-1].to(dtype))
+    if image.shape != upstream[..., :-1].shape or image.dtype != dtype:
+        return [image.detach(), None, None, None]
+    gradients = torch.autograd.grad(image, [arguments[index] for index in wanted], upstream[..., :-1].to(dtype))
     placed = dict(zip(wanted, gradients, strict=True))
-    return [picture.detach(), *(placed.get(index) for index in range(3))]
+    return [image.detach(), *(placed.get(index) for index in range(3))]
 
 
 def _compare(label: str, found: list[Tensor | None], expected: list[Tensor | None], dtype: torch.dtype) -> None:
@@ -138,9 +138,9 @@ def _compare(label: str, found: list[Tensor | None], expected: list[Tensor | Non
     for index, (ours, theirs) in enumerate(zip(found, expected, strict=True)):
         if theirs is None:
             raise AssertionError(f"{label}: the reference itself has the wrong shape or dtype")
-        quantity = "picture" if index == 0 else f"gradient to {_NAMES[index - 1]}"
+        quantity = "image" if index == 0 else f"gradient to {_NAMES[index - 1]}"
         if ours is None:
-            continue  # not asked for, or the picture has already been refused
+            continue  # not asked for, or the image has already been refused
         if ours.shape != theirs.shape or ours.dtype != dtype:
             raise AssertionError(
                 f"{label}: {quantity} is {tuple(ours.shape)} {ours.dtype}, not {tuple(theirs.shape)} {dtype}"
@@ -151,4 +151,4 @@ def _compare(label: str, found: list[Tensor | None], expected: list[Tensor | Non
         allowed = value_tolerance if index == 0 else gradient_tolerance * max(theirs.abs().max().item(), 1e-3)
         error = (ours.double() - theirs).abs().max().item()
         if not error <= allowed:  # NaN fails too
-            raise AssertionError(f"{label}: {quantity} is off by {error:.3g}, allowed is {allowed:.3g}")
+            raise AssertionError(f"{label}: {quantity} is off by {error:.3g}, it must be <= {allowed:.3g}")

@@ -1,6 +1,6 @@
 """What every volume owes the renderer, the trainer and its files, as one check that authors of backends run.
 
-What it is: `check_volume`, which `mnist3d.testing` hands out. What it is not: no judge of how good a backend is.
+`check_volume`, which `mnist3d.testing` hands out. It says nothing about how good a backend is.
 """
 
 import copy

@@ -1,7 +1,7 @@
 """The loop and the reasons.
 
-What it is: the trainer, what it reports, the discriminator, and in `objectives/` the reasons why a volume moves.
-What it is not: it prints nothing, writes nothing and knows no run directory; callbacks do.
+The trainer, what it reports, the discriminator, and in `objectives/` the reasons why a volume moves. Printing and
+writing are left to callbacks.
 """
 
 from .discriminator import Discriminator, DiscriminatorOptions

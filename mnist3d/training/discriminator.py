@@ -11,10 +11,10 @@ LEAK = 0.2  # slope of the leaky ReLU below 0: DCGAN, Radford et al. 2015
 
 @dataclass
 class DiscriminatorOptions:
-    """The network that classifiers single views.
+    """The network that tells real images from views, one at a time.
 
     Args:
-        channels: Width of each convolution; each halves the picture, at least one.
+        channels: Width of each convolution; each halves the image, at least one.
         features: Width of the last hidden layer, at least 1.
         rate: Learning rate, > 0; it falls with the volume's.
     """
@@ -25,11 +25,11 @@ class DiscriminatorOptions:
 
     def __post_init__(self) -> None:
         if not self.channels or min(self.channels) < 1:
-            raise ValueError(f"discriminator.channels={self.channels}: allowed are one or more widths >= 1")
+            raise ValueError(f"discriminator.channels={self.channels}: must be one or more widths, each >= 1")
         if self.features < 1:
-            raise ValueError(f"discriminator.features={self.features}: allowed are widths >= 1")
+            raise ValueError(f"discriminator.features={self.features}: must be >= 1")
         if not 0.0 < self.rate < math.inf:
-            raise ValueError(f"discriminator.rate={self.rate}: allowed are numbers above 0")
+            raise ValueError(f"discriminator.rate={self.rate}: must be finite and > 0")
 
 
 class Discriminator(nn.Module):
@@ -41,21 +41,21 @@ class Discriminator(nn.Module):
         options: widths.
 
     Raises:
-        ValueError: pictures too small for the convolutions.
+        ValueError: images too small for the convolutions.
     """
 
     def __init__(self, image_size: int = 28, num_classes: int = 10, options: DiscriminatorOptions | None = None):
         super().__init__()
         options = options or DiscriminatorOptions()
         if image_size < 8:
-            raise ValueError(f"image_size={image_size}: the discriminator needs pictures of 8 pixels or more")
+            raise ValueError(f"image_size={image_size}: the discriminator needs images of 8 pixels or more")
         layers: list[nn.Module] = []
         width, size = 1, image_size
         for k, channels in enumerate(options.channels):
             if size < 2:
                 raise ValueError(
                     f"discriminator.channels={options.channels}: {len(options.channels)} halvings are too many for "
-                    f"pictures of {image_size} pixels"
+                    f"images of {image_size} pixels"
                 )
             kernel = 4 if k < 2 else 3
             layers += [nn.Conv2d(width, channels, kernel, stride=2, padding=1), nn.LeakyReLU(LEAK)]
@@ -65,12 +65,12 @@ class Discriminator(nn.Module):
         self.score = nn.Linear(options.features, 1)
         self.classes = nn.Linear(options.features, num_classes) if num_classes else None
 
-    def forward(self, pictures: Float[Tensor, "B 1 H W"]) -> tuple[Float[Tensor, " B"], Float[Tensor, "B K"]]:
+    def forward(self, images: Float[Tensor, "B 1 H W"]) -> tuple[Float[Tensor, " B"], Float[Tensor, "B K"]]:
         """Score (unbounded, higher is more real) and class logits (K = 0 without a class head).
 
         Args:
-            pictures: in [0, 1].
+            images: in [0, 1].
         """
-        features = self.body(2.0 * pictures - 1.0)
+        features = self.body(2.0 * images - 1.0)
         score = self.score(features)[:, 0]
         return score, features.new_zeros(len(score), 0) if self.classes is None else self.classes(features)

@@ -1,7 +1,7 @@
-"""GAN losses and penalties as pure functions of scores, logits and pictures.
+"""GAN losses and penalties as pure functions of scores, logits and images.
 
-What it is: tensors in, a scalar out. What it is not: no networks, no schedules, no optimisers.
-A pairing of real and rendered scores is a pair of functions in the table `ADVERSARIAL_LOSSES`.
+Tensors in, a scalar out. A pairing of real and rendered scores is a pair of functions in the table
+`ADVERSARIAL_LOSSES`.
 """
 
 from collections.abc import Callable
@@ -61,20 +61,20 @@ ADVERSARIAL_LOSSES: dict[Pairing, tuple[Pair, Pair]] = {
 }
 
 
-def gradient_penalty(score: Scores, pictures: Float[Tensor, "B C H W"]) -> Scalar:
-    """Mean squared gradient of the score at the pictures, halved.
+def gradient_penalty(score: Scores, images: Float[Tensor, "B C H W"]) -> Scalar:
+    """Mean squared gradient of the score at the images, halved.
 
-        R = 1/2 mean_b |d score_b / d picture_b|^2
+        R = 1/2 mean_b |d score_b / d image_b|^2
 
-    Called R1 at real pictures and R2 at rendered ones.
+    Called R1 at real images and R2 at rendered ones.
 
     Args:
-        score: the discriminator's, one a picture, computed from `pictures`.
-        pictures: leaves that require a gradient; detached from the volume, so that no second derivative
+        score: the discriminator's, one an image, computed from `images`.
+        images: leaves that require a gradient; detached from the volume, so that no second derivative
             ever runs through the renderer.
 
     Raises:
-        RuntimeError: from autograd, when `score` was not computed from `pictures`.
+        RuntimeError: from autograd, when `score` was not computed from `images`.
 
     Gradients:
         To the discriminator's parameters (a second derivative).
@@ -82,5 +82,5 @@ def gradient_penalty(score: Scores, pictures: Float[Tensor, "B C H W"]) -> Scala
     Source:
         Mescheder, Geiger, Nowozin, "Which training methods for GANs do actually converge?" (2018), eq. 9.
     """
-    (gradient,) = torch.autograd.grad(score.sum(), pictures, create_graph=True)
+    (gradient,) = torch.autograd.grad(score.sum(), images, create_graph=True)
     return 0.5 * gradient.square().sum(dim=(1, 2, 3)).mean()

@@ -22,8 +22,8 @@ class TrainerOptions:
         stop_after: Stop and save after this many steps of this session, at least 1, leaving the schedule as it is.
         views: Rendered and real images in a step, at least 2.
         volume_rate: Learning rate of the volume, > 0; it falls to a tenth over the second half of the run.
-        max_tilt: Degrees by which real images are turned out of their plane at random, as one sees them in passing;
-            what a view may then look like is wider, and a view between two digits finds one sooner. 0 to 60.
+        max_tilt: Largest angle, in degrees, by which real images are tilted out of their plane at random, so that a
+            view may look like a digit seen from the side; 0 to 60.
     """
 
     max_steps: int | None = None
@@ -34,18 +34,18 @@ class TrainerOptions:
     max_tilt: float = 45.0
 
     def __post_init__(self) -> None:
-        positive = "numbers above 0"
+        positive = "finite and > 0"
         checks = {
-            "max_steps": (self.max_steps is None or self.max_steps >= 1, "steps from 1"),
+            "max_steps": (self.max_steps is None or self.max_steps >= 1, ">= 1"),
             "max_minutes": (self.max_minutes is None or 0.0 < self.max_minutes < math.inf, positive),
-            "stop_after": (self.stop_after is None or self.stop_after >= 1, "steps from 1"),
-            "views": (self.views >= 2, "numbers from 2"),
+            "stop_after": (self.stop_after is None or self.stop_after >= 1, ">= 1"),
+            "views": (self.views >= 2, ">= 2"),
             "volume_rate": (0.0 < self.volume_rate < math.inf, positive),
-            "max_tilt": (0.0 <= self.max_tilt <= 60.0, "degrees from 0 to 60"),
+            "max_tilt": (0.0 <= self.max_tilt <= 60.0, "in [0, 60] (degrees)"),
         }
-        for name, (valid, allowed) in checks.items():
+        for name, (valid, wanted) in checks.items():
             if not valid:
-                raise ValueError(f"trainer.{name}={getattr(self, name)}: allowed are {allowed}")
+                raise ValueError(f"trainer.{name}={getattr(self, name)}: must be {wanted}")
 
     @property
     def seconds_limit(self) -> float:

@@ -30,17 +30,17 @@ class StepReport:
 
 
 @torch.no_grad()
-def variety(pictures: Float[Tensor, "B 1 H W"]) -> Float[Tensor, ""]:
-    """One minus the mean correlation between two of the pictures.
+def variety(images: Float[Tensor, "B 1 H W"]) -> Float[Tensor, ""]:
+    """One minus the mean correlation between two of the images.
 
-        1 - mean over pairs a != b of <z_a, z_b>,   z = (picture - its mean) / |picture - its mean|
+        1 - mean over pairs a != b of <z_a, z_b>,   z = (image - its mean) / |image - its mean|
 
     0 when all show the same, whatever their brightness and contrast; about 1 when they have nothing in common.
 
     Args:
-        pictures: two or more; a picture without contrast has nothing in common with any.
+        images: two or more; an image without contrast has nothing in common with any.
     """
-    flat = pictures.flatten(1)
+    flat = images.flatten(1)
     unit = F.normalize(flat - flat.mean(dim=1, keepdim=True), dim=1)
     count = len(unit)
     return 1.0 - (unit.sum(dim=0).square().sum() - unit.square().sum()) / (count * (count - 1))

@@ -52,7 +52,7 @@ class Trainer:
         seed: of rotations, real images and what objectives draw. The weights' start comes from torch's own generator.
 
     Raises:
-        ValueError: no objective, or two of one name.
+        ValueError: no objective, two of one name, or images of another size than the views.
     """
 
     def __init__(
@@ -68,7 +68,9 @@ class Trainer:
     ) -> None:
         names = [objective.name for objective in objectives]
         if not names or len(set(names)) < len(names):
-            raise ValueError(f"objectives={names}: allowed are one or more, each of its own name")
+            raise ValueError(f"objectives={names}: must be one or more, each with a name of its own")
+        if images.images.shape[-2:] != (shape := renderer.image_size):
+            raise ValueError(f"images are {tuple(images.images.shape[-2:])}, views {shape}: both must be of one size")
         self.options, self.poses = options or TrainerOptions(), poses or PoseOptions()
         self.device = volume.like().device
         self.volume, self.renderer = volume, renderer
@@ -222,7 +224,7 @@ class Trainer:
         )
 
     def _draw_rotations(self) -> Float[Tensor, "B 3 3"]:
-        """Rotations of the run's law, as far as possible where no objective alone decides."""
+        """Rotations of the run's distribution, as far as possible where no objective alone decides."""
         count = self.options.views
         if self._claimed(torch.eye(3)[None]) is None:
             return training_rotations(count, self.generator, self.poses)

@@ -1,7 +1,6 @@
 """The page that shows a volume, finished or in the making.
 
-What it is: a small server and one page. What it is not: it never touches the training weights; it is handed frozen
-copies, and knows neither the trainer nor run directories.
+A small server and one page. It is handed frozen copies and never touches the training weights.
 """
 
 from .live import Live

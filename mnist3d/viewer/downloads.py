@@ -1,7 +1,7 @@
-"""What a page can take home: each file's content, made of a snapshot.
+"""The files that a page can download: each file's content, made of a snapshot.
 
-What it is: a table of names, and one function for each. What it is not: it writes nothing into a run; a file that
-a library must write to disk first lies in a temporary folder until it is read.
+A table of names, and one function for each. Nothing is written into a run; a file that a library must write to disk
+first lies in a temporary folder until it is read.
 """
 
 import dataclasses
@@ -20,7 +20,7 @@ from ..export.video import write_orbit
 from ..volumes.base import Volume
 from ..volumes.files import volume_bytes
 from .messages import png
-from .scene import Scene, Snapshot, View, grey, picture
+from .scene import Scene, Snapshot, View, grey, rendered_view
 
 ORBIT_FRAMES, ORBIT_FPS = 120, 24
 ORBIT_SIZES = (64, 512)  # pixels
@@ -46,7 +46,7 @@ class Order:
 
 
 def _view_png(order: Order) -> bytes:
-    return png(grey(picture(order.snapshot, order.scene.renderer, order.view)))
+    return png(grey(rendered_view(order.snapshot, order.scene.renderer, order.view)))
 
 
 def _orbit_mp4(order: Order) -> bytes:
@@ -56,7 +56,7 @@ def _orbit_mp4(order: Order) -> bytes:
     for k in range(ORBIT_FRAMES):
         azimuth = order.view.azimuth + 2.0 * np.pi * k / ORBIT_FRAMES
         view = dataclasses.replace(order.view, azimuth=azimuth)
-        frames.append(grey(picture(order.snapshot, order.scene.renderer, view, size)))
+        frames.append(grey(rendered_view(order.snapshot, order.scene.renderer, view, size)))
         order.pace()
     return _written(".mp4", lambda path: write_orbit(path, np.stack(frames), ORBIT_FPS))
 

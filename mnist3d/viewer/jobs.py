@@ -1,7 +1,6 @@
-"""What takes longer than a picture: files to take home, runs to open. One thread, one thing at a time for each page.
+"""What takes longer than a view: files to download, runs to open. One thread, one thing at a time for each page.
 
-What it is: a queue, its pace during training, and the files that wait to be fetched. What it is not: it makes no file
-itself (`downloads`).
+A queue, its pace during training, and the files that wait to be fetched; `downloads` makes the files.
 """
 
 import secrets
@@ -24,7 +23,7 @@ MAX_REST = 20.0
 
 
 class Workshop:
-    """Errands of the pages.
+    """Longer jobs of the pages.
 
     Args:
         allowance: unlimited when nothing trains.

@@ -1,7 +1,6 @@
 """What a training run and its pages have in common: the newest weights, the figures, the buttons.
 
-What it is: the few values that cross between the training thread and the viewer's threads, each replaced as a whole.
-What it is not: it knows no trainer.
+The few values that cross between the training thread and the viewer's threads, each replaced as a whole.
 """
 
 import copy
@@ -11,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..invocation import program_name
 from ..rendering.renderer import RendererOptions
 from ..volumes.base import Volume
 from ..volumes.wrappers import FrozenField
@@ -24,7 +24,7 @@ class Live:
 
     Args:
         volume: of the same kind and size as the one in training; copied.
-        renderer: how pictures of it are made.
+        renderer: how views of it are made.
         reader: says what a view shows, or None.
         name: in the menu.
         step: that the volume is at.
@@ -41,7 +41,7 @@ class Live:
         self._pattern = copy.deepcopy(volume).cpu().eval().requires_grad_(False)
         self.scene = Scene(name, renderer, Snapshot(FrozenField(copy.deepcopy(self._pattern)), 0, step), reader)
         if reader is None:
-            self.scene.why_no_reader = "no classifiers yet: tools/score_views.py on a finished run trains them"
+            self.scene.why_no_reader = f"no classifiers yet: {program_name('score')} on a finished run trains them"
         self._offered: tuple[int, int, dict[str, Tensor]] | None = None
         self._version = 0
         self._handing = threading.Lock()  # the last offer of a run must not get lost

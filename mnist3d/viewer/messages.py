@@ -1,7 +1,7 @@
 """What goes over the wire, both ways.
 
 page -> viewer    JSON text: {"view": {...}, "received": n, "do": "pause", ...}, every key optional
-viewer -> page    bytes: 4 (length of the header, big endian), header (JSON), picture (PNG) if any
+viewer -> page    bytes: 4 (length of the header, big endian), header (JSON), image (PNG) if any
 """
 
 import io
@@ -59,15 +59,15 @@ def parse_request(text: str | bytes) -> Request:
     return Request(view, received, command, argument)
 
 
-def pack(header: dict[str, Any], picture: UInt8[ndarray, "..."] | None = None) -> bytes:
+def pack(header: dict[str, Any], image: UInt8[ndarray, "..."] | None = None) -> bytes:
     """A message to a page."""
     head = json.dumps(header, allow_nan=False, separators=(",", ":")).encode()
-    body = b"" if picture is None else png(picture)
+    body = b"" if image is None else png(image)
     return struct.pack(">I", len(head)) + head + body
 
 
-def png(picture: UInt8[ndarray, "..."]) -> bytes:
+def png(image: UInt8[ndarray, "..."]) -> bytes:
     """Grey (H, W) as PNG: without loss, and packed in little time rather than little room."""
     buffer = io.BytesIO()
-    Image.fromarray(picture).save(buffer, "PNG", compress_level=1)
+    Image.fromarray(image).save(buffer, "PNG", compress_level=1)
     return buffer.getvalue()

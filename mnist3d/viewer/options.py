@@ -22,8 +22,8 @@ class ViewerOptions:
 
     def __post_init__(self) -> None:
         if not 0 <= self.port <= 65535:
-            raise ValueError(f"viewer.port={self.port}: allowed are 0 to 65535")
+            raise ValueError(f"viewer.port={self.port}: must be in [0, 65535]")
         if not self.host.strip():
             raise ValueError(f"viewer.host={self.host!r}: give an address of this machine, such as 127.0.0.1")
         if not 0.0 < self.share <= 1.0:
-            raise ValueError(f"viewer.share={self.share}: allowed are shares above 0 up to 1")
+            raise ValueError(f"viewer.share={self.share}: must be > 0 and <= 1")

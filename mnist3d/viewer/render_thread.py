@@ -1,7 +1,7 @@
 """The one thread that draws.
 
-What it is: a loop that looks for the page whose picture is oldest, draws it, and in between draws atlases and reads
-views, within the allowance of processor time. What it is not: it knows no network; it hands bytes to a page.
+A loop that looks for the page whose view is oldest, draws it, and in between draws atlases and reads views, within
+the allowance of processor time. It hands bytes to a page.
 """
 
 import dataclasses
@@ -20,7 +20,7 @@ from ..rendering.renderer import AbsorptionRenderer, render_views
 from .cpu_budget import BURST_SECONDS, Allowance
 from .live import Live
 from .messages import pack
-from .scene import Atlas, Scene, Snapshot, View, grey, picture
+from .scene import Atlas, Scene, Snapshot, View, grey, rendered_view
 
 ATLAS_ROWS, ATLAS_COLUMNS = 12, 24  # 15 degrees
 ATLAS_CELL = 28  # pixels
@@ -28,7 +28,7 @@ LARGEST_UNREAD = 4 * ATLAS_CELL  # of a view on the map that nobody reads; a row
 SECONDS_BETWEEN_FRAMES = 0.2  # of a training that goes on by itself
 SECONDS_BETWEEN_READINGS = 1.0
 SECONDS_BETWEEN_ATLASES = 20.0
-MOVING_SECONDS = 0.006  # what a picture may take while it is turned and the saved time runs low
+MOVING_SECONDS = 0.006  # what a view may take while it is turned and the saved time runs low
 SMALLEST_MOVING = 64  # pixels
 IDLE_SECONDS = 0.5
 POLL_SECONDS = 0.1  # while the allowance is used up
@@ -36,11 +36,11 @@ POLL_SECONDS = 0.1  # while the allowance is used up
 
 @runtime_checkable
 class Page(Protocol):
-    """A page that is open, as the painter sees it."""
+    """A page that is open, as the render thread sees it."""
 
     scene: Scene
     view: View | None
-    drawn: tuple[View, int] | None  # the last picture: view and version
+    drawn: tuple[View, int] | None  # the last one: view and version
     drawn_at: float
     read: tuple[View, int] | None  # the same of the last reading
     read_at: float
@@ -234,7 +234,7 @@ def _frame(scene: Scene, snapshot: Snapshot, view: View, size: int) -> bytes:
         "version": snapshot.version,
         "scene": scene.name,
     }
-    return pack(header, grey(picture(snapshot, scene.renderer, view, size)))
+    return pack(header, grey(rendered_view(snapshot, scene.renderer, view, size)))
 
 
 def _reading(scene: Scene, snapshot: Snapshot, view: View) -> bytes:
@@ -242,7 +242,7 @@ def _reading(scene: Scene, snapshot: Snapshot, view: View) -> bytes:
     assert scene.reader is not None
     if not scene.reader.class_names:
         return pack({"kind": "reading", "label": None, "guess": None, "confidence": 0.0})
-    verdict = scene.reader.read(picture(snapshot, scene.renderer, view, scene.renderer.image_size))
+    verdict = scene.reader.read(rendered_view(snapshot, scene.renderer, view, scene.renderer.image_size))
     label, names = int(verdict.label[0]), scene.reader.class_names
     confidence = float(verdict.confidence[0])
     return pack(

@@ -1,6 +1,6 @@
-"""What a page looks at, and how it looks at it: a frozen volume, a view of it, the picture.
+"""What a page looks at, and how it looks at it: a frozen volume, where it is seen from, and the rendered view.
 
-What it is: plain data and one pure function of both. What it is not: it knows no network, no thread, no training.
+Plain data and one pure function of both.
 """
 
 import math
@@ -26,7 +26,7 @@ SCALES = (0.05, 20.0)
 
 @runtime_checkable
 class Verdict(Protocol):
-    """What classifiers say of pictures; `scorecard.Reading` is one."""
+    """What classifiers say of images; `evaluation.classifiers.Reading` is one."""
 
     label: Tensor
     confidence: Tensor
@@ -35,12 +35,12 @@ class Verdict(Protocol):
 
 @runtime_checkable
 class Reader(Protocol):
-    """Whoever reads pictures; `scorecard.Classifiers` is one."""
+    """What reads images; `evaluation.classifiers.Classifiers` is one."""
 
     class_names: list[str]
 
-    def read(self, pictures: Float[Tensor, "N 1 H W"]) -> Verdict:
-        """Which class each picture shows."""
+    def read(self, images: Float[Tensor, "N 1 H W"]) -> Verdict:
+        """Which class each image shows."""
         ...
 
 
@@ -56,8 +56,8 @@ class View:
         scale: factor on the attenuation.
         cut: depth of the plane before which nothing is shown, along `cut_normal`, [-1, 1]; -1: no cut.
         cut_normal: world direction; None: away from the eye.
-        moving: another view follows at once, so a coarser picture will do.
-        number: counted by the page, to know which picture belongs to which request.
+        moving: another view follows at once, so a coarser view will do.
+        number: counted by the page, to know which answer belongs to which request.
     """
 
     azimuth: float = 0.0
@@ -128,8 +128,8 @@ class Snapshot:
 
 
 @torch.no_grad()
-def picture(snapshot: Snapshot, options: RendererOptions, view: View, size: int | None = None) -> Tensor:
-    """The view's picture by our renderer, (1, 1, H, W) in [0, 1].
+def rendered_view(snapshot: Snapshot, options: RendererOptions, view: View, size: int | None = None) -> Tensor:
+    """What our renderer shows, (1, 1, H, W) in [0, 1].
 
     Args:
         snapshot: of what.
@@ -146,9 +146,9 @@ def picture(snapshot: Snapshot, options: RendererOptions, view: View, size: int 
     return (renderer(volume, rotation) * view.exposure).clamp_(0.0, 1.0)
 
 
-def grey(pictures: Float[Tensor, "1 1 H W"]) -> UInt8[ndarray, "H W"]:
-    """One picture as bytes."""
-    return to_uint8(pictures[0, 0])
+def grey(image: Float[Tensor, "1 1 H W"]) -> UInt8[ndarray, "H W"]:
+    """One image in whole numbers from 0 to 255."""
+    return to_uint8(image[0, 0])
 
 
 @dataclass(frozen=True)
@@ -172,7 +172,7 @@ class Scene:
 
     Args:
         name: in the menu.
-        renderer: how pictures of it are made.
+        renderer: how views of it are made.
         snapshot: what it looks like; replaced, never changed.
         reader: says what a view shows, or None.
         figures: step, curves, scores, histogram, for the page; replaced, never changed.

@@ -1,7 +1,6 @@
 """The page's other end: one address, one web socket a page, one thread that draws.
 
-What it is: what starts, what listens, what ends. What it is not: it draws nothing itself (`painter`) and knows neither
-trainer nor run directories. Nothing that a client sends can raise beyond its own connection.
+What starts, what listens, what ends. Nothing that a client sends can raise beyond its own connection.
 """
 
 import asyncio
@@ -185,7 +184,7 @@ connect-src 'self' ws://{host} wss://{host}; base-uri 'none'; form-action 'none'
         return response(404, "there is nothing here")
 
     async def _page(self, socket_: Any) -> None:
-        """A page's life."""
+        """Serve one page from its first message to its last."""
         from websockets.exceptions import ConnectionClosed
 
         assert self._loop is not None

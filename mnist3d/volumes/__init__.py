@@ -1,7 +1,6 @@
 """The fields one can train.
 
-What it is: `Field`, which is what a renderer asks, `Volume`, which is a field that can be trained and saved, and one
-file a backend. What it is not: it renders nothing and knows no loss.
+`Field` is what a renderer asks, `Volume` is a field that can be trained and saved; each backend has one file.
 """
 
 from .base import Field, Volume

@@ -1,12 +1,27 @@
 """What the renderer needs of a volume (`Field`), and what a run needs besides (`Volume`)."""
 
 import inspect
+import json
+import reprlib
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float
+from safetensors.torch import save as safetensors_bytes
 from torch import Tensor, nn
+
+from .. import notebook
+from ..errors import VolumeFileError
+from ..storage.atomic import write_atomically
+
+FORMAT_VERSION = 1
+OWN_PACKAGE = __name__.split(".", 1)[0]
+PUBLIC_PLACE = __name__.rpartition(".")[0]
+SUFFIX = ".safetensors"
+LOOKED_THROUGH = 2**21  # voxels whose smallest and largest value are found in some .1 s: a `repr` must not take longer
 
 
 class Field(ABC):
@@ -72,12 +87,51 @@ class Volume(nn.Module, Field):
         """A parameter that says where the volume lies and in which precision it computes."""
         return next((weight for weight in self.parameters() if weight.is_floating_point()), torch.zeros(()))
 
+    def save(self, path: str | Path, extra: dict[str, Any] | None = None) -> Path:
+        """Write a volume file, whole or not at all; `mnist3d.load_volume(path)` builds the volume again.
+
+        Args:
+            path: ends in .safetensors; its folder is made where it is missing.
+            extra: more metadata that JSON can hold; the commands read `renderer`, the options of the renderer that
+                belongs to the volume, and `step`.
+
+        Returns:
+            The path.
+
+        Raises:
+            VolumeFileError: another suffix.
+            TypeError: a constructor argument or an extra is no plain value.
+            WriteError: the disk is full, or the folder cannot be written; what was there before is unchanged.
+        """
+        path = Path(path)
+        if path.suffix != SUFFIX:
+            raise VolumeFileError(
+                f"path={path}: suffix {path.suffix or '(none)'}; must be {SUFFIX}. Voxel files of other tools are "
+                "written by mnist3d.export.export_voxels"
+            )
+        return write_atomically(path, volume_bytes(self, extra))
+
     def parameter_groups(self) -> list[dict[str, Any]]:
         """The parameters as groups for an optimiser; "rate" is a factor on `trainer.volume_rate`, default 1.
 
         Any other key, such as "eps", is the optimiser's own.
         """
         return [{"params": list(self.parameters()), "rate": 1.0}]
+
+    def extra_repr(self) -> str:
+        """What `repr` says first: the constructor's arguments; of a subclass what describes it best."""
+        return ", ".join(f"{name}={reprlib.repr(value)}" for name, value in self.init_args.items())
+
+    def __repr__(self) -> str:
+        weights, like = sum(weight.numel() for weight in self.parameters()), self.like()
+        place = f"{str(like.dtype).removeprefix('torch.')} on {like.device}"
+        parts = [self.extra_repr(), f"{weights:,} weights", place]
+        return f"{type(self).__name__}({', '.join(part for part in parts if part)})"
+
+    def _repr_html_(self) -> str | None:
+        """For a notebook; see `mnist3d.notebook`."""
+        write = notebook.volume_html
+        return None if write is None else notebook.shown(self, lambda: write(self))
 
     def grow(self, steps_done: int, progress: float) -> bool:
         """Asked before every training step: a volume that refines itself does so here, when it is time.
@@ -107,3 +161,49 @@ class Volume(nn.Module, Field):
             ValueError: this kind of volume cannot be made of voxels.
         """
         raise ValueError(f"a {type(self).__name__} cannot start from voxels; a VoxelGrid can")
+
+
+def class_path(cls: type[Volume]) -> str:
+    """The import path of a volume class; our own backends under their public place."""
+    if cls.__module__.startswith(f"{PUBLIC_PLACE}."):
+        return f"{PUBLIC_PLACE}.{cls.__qualname__}"
+    return f"{cls.__module__}.{cls.__qualname__}"
+
+
+def volume_bytes(volume: Volume, extra: dict[str, Any] | None = None) -> bytes:
+    """The content of a volume file.
+
+    Args:
+        volume: any backend whose constructor takes plain values.
+        extra: more metadata that JSON can hold, such as the renderer's settings and the step.
+
+    Raises:
+        TypeError: a constructor argument or an extra is no plain value.
+    """
+    description = {
+        "format_version": FORMAT_VERSION,
+        "class_path": class_path(type(volume)),
+        "init_args": volume.init_args,
+        **(extra or {}),
+    }
+    weights = {key: value.detach().cpu().contiguous() for key, value in volume.state_dict().items()}
+    return safetensors_bytes(weights, metadata={OWN_PACKAGE: json.dumps(description)})
+
+
+@torch.no_grad()
+def grid_words(field: Field, resolution: Sequence[int]) -> str:
+    """Resolution and range of a field whose grid costs little, for its `repr`.
+
+    Args:
+        field: its grid is looked through up to 128^3 voxels; beyond, the range is left out.
+        resolution: of the grid, (Z, Y, X).
+    """
+    words, voxels = f"resolution={tuple(resolution)}", 1
+    for count in resolution:
+        voxels *= count
+    if voxels > LOOKED_THROUGH or field.like().is_meta:
+        return words
+    grid = field.dense()
+    assert grid is not None
+    low, high = (f"{round(float(value), 6):.3g}" for value in grid[0].aminmax())  # a millionth is nothing
+    return f"{words}, attenuation {low} to {high} per world unit"

@@ -1,7 +1,7 @@
 """`volume.safetensors`: the weights of a volume, with what is needed to build it again as JSON metadata.
 
-What it is: the file people share. What it is not: it cannot carry code, and a class outside this package is
-built only when the caller has named it.
+This is the file that people share. It cannot carry code: a class outside this package is built only when the caller
+has named it.
 """
 
 import json
@@ -11,52 +11,23 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save as safetensors_bytes
 
 from ..errors import VolumeFileError as VolumeFileError
-from .base import Volume
+from .base import FORMAT_VERSION, OWN_PACKAGE, PUBLIC_PLACE, Volume
+from .base import class_path as class_path
+from .base import volume_bytes as volume_bytes
 from .hash_grid import HashGrid
 from .legacy_3dmnist import ORIGINAL_FRAME, SUFFIXES
 from .vm_grid import VMGrid
 from .voxel_grid import VoxelGrid
 
-FORMAT_VERSION = 1
-OWN_PACKAGE = __name__.split(".", 1)[0]
 OWN_VOLUMES: dict[str, type[Volume]] = {kind.__name__: kind for kind in (HashGrid, VMGrid, VoxelGrid)}
-PUBLIC_PLACE = f"{OWN_PACKAGE}.volumes"
-
-
-def class_path(cls: type[Volume]) -> str:
-    """The import path of a volume class; our own backends under their public place."""
-    if OWN_VOLUMES.get(cls.__name__) is cls:
-        return f"{PUBLIC_PLACE}.{cls.__name__}"
-    return f"{cls.__module__}.{cls.__qualname__}"
 
 
 def arguments_of_0_1(init_args: dict[str, Any]) -> dict[str, Any]:
     """Arguments as version 0.1 wrote them, without those that change no saved volume: `init`, the file that a VoxelGrid
     had started from, and `table_rate`, a learning rate."""
     return {name: value for name, value in init_args.items() if name not in ("init", "table_rate")}
-
-
-def volume_bytes(volume: Volume, extra: dict[str, Any] | None = None) -> bytes:
-    """The content of a volume file.
-
-    Args:
-        volume: any backend whose constructor takes plain values.
-        extra: more metadata that JSON can hold, such as the renderer's settings and the step.
-
-    Raises:
-        TypeError: a constructor argument or an extra is no plain value.
-    """
-    description = {
-        "format_version": FORMAT_VERSION,
-        "class_path": class_path(type(volume)),
-        "init_args": volume.init_args,
-        **(extra or {}),
-    }
-    weights = {key: value.detach().cpu().contiguous() for key, value in volume.state_dict().items()}
-    return safetensors_bytes(weights, metadata={OWN_PACKAGE: json.dumps(description)})
 
 
 def read_description(path: str | Path) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """When a volume refines itself while it is trained: such arguments as `grow_at`, and the sizes that follow from them.
 
-What it is: checks and arithmetic. What it is not: it changes no volume.
+Checks and arithmetic; each volume refines itself.
 """
 
 import math
@@ -12,7 +12,7 @@ def checked_growths(grow_at: Sequence[int | float] | None, finest: int) -> list[
     """The times at which a grid doubles.
 
     Args:
-        grow_at: ascending shares of the run in (0, 1), or ascending steps from 1; None: never.
+        grow_at: ascending values of progress in (0, 1), or ascending steps from 1; None: never.
         finest: voxels along the longest edge at the end.
 
     Raises:
@@ -22,13 +22,13 @@ def checked_growths(grow_at: Sequence[int | float] | None, finest: int) -> list[
     if 2 ** len(times) > finest:
         raise ValueError(
             f"grow_at={grow_at}: {len(times)} doublings end at {finest} voxels only if they begin below 1; "
-            f"allowed are up to {int(math.log2(finest))}, and null"
+            f"must be at most {int(math.log2(finest))} times, or null"
         )
     return times
 
 
 def checked_times(name: str, times: Sequence[int | float] | None) -> list[int | float]:
-    """Ascending shares of the run in (0, 1), or ascending steps from 1; None: none.
+    """Ascending values of progress in (0, 1), or ascending steps from 1; None: none.
 
     Raises:
         ValueError: other values; it calls them `name`.
@@ -37,7 +37,7 @@ def checked_times(name: str, times: Sequence[int | float] | None) -> list[int | 
     shares = all(0.0 < at < 1.0 for at in given)
     steps = all(1 <= at < math.inf and at == int(at) for at in given)
     if not (shares or steps) or any(late <= early for early, late in pairwise(given)):
-        raise ValueError(f"{name}={times}: allowed are ascending shares between 0 and 1, or ascending steps from 1")
+        raise ValueError(f"{name}={times}: must be ascending progress > 0 and < 1, or ascending steps >= 1")
     return given
 
 

@@ -14,6 +14,7 @@ from ..kernels.hash_encoding import HashLevels, choose_implementation, hash_enco
 from ..kernels.hash_encoding.network import network, network_in_chunks
 from .base import Volume
 from .growth import checked_growths, checked_times, coarser, still_to_come
+from .initial import scaled_normal
 
 MAX_BAKE = 256
 # Attenuation counts in steps of this length, as in the default dense grid, so that both begin alike.
@@ -42,18 +43,18 @@ class HashGrid(Volume):
         features_per_level: Numbers in a table entry: 1, 2, 4 or 8.
         log2_hashmap_size: Largest table of a level, as a power of two, 4 to 24.
         base_resolution: Corners along an edge of the coarsest level, 1 to 1024.
-        per_level_scale: Resolution of a level through that of the one before, >= 1; default what max_resolution needs.
+        per_level_scale: Ratio of a level's resolution to the one before, >= 1; default what max_resolution needs.
         max_resolution: Corners along an edge of the finest level, base_resolution to 1024; default 64. Give this or
             per_level_scale.
         hidden_dim: Width of the network's hidden layers, 1 to 256; tinycudann fuses 16, 32, 64 and 128.
         num_layers: Matrices of the network, 1 to 8; one fewer hidden layers.
-        implementation: Who computes it, all the same function: torch, numba (CPU), tinycudann (NVIDIA GPU), or auto,
+        implementation: What computes it, all the same function: torch, numba (CPU), tinycudann (NVIDIA GPU), or auto,
             which takes the fastest there is. It does not belong to the saved volume.
         full_precision: With tinycudann: the encoding and the network in float32 instead of half precision.
         bake_resolution: Evaluate the field once a step on a grid of this many voxels an edge, 1 to 256, and render that
             with the fast dense kernel; default query it along the rays.
-        grow_at: When that grid doubles while it is trained, as in VoxelGrid: ascending shares of the run in (0, 1), or
-            ascending steps from 1. It begins at bake_resolution / 2^(their number); null: no growth.
+        grow_at: When that grid doubles while it is trained, as in VoxelGrid: ascending values of progress in (0, 1),
+            or ascending steps from 1. It begins at bake_resolution / 2^(their number); null: no growth.
         levels_at: When the next finer level joins while it is trained, times as in grow_at: it begins with the coarsest
             num_levels - (their number), the others at zero; null: all from the start.
         initial_opacity: Opacity of a step of 2/48 at the start, in (0, 1).
@@ -87,16 +88,16 @@ class HashGrid(Volume):
     ) -> None:
         super().__init__()
         checks = {
-            "hidden_dim": (1 <= hidden_dim <= 256, "1 to 256"),
-            "num_layers": (1 <= num_layers <= 8, "1 to 8"),
-            "bake_resolution": (bake_resolution is None or 1 <= bake_resolution <= MAX_BAKE, f"1 to {MAX_BAKE}"),
-            "initial_opacity": (0.0 < initial_opacity < 1.0, "values between 0 and 1"),
-            "initial_brightness": (0.0 < initial_brightness < 1.0, "values between 0 and 1"),
-            "initial_noise": (0.0 <= initial_noise < math.inf, "values >= 0"),
+            "hidden_dim": (1 <= hidden_dim <= 256, "in [1, 256]"),
+            "num_layers": (1 <= num_layers <= 8, "in [1, 8]"),
+            "bake_resolution": (bake_resolution is None or 1 <= bake_resolution <= MAX_BAKE, f"in [1, {MAX_BAKE}]"),
+            "initial_opacity": (0.0 < initial_opacity < 1.0, "> 0 and < 1"),
+            "initial_brightness": (0.0 < initial_brightness < 1.0, "> 0 and < 1"),
+            "initial_noise": (0.0 <= initial_noise < math.inf, "finite and >= 0"),
         }
-        for name, (valid, allowed) in checks.items():
+        for name, (valid, wanted) in checks.items():
             if not valid:
-                raise ValueError(f"{name}={self._init_args[name]}: allowed are {allowed}")
+                raise ValueError(f"{name}={self._init_args[name]}: must be {wanted}")
         if grow_at and bake_resolution is None:
             raise ValueError(f"grow_at={grow_at}: only a baked grid grows; give bake_resolution too, or null here")
         require_implementation(implementation)
@@ -112,13 +113,20 @@ class HashGrid(Volume):
         self._take_stage(**self._schedules)
         # opacity of a step = 1 - exp(-softplus(raw)) = sigmoid(raw), so the bias is a plain logit.
         self.bias = nn.Buffer(torch.tensor([_logit(initial_opacity), _logit(1.0 - initial_brightness)]))
-        self.table = nn.Parameter(initial_noise * torch.randn(self.hash_levels.entries, features_per_level))
+        self.table = nn.Parameter(scaled_normal(initial_noise, self.hash_levels.entries, features_per_level))
         with torch.no_grad():
             self.table[self.levels_now.entries :] = 0.0  # so that a level that joins changes nothing yet
         sizes = [self.hash_levels.width, *[hidden_dim] * (num_layers - 1), CHANNELS]
         shapes = list(zip(sizes[1:], sizes[:-1], strict=True))
         # He et al. 2015: the spread of the features survives the layers, once all levels are read
-        self.weights = nn.ParameterList(torch.randn(shape) * math.sqrt(2.0 / shape[1]) for shape in shapes)
+        self.weights = nn.ParameterList(scaled_normal(math.sqrt(2.0 / shape[1]), *shape) for shape in shapes)
+
+    def extra_repr(self) -> str:
+        """Levels that are read now, their resolutions, and the grid that is baked; what it answers would take long."""
+        levels, resolutions = self.levels_now, self.levels_now.resolutions
+        still = f" of {self.hash_levels.num_levels}" if levels.num_levels < self.hash_levels.num_levels else ""
+        edges = f"of {resolutions[0]} to {resolutions[-1]} corners an edge"
+        return f"{levels.num_levels}{still} levels {edges}, bake_resolution={self.bake_resolution}"
 
     @property
     def init_args(self) -> dict[str, Any]:
@@ -239,7 +247,7 @@ def _per_level_scale(levels: int, base: int, scale: float | None, finest: int | 
         return scale
     finest = max(64, base) if finest is None else finest
     if not 1 <= base <= finest <= 1024:
-        raise ValueError(f"max_resolution={finest}: allowed are base_resolution={base} to 1024")
+        raise ValueError(f"max_resolution={finest}: must be in [{base}, 1024]; base_resolution is {base}")
     return (finest / base) ** (1.0 / max(levels - 1, 1))
 
 
@@ -248,7 +256,7 @@ def _checked_levels(levels_at: list[int | float] | None, num_levels: int) -> lis
     if len(times) >= num_levels:
         raise ValueError(
             f"levels_at={levels_at}: {len(times)} levels would join, but of num_levels={num_levels} one is there from "
-            f"the start; allowed are up to {num_levels - 1} times, and null"
+            f"the start; must be at most {num_levels - 1} times, or null"
         )
     return times
 

@@ -1,7 +1,7 @@
 """`volume.pt` of the first 3DMNIST: two pickled tensors of logits, read without running anything.
 
-What it is: the file's content, turned to this project's axes and put into a cube. What it is not: no class; `VoxelGrid`
-has the same two sigmoids, so the logits need no conversion beyond that.
+The file's content is turned to this project's axes and put into a cube. `VoxelGrid` has the same two sigmoids, so the
+logits need no conversion beyond that.
 """
 
 import pickle
@@ -17,7 +17,7 @@ from ..errors import VolumeFileError
 from ..geometry.grids import MAX_RESOLUTION
 
 SUFFIXES = (".pt", ".pth")
-ORIGINAL_FRAME = 40  # pixels along an edge of the original's pictures, in which 28 are the sculpture's
+ORIGINAL_FRAME = 40  # pixels along an edge of the original's views, in which 28 are the sculpture's
 MAX_RAW = 30.0  # a logit as good as infinite (1e-13 from 0 or 1) that averages and interpolates without NaN
 MAX_BYTES = 2**30
 EMITS = ("1 - absorbance", "absorbance")
@@ -42,13 +42,13 @@ def read_3dmnist(path: str | Path, frame: int = ORIGINAL_FRAME, emits: str = EMI
         The first 3DMNIST's networks.py (`VoxelGrid`, `DifferentiableRenderer`) and tools.py (`_ray_march`).
     """
     if emits not in EMITS:
-        raise ValueError(f"emits={emits!r}: allowed are {' and '.join(map(repr, EMITS))}")
+        raise ValueError(f"emits={emits!r}: must be {' or '.join(map(repr, EMITS))}")
     attenuation, absorbance = _logits(Path(path))
     sign = 1.0 if emits == EMITS[0] else -1.0  # 1 - sigmoid(x) = sigmoid(-x)
     stored = torch.stack([attenuation, sign * absorbance])[..., 0].permute(0, 3, 1, 2)
     size = stored.shape[1:]
     if not max(size) <= frame <= MAX_RESOLUTION:
-        raise ValueError(f"frame={frame}: allowed are {max(size)} (the sculpture's edge) to {MAX_RESOLUTION}")
+        raise ValueError(f"frame={frame}: must be in [{max(size)}, {MAX_RESOLUTION}]; its edge is {max(size)}")
     raw = torch.full((2, frame, frame, frame), -MAX_RAW)
     middle = tuple(slice((frame - n) // 2, (frame - n) // 2 + n) for n in size)
     raw[(slice(None), *middle)] = stored.float().clamp(-MAX_RAW, MAX_RAW)

@@ -1,7 +1,7 @@
-"""Where a field is empty, so that a picture without gradients need not ask there.
+"""Where a field is empty, so that a view without gradients need not ask there.
 
-What it is: a coarse grid of flags, computed once from a volume that does not change meanwhile. What it is not: no part
-of training (a cell that is empty now may fill), and nothing for dense volumes, whose kernel reads every voxel.
+A coarse grid of flags, computed once from a volume that does not change meanwhile. Not for training, where a cell
+that is empty now may fill, nor for dense volumes, whose kernel reads every voxel.
 """
 
 from dataclasses import dataclass
@@ -44,7 +44,7 @@ def occupied_cells(field: Field, cells: int = CELLS) -> Occupancy:
     """The cells in which a field, or in whose neighbours, attenuation is above 1/1020 at the centre.
 
     Empty cells are those that are below it together with all 26 neighbours, so a structure must be thinner than a cell
-    (1/32 world unit, about half a pixel of a 28-pixel picture) and lie between the centres to be missed.
+    (1/32 world unit, about half a pixel of a 28-pixel view) and lie between the centres to be missed.
 
     Args:
         field: asked for its attenuation at the cells' centres.

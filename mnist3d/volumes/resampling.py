@@ -1,6 +1,6 @@
 """A grid of voxels at other places and in other numbers: the one definition of what lies between voxels' centres.
 
-What it is: pure functions of tensors. What it is not: it knows no volumes and no files.
+Pure functions of tensors.
 """
 
 import torch

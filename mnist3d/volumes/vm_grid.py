@@ -8,7 +8,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from ..geometry.grids import grid_size
-from .base import Volume
+from .base import Volume, grid_words
+from .initial import scaled_normal
 
 AXES = ((0, 1, 2), (1, 0, 2), (2, 0, 1))  # of (Z, Y, X): the line's axis, then the plane's two
 
@@ -48,19 +49,24 @@ class VMGrid(Volume):
         super().__init__()
         self.resolution = grid_size(resolution)
         if not 1 <= components <= 1024:
-            raise ValueError(f"components={components}: allowed are 1 to 1024")
+            raise ValueError(f"components={components}: must be in [1, 1024]")
         for name, value in (("initial_opacity", initial_opacity), ("initial_brightness", initial_brightness)):
             if not 0.0 < value < 1.0:
-                raise ValueError(f"{name}={value}: allowed are values between 0 and 1")
+                raise ValueError(f"{name}={value}: must be > 0 and < 1")
         if not 0.0 < initial_noise < math.inf:
-            raise ValueError(f"initial_noise={initial_noise}: allowed are values above 0; from 0 no product could grow")
+            raise ValueError(f"initial_noise={initial_noise}: must be finite and > 0; from 0 no product could grow")
         # opacity of a step = 1 - exp(-softplus(raw)) = sigmoid(raw), so the bias is a plain logit.
         bias = torch.tensor([initial_opacity, 1.0 - initial_brightness])
-        self.bias = nn.Buffer(torch.logit(bias).reshape(2, 1, 1, 1))
+        bias = bias if bias.is_meta else torch.logit(bias)  # as in `scaled_normal`
+        self.bias = nn.Buffer(bias.reshape(2, 1, 1, 1))
         spread = (initial_noise / math.sqrt(3 * components)) ** 0.5  # of a line's and of a plane's values
         sizes = [[self.resolution[axis] for axis in axes] for axes in AXES]
-        self.lines = nn.ParameterList(spread * torch.randn(2, components, n) for n, _, _ in sizes)
-        self.planes = nn.ParameterList(spread * torch.randn(2, components, n, m) for _, n, m in sizes)
+        self.lines = nn.ParameterList(scaled_normal(spread, 2, components, n) for n, _, _ in sizes)
+        self.planes = nn.ParameterList(scaled_normal(spread, 2, components, n, m) for _, n, m in sizes)
+
+    def extra_repr(self) -> str:
+        """Resolution, products and the range of attenuation."""
+        return f"{grid_words(self, self.resolution)}, components={self.lines[0].shape[1]}"
 
     @property
     def voxel_step(self) -> float:

@@ -11,18 +11,19 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from ..formats.reading import read_voxels
+from ..geometry.arrays import ArrayOrList, as_tensor
 from ..geometry.grids import grid_size, voxel_centres
-from .base import Field, Volume
+from .base import Field, Volume, grid_words
 from .growth import checked_growths, coarser, still_to_come
+from .initial import scaled_normal
 from .legacy_3dmnist import EMITS, MAX_RAW, ORIGINAL_FRAME, read_3dmnist
 from .resampling import ask, drawn, resampled, undrawn
 
 POINTS_AT_ONCE = 2**16  # bounds the memory of a field with a network in it
-# Coarse until the pull to real images begins (`nearest_image.start`), then finer: docs/quality.md.
+# Coarse until the nearest-image loss begins (`nearest_image.start`), then finer: research/log.md.
 DEFAULT_RESOLUTION, DEFAULT_GROWTH = 64, [0.3]
 STARTING_RAW = 8.0  # beyond, sigmoid and softplus pass on no gradient that a step could use
 
@@ -41,9 +42,9 @@ class VoxelGrid(Volume):
         resolution: Voxels along each edge, or along (Z, Y, X), 1 to 1024; null: the default grid, which begins at 32
             while it is trained and has 64 from .3 of the run on.
         pyramid: Coarser levels that are added, as shares of the resolution in (0, 1); empty for a bare grid.
-        grow_at: When the grid doubles while it is trained: ascending shares of the run in (0, 1), or ascending
-            steps from 1. It begins at resolution / 2^(their number) and ends at resolution; [] or null: no growth,
-            the default grid's null aside.
+        grow_at: When the grid doubles while it is trained: ascending values of progress in (0, 1), or
+            ascending steps from 1. It begins at resolution / 2^(their number) and ends at resolution; [] or null: no
+            growth, the default grid's null aside.
         initial_opacity: Mean opacity of one voxel step at the start, in (0, 1).
         initial_brightness: Mean of 1 - absorbance at the start, in (0, 1).
         initial_noise: Standard deviation of the finest level's raw values at the start.
@@ -68,12 +69,12 @@ class VoxelGrid(Volume):
         self._final = grid_size(resolution)
         shares = [0.25, 0.5] if pyramid is None else list(pyramid)
         if not all(0.0 < share < 1.0 for share in shares):
-            raise ValueError(f"pyramid={pyramid}: every level must be a share of the resolution between 0 and 1")
+            raise ValueError(f"pyramid={pyramid}: must be shares of the resolution, each > 0 and < 1")
         for name, value in (("initial_opacity", initial_opacity), ("initial_brightness", initial_brightness)):
             if not 0.0 < value < 1.0:
-                raise ValueError(f"{name}={value}: allowed are values between 0 and 1")
+                raise ValueError(f"{name}={value}: must be > 0 and < 1")
         if not 0.0 <= initial_noise < math.inf:
-            raise ValueError(f"initial_noise={initial_noise}: allowed are values >= 0")
+            raise ValueError(f"initial_noise={initial_noise}: must be finite and >= 0")
         self._shares = shares
         self.grow_at = self._schedule = checked_growths(grow_at, max(self._final))
         self.resolution = self._stage(len(self.grow_at))
@@ -82,7 +83,7 @@ class VoxelGrid(Volume):
         self.bias = nn.Buffer(torch.tensor(bias).reshape(2, 1, 1, 1))
         self.levels = self._levels()
         with torch.no_grad():
-            self.levels[-1].copy_(initial_noise * torch.randn(2, *self.resolution))
+            self.levels[-1].copy_(scaled_normal(initial_noise, 2, *self.resolution))
 
     def _stage(self, growths_left: int) -> tuple[int, ...]:
         """The resolution with so many growths to come."""
@@ -92,6 +93,11 @@ class VoxelGrid(Volume):
         """Zeros at the present resolution, coarse to fine."""
         sizes = [[max(1, round(n * share)) for n in self.resolution] for share in self._shares]
         return nn.ParameterList(torch.zeros(2, *size) for size in [*sizes, self.resolution]).to(self.bias)
+
+    def extra_repr(self) -> str:
+        """Resolution, what it will grow to, and the range of attenuation."""
+        growing = f", growing to {self._final}" if self.grow_at else ""
+        return grid_words(self, self.resolution) + growing
 
     @property
     def voxel_step(self) -> float:
@@ -111,7 +117,7 @@ class VoxelGrid(Volume):
         return ask(drawn(self.dense()), points)
 
     def grow(self, steps_done: int, progress: float) -> bool:
-        """Double the resolution when it is time (`grow_at`), keeping what the picture shows.
+        """Double the resolution when it is time (`grow_at`), keeping what its views show.
 
         Between its voxels a grid is drawn with interpolated opacity, so it is the opacity of the old step that is
         interpolated. All of it goes into the finest level, the coarser ones begin at zero again.
@@ -155,7 +161,7 @@ class VoxelGrid(Volume):
 
         Args:
             path: the file; no code in it is run.
-            frame: Voxels along each edge of the cube, from the sculpture's own number; 40 as the original's pictures.
+            frame: Voxels along each edge of the cube, from the sculpture's own number; 40 as the original's views.
             emits: What is multiplied with the intercepted light: "1 - absorbance" in the original's present code,
                 "absorbance" in that of its first commit, with which its own volume.pt was published.
 
@@ -230,28 +236,31 @@ class VoxelGrid(Volume):
         return cls.from_array(read_voxels(path))
 
     @classmethod
-    def from_array(cls, array: ArrayLike | Tensor) -> "VoxelGrid":
+    def from_array(cls, array: Tensor | ArrayOrList) -> "VoxelGrid":
         """A bare grid that holds exactly these values.
 
         A value at the border of its range (attenuation 0, absorbance 0 or 1) is kept, and gets no gradient.
 
         Args:
-            array: (2, Z, Y, X): attenuation per world unit, >= 0, and absorbance in [0, 1].
+            array: (Z, Y, X): attenuation per world unit, >= 0, and nothing is absorbed; or (2, Z, Y, X): attenuation,
+                and absorbance in [0, 1]. NumPy or torch.
 
         Raises:
             ValueError: wrong shape, values outside their range or not finite.
         """
-        values = torch.as_tensor(np.asarray(array) if not isinstance(array, Tensor) else array).detach()
-        if values.ndim != 4 or values.shape[0] != 2 or 0 in values.shape:
-            raise ValueError(f"array has shape {tuple(values.shape)}: it must be (2, Z, Y, X), none of them 0")
-        values = values.to("cpu", torch.float64)
-        if not bool(values.isfinite().all()) or float(values[0].min()) < 0:
-            raise ValueError("attenuation (array[0]) must be finite and >= 0; absorbance (array[1]) finite")
-        if float(values[1].min()) < 0 or float(values[1].max()) > 1:
+        values = as_tensor("array", array, torch.float64).detach().to("cpu", torch.float64)
+        if values.ndim not in (3, 4) or (values.ndim == 4 and len(values) != 2) or 0 in values.shape:
             raise ValueError(
-                f"absorbance (array[1]) lies in [{float(values[1].min()):g}, {float(values[1].max()):g}]: "
-                "allowed is [0, 1]"
+                f"array has shape {tuple(values.shape)}: it must be (Z, Y, X), attenuation alone, or (2, Z, Y, X), "
+                "attenuation and absorbance, none of them 0"
             )
+        if values.ndim == 3:
+            values = torch.stack([values, torch.zeros_like(values)])
+        for name, channel, most in (("attenuation", values[0], math.inf), ("absorbance", values[1], 1.0)):
+            low, high = float(channel.min()), float(channel.max())  # nan if there is any
+            if not (low >= 0.0 and high <= most and high < math.inf):
+                wanted = "finite and >= 0 per world unit" if name == "attenuation" else "in [0, 1]"
+                raise ValueError(f"{name} lies in [{low:g}, {high:g}]: it must be {wanted}")
         volume = cls(resolution=list(values.shape[1:]), pyramid=[], initial_noise=0.0)
         raw = torch.stack([_softplus_inverse(values[0] * volume.voxel_step), torch.logit(values[1])])
         with torch.no_grad():

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..geometry.grids import voxel_centres
-from .base import Field
+from .base import Field, grid_words
 from .occupancy import Occupancy, occupied_cells
 from .resampling import ask, drawn
 
@@ -31,6 +31,9 @@ class FrozenField(Field):
         with torch.no_grad():
             self._grid = field.dense()
         self._occupancy: Occupancy | None = None
+
+    def __repr__(self) -> str:
+        return f"FrozenField({self.field!r})"
 
     def __call__(self, points: Float[Tensor, "*P 3"]) -> Answer:
         """As the field."""
@@ -64,6 +67,10 @@ class CutField(Field):
 
     def __init__(self, field: Field, scale: float, normal: Float[Tensor, "3"], depth: float) -> None:
         self.field, self.scale, self.normal, self.depth = field, scale, normal, depth
+
+    def __repr__(self) -> str:
+        normal = tuple(round(share, 3) for share in self.normal.tolist())
+        return f"CutField({self.field!r}, scale={self.scale:g}, normal={normal}, depth={self.depth:g})"
 
     def __call__(self, points: Float[Tensor, "*P 3"]) -> Answer:
         """The field's answer, altered."""
@@ -100,6 +107,9 @@ class UnabsorbedField(Field):
     def __init__(self, field: Field) -> None:
         self.field = field
 
+    def __repr__(self) -> str:
+        return f"UnabsorbedField({self.field!r})"
+
     def __call__(self, points: Float[Tensor, "*P 3"]) -> Answer:
         """The field's attenuation, absorbance 0."""
         attenuation, absorbance = self.field(points)
@@ -124,6 +134,9 @@ class GridField(Field):
 
     def __init__(self, values: Float[Tensor, "2 Z Y X"]) -> None:
         self.values = values
+
+    def __repr__(self) -> str:
+        return f"GridField({grid_words(self, self.values.shape[1:])})"
 
     def __call__(self, points: Float[Tensor, "*P 3"]) -> Answer:
         """Between the voxels' centres as the renderer interpolates."""

@@ -1,8 +1,7 @@
-"""The fused picture of a dense grid: rotate, sample, composite, in one operation.
+"""Rendering a dense grid: rotate, sample, composite, fused into one operation.
 
-What it is: a pure function of (grid, rotation, picture size, samples a ray), with one contract for all
-implementations. What it is not: it knows no volumes, no cameras beyond the orthographic one of
-`docs/conventions.md`, and keeps no state.
+A pure function of (grid, rotation, image size, samples a ray), with one contract for all implementations. The camera
+is the orthographic one of `docs/conventions.md`.
 """
 
 import logging
@@ -32,7 +31,7 @@ def render_grid(
     impl: str = "auto",
     quadrature: str = "trilinear",
 ) -> Float[Tensor, "B H W"]:
-    """Orthographic pictures of a dense grid that fills [-1, 1]^3 and is cut to the unit ball.
+    """Orthographic images of a dense grid that fills [-1, 1]^3 and is cut to the unit ball.
 
     quadrature="trilinear": the ray of pixel (v, u) is cut into `num_samples` steps of length 2 / num_samples
     on [-1, 1]; each step is clipped to the ball and sampled once, in the middle of what is left of it:
@@ -46,7 +45,7 @@ def render_grid(
     integral as the step shrinks, and an `exp` a sample would cost more than the sampling itself.
 
     quadrature="slices": the grid's own slices across the axis m that the view looks along most are the
-    samples. A sheared picture, one ray for each voxel of a slice, is composited and then warped:
+    samples. A sheared image, one ray for each voxel of a slice, is composited and then warped:
 
         attenuation_voxel = attenuation * share of the voxel in the ball        `ball_share`, once a voxel
         opacity_k         = 1 - exp(-bilinear(attenuation_voxel in slice k) * 2 / (N_m |d_m|))
@@ -54,9 +53,9 @@ def render_grid(
         image             = bilinear(composite(opacity_k, absorbance_k)), 0 for pixels outside the unit disc
 
     with d = rotation[2] and N_m slices. `num_samples` has no influence; the sharpness is the grid's, not the
-    picture's. Against "trilinear", which cuts each ray at the sphere, the ball's rim is a ramp one voxel
-    wide; a picture jumps by O(1 / N) where m changes (two components of d equal); an axis of very few voxels
-    is a poor set of slices. Both converge to the same picture as the grid is refined. `rotation` must be
+    image's. Against "trilinear", which cuts each ray at the sphere, the ball's rim is a ramp one voxel
+    wide; an image jumps by O(1 / N) where m changes (two components of d equal); an axis of very few voxels
+    is a poor set of slices. Both converge to the same image as the grid is refined. `rotation` must be
     a rotation, and attenuation finite.
 
     Args:
@@ -65,7 +64,7 @@ def render_grid(
             outermost values go on.
         absorbance: [0, 1], the same shape.
         rotation: x_camera = rotation @ x_world.
-        image_size: pixels along each edge of the square picture of [-1, 1]^2.
+        image_size: pixels along each edge of the square image of [-1, 1]^2.
         num_samples: steps on the ball's diameter; without influence on "slices".
         impl: "reference" (plain PyTorch, any device and float dtype), "numba" (CPU, float32 and float64,
             torch.get_num_threads() threads), "triton" (CUDA, float32 and float64, quadrature="trilinear") or "auto":
@@ -91,7 +90,7 @@ def render_grid(
     """
     _check(attenuation, absorbance, rotation, image_size, num_samples)
     if quadrature not in QUADRATURES:
-        raise ValueError(f"quadrature={quadrature!r}: allowed are {', '.join(QUADRATURES)}")
+        raise ValueError(f"quadrature={quadrature!r}: must be one of {', '.join(QUADRATURES)}")
     compiled = _takes_numba(impl, attenuation, absorbance, rotation)
     if impl == "triton" and quadrature != "trilinear":
         raise ValueError(f"impl='triton' with quadrature={quadrature!r}: it has 'trilinear' only; use impl='auto'")
@@ -125,12 +124,12 @@ def _check(attenuation: Tensor, absorbance: Tensor, rotation: Tensor, image_size
 def _takes_numba(impl: str, *tensors: Tensor) -> bool:
     """Whether these tensors go to numba; says once what "auto" took and why."""
     if impl not in IMPLEMENTATIONS:
-        raise ValueError(f"impl={impl!r}: allowed are {', '.join(IMPLEMENTATIONS)}")
+        raise ValueError(f"impl={impl!r}: must be one of {', '.join(IMPLEMENTATIONS)}")
     if impl in ("reference", "triton"):
         return False
     obstacle = _numba_obstacle(*tensors)
     if obstacle and impl == "numba":
-        raise ValueError(f"impl='numba' cannot take {obstacle}: allowed are float32 and float64 tensors on the CPU")
+        raise ValueError(f"impl='numba' cannot take {obstacle}: tensors must be float32 or float64, on the CPU")
     if obstacle is None:
         try:
             from .. import numba_runtime  # noqa: F401 - the first of our modules to import numba

@@ -22,7 +22,7 @@ def ball_quadrature(
     Args:
         image_size: pixels along each edge.
         num_samples: S, steps on the diameter.
-        rows: H of them, of the picture.
+        rows: H of them, of the image.
         dtype: of the result.
         device: of the result.
 

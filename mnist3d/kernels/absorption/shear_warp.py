@@ -1,7 +1,7 @@
 """The geometry of the "slices" quadrature: which way each view is marched, sheared and warped.
 
-What it is: the few numbers a view needs, as differentiable functions of its rotation, and the share of each
-voxel inside the ball. What it is not: it renders nothing; `slices_reference.py` and `slices_numba.py` do.
+The few numbers that a view needs, as differentiable functions of its rotation, and the share of each voxel inside the
+ball. `slices_reference.py` and `slices_numba.py` render with them.
 """
 
 import math
@@ -33,7 +33,7 @@ class Shear(NamedTuple):
 
 
 def shear_of(rotation: Float[Tensor, "B 3 3"]) -> Shear:
-    """Decompose views as in Lacroute and Levoy: a shear along the dominant axis, then a warp of the picture.
+    """Decompose views as in Lacroute and Levoy: a shear along the dominant axis, then a warp of the image.
 
     With d = rotation[2] the direction of sight in the world and m = argmax |d|:
 

@@ -1,6 +1,6 @@
 """The compiled inner loops of the "slices" renderer. Imports numba; import it lazily.
 
-The sheared picture is made row by row, each row slice by slice. Within a slice the samples of a row lie one
+The sheared image is made row by row, each row slice by slice. Within a slice the samples of a row lie one
 voxel apart, so the four bilinear weights are the same for all of them and every inner loop runs over
 adjacent numbers: SIMD without gathers. The backward pass keeps one row's samples, of all slices, and goes
 back to front; its memory does not depend on the number of views.
@@ -142,7 +142,7 @@ def _rows(cells, at, strides, count):
 
 @compiled
 def _place_slices(numbers, shape, forward, whole, weights):
-    """Where each slice lies against the sheared picture: whole voxels (column, row), and the four weights."""
+    """Where each slice lies against the sheared image: whole voxels (column, row), and the four weights."""
     kind = weights.dtype.type
     for k in range(shape[0]):
         along = (2.0 * (k if forward else shape[0] - 1 - k) + 1.0) / shape[0] - 1.0
@@ -173,7 +173,7 @@ def _find_run(i, k, forward, shape, strides, margins, whole, runs):
 
 @compiled_inline
 def _march_row(cells, length, places, strides, weights, samples, keep, passed, light):
-    """Composite one row of the sheared picture, front to back; `keep` its samples for the way back."""
+    """Composite one row of the sheared image, front to back; `keep` its samples for the way back."""
     kind = cells.dtype.type
     one, length = kind(1.0), kind(length)
     passed[:] = one
@@ -240,7 +240,7 @@ def _march_row_back(
 
 @compiled_inline
 def _pixel(numbers, shape, margins, y, x, pixels):
-    """Where picture pixel (y, x) reads the sheared picture: u, v, column, row; a row of -1 for nowhere."""
+    """Where image pixel (y, x) reads the sheared image: u, v, column, row; a row of -1 for nowhere."""
     u, v = (2.0 * x + 1.0) / pixels - 1.0, (2.0 * y + 1.0) / pixels - 1.0
     column = (numbers[0] * u + numbers[1] * v + 1.0) * (shape[2] * 0.5) - 0.5 + margins[1]
     row = (numbers[2] * u + numbers[3] * v + 1.0) * (shape[1] * 0.5) - 0.5 + margins[0]
@@ -252,7 +252,7 @@ def _pixel(numbers, shape, margins, y, x, pixels):
 
 @compiled
 def draw_view(cells, runs, shape, strides, margins, numbers, forward, image):
-    """One picture: march the sheared picture's rows, then warp it."""
+    """One image: march the sheared image's rows, then warp it."""
     rows, columns, pixels = shape[1] + 2 * margins[0], shape[2] + 2 * margins[1] + LANES - 1, len(image)
     whole, weights = np.empty((shape[0], 2), np.int64), np.empty((shape[0], 4), cells.dtype)
     places, samples = np.empty((shape[0], 3), np.int64), np.empty((1, 3, columns), cells.dtype)

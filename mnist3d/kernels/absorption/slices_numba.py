@@ -1,7 +1,7 @@
 """The "slices" renderer for the CPU: the same function as `slices_reference.py`, compiled by numba.
 
-What it is: the autograd.Function around `slices_loops.py`, the layouts and the split over threads.
-What it is not: it chooses nothing and checks no shapes; `render_grid` does. Imports numba; import it lazily.
+The autograd.Function around `slices_loops.py`, the layouts and the split over threads. `render_grid` checks the
+shapes and chooses the implementation. Imports numba; import it lazily.
 """
 
 from collections.abc import Iterator
@@ -80,9 +80,9 @@ class _Slices(torch.autograd.Function):
         # In Python threads of their own torch may count differently: backward must split as forward did.
         threads = torch.get_num_threads()
         image = attenuation.new_empty((len(axis), image_size, image_size))
-        picture, ahead, rows = image.numpy(), forward.tolist(), numbers.contiguous().numpy()
+        pixels, ahead, rows = image.numpy(), forward.tolist(), numbers.contiguous().numpy()
         for groups in _groups(axis):
-            _draw(groups, attenuation, absorbance, rows, ahead, picture, threads)
+            _draw(groups, attenuation, absorbance, rows, ahead, pixels, threads)
         # The layouts are made again in backward: keeping both would cost more memory than time.
         ctx.save_for_backward(attenuation, absorbance, axis, numbers)
         ctx.ahead, ctx.threads = ahead, threads
@@ -114,7 +114,7 @@ def _draw(
     absorbance: Tensor,
     rows: np.ndarray,
     ahead: list[int],
-    picture: np.ndarray,
+    image: np.ndarray,
     threads: int,
 ) -> None:
     jobs = [(group.geometry(tuple(attenuation.shape)), view) for group in groups for view in group.views]
@@ -125,7 +125,7 @@ def _draw(
 
     def draw(chunk: int) -> None:
         for geometry, view in jobs[slice(*shares[chunk])]:
-            loops.draw_view(cells.reshape(-1), runs, *geometry, rows[view], ahead[view], picture[view])
+            loops.draw_view(cells.reshape(-1), runs, *geometry, rows[view], ahead[view], image[view])
 
     run_chunks(draw, len(shares))
 

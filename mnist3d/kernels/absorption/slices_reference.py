@@ -20,13 +20,13 @@ def render_slices_reference(
     share = ball_share((depth, height, width), dtype=attenuation.dtype, device=attenuation.device)
     inside = attenuation * share
     axes, forward, numbers = shear_of(rotation)
-    pictures = [
+    images = [
         _render_view(inside, absorbance, int(axis), bool(ahead), row, image_size)
         for axis, ahead, row in zip(axes, forward, numbers, strict=True)
     ]
-    if not pictures:
+    if not images:
         return (numbers.sum() * attenuation.sum() * absorbance.sum()).expand(0, image_size, image_size)
-    return torch.stack(pictures)
+    return torch.stack(images)
 
 
 def _render_view(
@@ -54,8 +54,8 @@ def _render_view(
     v, u = torch.meshgrid(centre, centre, indexing="ij")
     at_column = (numbers[0] * u + numbers[1] * v + 1.0) * (columns / 2.0) - 0.5 + left
     at_row = (numbers[2] * u + numbers[3] * v + 1.0) * (rows / 2.0) - 0.5 + above
-    picture = _bilinear(sheared[None], at_row[None], at_column[None])[0]
-    return torch.where(u * u + v * v < 1.0, picture, torch.zeros_like(picture))
+    image = _bilinear(sheared[None], at_row[None], at_column[None])[0]
+    return torch.where(u * u + v * v < 1.0, image, torch.zeros_like(image))
 
 
 def _interpolate(planes: Tensor, row: Tensor, column: Tensor) -> Tensor:

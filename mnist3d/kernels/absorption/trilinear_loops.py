@@ -24,13 +24,13 @@ from numba.extending import intrinsic
 
 from ..numba_runtime import compiled
 
-TILE = 8  # pixels; a tile's rays share cache lines whichever way the picture's rows run through the volume
+TILE = 8  # pixels; a tile's rays share cache lines whichever way the image's rows run through the volume
 APART = 4  # samples
 BUFFERS = 7  # rows of a ray's workspace: depth, share, x, y, z, opacity, colour
 
 
 def tiles_per_edge(image_size: int) -> int:
-    """Rows of tiles in one picture: the unit of work that threads share out."""
+    """Rows of tiles in one image: the unit of work that threads share out."""
     return (image_size + TILE - 1) // TILE
 
 

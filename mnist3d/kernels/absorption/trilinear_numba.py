@@ -1,7 +1,7 @@
 """The fused trilinear renderer for the CPU: the same function as `reference.py`, compiled by numba.
 
-What it is: the autograd.Function around `trilinear_loops.py`, the padded layout and the split over threads.
-What it is not: it chooses nothing and checks no shapes; `render_grid` does. Imports numba; import it lazily.
+The autograd.Function around `trilinear_loops.py`, the padded layout and the split over threads. `render_grid` checks
+the shapes and chooses the implementation. Imports numba; import it lazily.
 """
 
 from typing import Any
@@ -58,8 +58,8 @@ class _Trilinear(torch.autograd.Function):
         # Threads take tile rows in turn: neighbours cost alike, so all threads finish at nearly the same time.
         chunks = max(1, min(threads, len(turns) * loops.tiles_per_edge(image_size)))
         arguments = (cells.reshape(-1), np.array(opacity.shape[::-1]), turns.contiguous().numpy(), num_samples)
-        picture = image.numpy()
-        run_chunks(lambda chunk: loops.draw(*arguments, picture, chunk, chunks), chunks)
+        pixels = image.numpy()
+        run_chunks(lambda chunk: loops.draw(*arguments, pixels, chunk, chunks), chunks)
 
         # The layout is made again in backward: keeping it would cost more memory than that costs time.
         ctx.save_for_backward(opacity, absorbance, turns)

@@ -1,7 +1,7 @@
 """The fused trilinear renderer for CUDA: the same function as `reference.py`, compiled by Triton.
 
-What it is: the autograd.Function around `trilinear_triton_loops.py`, its layout and its launches.
-What it is not: it chooses nothing and checks no shapes; `render_grid` does. Imports triton; import it lazily.
+The autograd.Function around `trilinear_triton_loops.py`, its layout and its launches. `render_grid` checks the shapes
+and chooses the implementation. Imports triton; import it lazily.
 """
 
 import contextlib
@@ -49,15 +49,15 @@ def render_grid_triton(
 
 
 def _check(opacity: Tensor, absorbance: Tensor, rotation: Tensor, image_size: int) -> None:
-    allowed = "allowed are float32 and float64 tensors on one CUDA device"
+    needed = "tensors must be float32 or float64, on one CUDA device"
     for name, tensor in (("opacity", opacity), ("absorbance", absorbance), ("rotation", rotation)):
         if tensor.dtype != opacity.dtype or tensor.dtype not in (torch.float32, torch.float64):
-            raise ValueError(f"impl='triton' cannot take {name} of {tensor.dtype} (grid: {opacity.dtype}): {allowed}")
+            raise ValueError(f"impl='triton' cannot take {name} of {tensor.dtype} (grid: {opacity.dtype}): {needed}")
         if tensor.device != opacity.device:
-            raise ValueError(f"impl='triton' cannot take {name} on {tensor.device} (grid: {opacity.device}): {allowed}")
+            raise ValueError(f"impl='triton' cannot take {name} on {tensor.device} (grid: {opacity.device}): {needed}")
     if opacity.device.type != "cuda" and not (INTERPRETED and opacity.device.type == "cpu"):
         raise ValueError(
-            f"impl='triton' cannot take tensors on {opacity.device}: {allowed}; use impl='auto' there "
+            f"impl='triton' cannot take tensors on {opacity.device}: {needed}; use impl='auto' there "
             "(or, to debug the kernel on the CPU, set TRITON_INTERPRET=1 before the first use)"
         )
     cells = 1

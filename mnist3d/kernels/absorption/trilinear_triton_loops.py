@@ -31,7 +31,7 @@ SIZES = ("image_size", "num_samples", "width", "height", "depth")
 
 @triton.jit
 def _pixels(image_size, kind: tl.constexpr, TILE_WIDTH: tl.constexpr, TILE_HEIGHT: tl.constexpr):
-    """The program's view; each lane's place in the picture, whether it is one, its u, v and half its chord."""
+    """The program's view; each lane's place in the image, whether it is one, its u, v and half its chord."""
     lane = tl.arange(0, TILE_WIDTH * TILE_HEIGHT)
     across = tl.cdiv(image_size, TILE_WIDTH)
     tiles = across * tl.cdiv(image_size, TILE_HEIGHT)

@@ -1,7 +1,6 @@
 """Front-to-back compositing of the samples along a ray.
 
-What it is: the discrete form of the image formation for given opacities, from any volume.
-What it is not: it does not know where the samples lie, nor what a volume is.
+The discrete form of the image formation for given opacities, from any volume.
 """
 
 from jaxtyping import Float

@@ -1,7 +1,7 @@
 """The multi-resolution hash encoding: points of the unit cube -> features, in one operation.
 
-What it is: a pure function of (points, table), with one contract for all implementations, and the choice among them.
-What it is not: it knows no volumes and no network; `tiny_cuda_nn.py` beside it, which fuses both, is asked for by name.
+A pure function of (points, table), with one contract for all implementations, and the choice among them.
+`tiny_cuda_nn.py` beside it fuses the encoding with the network, and is asked for by name.
 """
 
 import importlib.util
@@ -57,9 +57,9 @@ def hash_encode(
     if impl == "torch":
         return hash_encode_reference(points, table, levels)
     if impl != "numba":
-        raise ValueError(f"impl={impl!r}: allowed are torch and numba")
+        raise ValueError(f"impl={impl!r}: must be one of torch, numba")
     if obstacle := numba_obstacle(points, table):
-        raise ValueError(f"impl='numba' cannot take {obstacle}: allowed are float32 and float64 tensors on the CPU")
+        raise ValueError(f"impl='numba' cannot take {obstacle}: tensors must be float32 or float64, on the CPU")
     from .encode_numba import hash_encode_numba
 
     return hash_encode_numba(points, table, levels)
@@ -99,7 +99,7 @@ def require_implementation(wanted: str) -> None:
         ValueError: with the reason and what to do.
     """
     if wanted not in IMPLEMENTATIONS:
-        raise ValueError(f"implementation={wanted!r}: allowed are {', '.join(IMPLEMENTATIONS)}")
+        raise ValueError(f"implementation={wanted!r}: must be one of {', '.join(IMPLEMENTATIONS)}")
     if wanted == "numba" and (missing := numba_missing()):
         raise ValueError(f"implementation=numba: {missing}; pip install numba, or use implementation=auto")
     if wanted == "tinycudann" and (missing := tinycudann_obstacle()):

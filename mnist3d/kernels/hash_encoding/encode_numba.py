@@ -1,7 +1,7 @@
 """The hash encoding for the CPU: the same function as `reference.py`, compiled by numba.
 
-What it is: the autograd.Function around `encode_loops.py` and the split over threads. What it is not: it chooses
-nothing and checks no shapes; `hash_encode` does. Imports numba; import it lazily.
+The autograd.Function around `encode_loops.py` and the split over threads. `hash_encode` checks the shapes and chooses
+the implementation. Imports numba; import it lazily.
 """
 
 from functools import lru_cache

@@ -1,6 +1,6 @@
 """Which table entry a grid corner of each level reads: the one definition that all implementations share.
 
-What it is: numbers of the levels, from the options of instant-ngp's configuration files. What it is not: no tensors.
+Numbers of the levels, from the options of instant-ngp's configuration files; no tensors.
 """
 
 import math
@@ -33,7 +33,7 @@ class HashLevels:
         features_per_level: F: 1, 2, 4 or 8.
         log2_hashmap_size: largest table of a level, as a power of two, 4 to 24.
         base_resolution: of level 0, 1 to 1024.
-        per_level_scale: resolution of a level through that of the one before, >= 1.
+        per_level_scale: ratio of a level's resolution to that of the one before, >= 1.
 
     Raises:
         ValueError: a value outside its range, or a finest level beyond 1024.
@@ -53,20 +53,20 @@ class HashLevels:
 
     def __post_init__(self) -> None:
         checks = {
-            "num_levels": (1 <= self.num_levels <= 32, "whole numbers from 1 to 32"),
-            "features_per_level": (self.features_per_level in FEATURES, ", ".join(map(str, FEATURES))),
-            "log2_hashmap_size": (4 <= self.log2_hashmap_size <= 24, "whole numbers from 4 to 24"),
-            "base_resolution": (1 <= self.base_resolution <= MAX_RESOLUTION, f"1 to {MAX_RESOLUTION}"),
-            "per_level_scale": (1.0 <= self.per_level_scale <= MAX_RESOLUTION, f"factors from 1 to {MAX_RESOLUTION}"),
+            "num_levels": (1 <= self.num_levels <= 32, "in [1, 32]"),
+            "features_per_level": (self.features_per_level in FEATURES, f"one of {', '.join(map(str, FEATURES))}"),
+            "log2_hashmap_size": (4 <= self.log2_hashmap_size <= 24, "in [4, 24]"),
+            "base_resolution": (1 <= self.base_resolution <= MAX_RESOLUTION, f"in [1, {MAX_RESOLUTION}]"),
+            "per_level_scale": (1.0 <= self.per_level_scale <= MAX_RESOLUTION, f"in [1, {MAX_RESOLUTION}]"),
         }
-        for name, (valid, allowed) in checks.items():
+        for name, (valid, wanted) in checks.items():
             if not valid:
-                raise ValueError(f"{name}={getattr(self, name)}: allowed are {allowed}")
+                raise ValueError(f"{name}={getattr(self, name)}: must be {wanted}")
         finest = self.base_resolution * self.per_level_scale ** (self.num_levels - 1)
         if finest > MAX_RESOLUTION + 0.5:
             raise ValueError(
                 f"per_level_scale={self.per_level_scale:g}: level {self.num_levels} would have a resolution of "
-                f"{finest:.0f}; allowed is up to {MAX_RESOLUTION}"
+                f"{finest:.0f}; it must be <= {MAX_RESOLUTION}"
             )
         # In single precision, as tiny-cuda-nn computes it.
         exponent = np.float32(np.log2(np.float32(self.growth)))
@@ -112,5 +112,5 @@ class HashLevels:
     def coarsest(self, num_levels: int) -> "HashLevels":
         """The first so many of these levels, 1 to all; their table is the first rows of this one's."""
         if num_levels > self.num_levels:
-            raise ValueError(f"num_levels={num_levels}: there are {self.num_levels}")
+            raise ValueError(f"num_levels={num_levels}: must be in [1, {self.num_levels}]")
         return replace(self, num_levels=num_levels)

@@ -1,8 +1,8 @@
 """The hash encoding and its network on an NVIDIA GPU by tinycudann, fed with our own parameters.
 
-What it is: our parameters in the order and padding of tiny-cuda-nn, its module called with them, and a gradient that
-half precision neither loses nor overflows. What it is not: it holds no parameters and chooses nothing. Imports
-tinycudann; import it lazily. Nothing here has been run against the real tinycudann yet: docs/hash_grid.md says how.
+Our parameters in the order and padding of tiny-cuda-nn, its module called with them, and a gradient that half
+precision neither loses nor overflows. Imports tinycudann; import it lazily. Nothing here has been run against the
+real tinycudann yet: docs/hash_grid.md says how.
 """
 
 import importlib

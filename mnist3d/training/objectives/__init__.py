@@ -1,7 +1,7 @@
 """The reasons why a volume moves, one file each.
 
-What it is: the base class that a reason of somebody else's derives from, our own, and the list that a run is built
-from. What it is not: the trainer, which knows none of them by name.
+The base class that an objective of your own derives from, our own objectives, and the list that a run is built from.
+The trainer knows none of them by name.
 """
 
 from .base import Batch, Objective

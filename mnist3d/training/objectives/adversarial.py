@@ -1,4 +1,4 @@
-"""The adversarial game: a discriminator learns to tell views from real images, the volume to be taken for one."""
+"""The adversarial loss: a discriminator learns to tell views from real images, the volume learns to fool it."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ class AdversarialOptions:
     Args:
         pairing: How real and rendered scores are paired: relativistic, non_saturating, hinge or wasserstein.
         weight: Of the adversarial loss on the volume, >= 0; 0 leaves the discriminator out altogether, and with it
-            diversity, class_balance and nearest_image: then targets alone pull, which is fast.
+            diversity, class_balance and nearest_image: then targets alone act, which is fast.
         penalty: Weight (gamma) of the gradient penalties R1 and R2 on the discriminator, >= 0.
     """
 
@@ -37,7 +37,7 @@ class AdversarialOptions:
 
     def __post_init__(self) -> None:
         if self.pairing not in get_args(Pairing):
-            raise ValueError(f"adversarial.pairing={self.pairing!r}: allowed are {', '.join(get_args(Pairing))}")
+            raise ValueError(f"adversarial.pairing={self.pairing!r}: must be one of {', '.join(get_args(Pairing))}")
         check_weight("adversarial.weight", self.weight)
         check_weight("adversarial.penalty", self.penalty)
 
@@ -45,7 +45,7 @@ class AdversarialOptions:
 class Adversarial(Objective):
     """One of the pairs of `ADVERSARIAL_LOSSES`, R1 and R2 penalties, and a class head's cross-entropy.
 
-    `prepare` teaches the discriminator on real images and on views that carry no gradient, then lets it judge the views
+    `prepare` teaches the discriminator on real images and on views that carry no gradient, then has it score the views
     that do; what its class head reads in them is left in `batch.class_logits` for other objectives.
 
     Args:
@@ -69,7 +69,7 @@ class Adversarial(Objective):
         self._scores: tuple[Tensor, Tensor] | None = None
 
     def prepare(self, batch: Batch) -> None:
-        """Teach the discriminator, then judge the views."""
+        """Teach the discriminator, then score the views."""
         for group in self.optimiser.param_groups:
             group["lr"] = self.rate * batch.rate
         images, views = batch.images, batch.views

@@ -1,4 +1,4 @@
-"""What a reason why the volume moves owes the trainer, and what it is handed in each step."""
+"""`Objective`: what a loss owes the trainer; `Batch`: what it is handed in each step."""
 
 import math
 from abc import ABC, abstractmethod
@@ -31,7 +31,7 @@ class Batch:
         all_labels: class of each, or None.
         count: images, rotations and views of a step, B.
         max_tilt: degrees, 0 to 60: how far real images are turned out of their plane at random.
-        draw_rotations: `count` fresh rotations of the run's law, on the CPU.
+        draw_rotations: `count` fresh rotations of the run's pose distribution, on the CPU.
     """
 
     volume: Volume
@@ -131,4 +131,4 @@ def check_weight(key: str, value: float, lowest: str = ">= 0") -> None:
         ValueError: it is not; the message names the key.
     """
     if not (0.0 <= value < math.inf) or (lowest == "> 0" and value == 0.0):
-        raise ValueError(f"{key}={value}: allowed are numbers {lowest}")
+        raise ValueError(f"{key}={value}: must be finite and {lowest}")

@@ -39,11 +39,11 @@ def build_objectives(
         class_balance: options; needs labels.
         nearest_image: options.
         targets: an objective of its own, see `build_targets`, or None.
-        poses: the law that the run draws from.
+        poses: the distribution that the run draws its rotations from.
         max_tilt: degrees by which real images are turned, see `TrainerOptions`.
 
     Raises:
-        ValueError: images too small for the discriminator, or a law that never looks from everywhere.
+        ValueError: images too small for the discriminator, or a pose distribution that leaves directions out.
     """
     adversarial, diversity = adversarial or AdversarialOptions(), diversity or DiversityOptions()
     class_balance, nearest_image = class_balance or ClassBalanceOptions(), nearest_image or NearestImageOptions()

@@ -52,12 +52,12 @@ class Diversity(Objective):
 
 
 def class_diversity_loss(logits: Float[Tensor, "B K"]) -> Float[Tensor, ""]:
-    """Sure of each picture, undecided about the batch: low when every view is one class and all classes occur.
+    """Sure of each view, undecided about the batch: low when every view is one class and all classes occur.
 
         loss = 2 * sum_k m_k log m_k + mean_b H(p_b),   p = softmax(logits),   m = mean_b p_b
 
     Args:
-        logits: of the class head, on the rendered pictures.
+        logits: of the class head, on the rendered views.
 
     Returns:
         A scalar, at least -2 log K.

@@ -1,23 +1,21 @@
-"""Weights that lean on the groups of pictures that are behind: classes, or targets.
+"""Larger weights for the groups of views that are behind: classes, or targets.
 
-What it is: a running figure a group and the weights that follow. What it is not: no loss, and no opinion on what a
-group is.
+A running figure for each group, and the weights that follow from it.
 """
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-# Of the running mean, for each picture of the group: some 50 pictures.
+# Of the running mean, for each view of the group: some 50 views.
 MEMORY = 0.98
 TINY = 1e-6  # groups that are all there must not be 0 / 0
 
 
 class GroupWeights(nn.Module):
-    """What a picture weighs, by how far its group is from what it should look like.
+    """What a view weighs, by how far its group is from what it should look like.
 
-    Groups differ in how well they can be drawn: a 1 is soon there, an 8 or a 2 needs more than the volume gives it, and
-    all share its voxels. A picture weighs
+    Groups differ in difficulty: a 1 is learned soon, an 8 or a 2 late, and all share the volume's voxels. A view weighs
 
         (r_k / mean_j r_j)^focus,   r_k = running mean over group k of  mean |view - x| / mean x
 
@@ -41,10 +39,10 @@ class GroupWeights(nn.Module):
     def forward(
         self, group: Int[Tensor, " B"], difference: Float[Tensor, " B"], wanted: Float[Tensor, "B 1 H W"]
     ) -> Float[Tensor, " B"]:
-        """The pictures' weights, after their differences have moved the running means.
+        """The views' weights, after their differences have moved the running means.
 
         Args:
-            group: of each picture, 0 to K - 1.
+            group: of each view, 0 to K - 1.
             difference: mean |view - wanted| of each.
             wanted: what each should look like, brightness in [0, 1].
 

@@ -1,4 +1,4 @@
-"""The nearest-image loss: late in a run each view is pulled towards the real image nearest to it."""
+"""The nearest-image loss: late in a run each view is compared with the real image nearest to it."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +13,7 @@ from ...data.registration import registered
 from .base import Batch, Objective, check_weight
 from .group_weights import GroupWeights
 
-# Found on digits, see docs/quality.md; what they do stands at `NearestImage`.
+# Found on digits, see research/log.md; what they do stands at `NearestImage`.
 QUANTILE, REGISTRATION, FOCUS = 0.58, 0.2, 6.0
 # Tilted copies of each real image, where the exemplars stay this few: every step looks through all of a class.
 COPIES, MOST_EXEMPLARS = 2, 20_000
@@ -23,7 +23,7 @@ TILTED_AT_ONCE = 1024
 
 @dataclass
 class NearestImageOptions:
-    """A pull of each view towards the nearest real image of the class that the discriminator reads in it.
+    """Each view comes nearer to the nearest real image of the class that the discriminator reads in it.
 
     Args:
         weight: Of the nearest-image loss at the end of the run, >= 0; 0 leaves a pure GAN.
@@ -36,7 +36,7 @@ class NearestImageOptions:
     def __post_init__(self) -> None:
         check_weight("nearest_image.weight", self.weight)
         if not 0.0 <= self.start < 1.0:
-            raise ValueError(f"nearest_image.start={self.start}: allowed are shares from 0 to below 1")
+            raise ValueError(f"nearest_image.start={self.start}: must be >= 0 and < 1")
 
     def weight_at(self, progress: float) -> float:
         """The weight when so much of the run is done."""
@@ -52,7 +52,7 @@ class NearestImage(Objective):
     a pixel apart. Views then lose a quarter of their light; a somewhat larger quantile keeps it (the pinball loss of
     quantile regression, Koenker & Bassett 1978).
 
-    Before that, x is moved, turned and stretched a little to meet the view (`registered`): what is asked of a view is
+    Before that, x is moved, turned and stretched a little to meet the view (`registered`): a view is asked
     to become some digit, not to lie in a certain place, and neighbouring views ask less of each other.
 
     A view weighs what its class does in `GroupWeights`: more, the further the class is behind.
@@ -64,7 +64,7 @@ class NearestImage(Objective):
         options: the weight, and when it begins.
         focus: of `GroupWeights`, >= 0; 0 weighs all classes alike.
         quantile: q, in (0, 1); above .5 missing light counts more than light where there should be none.
-        registration: of `registered`, >= 0; 0 leaves the real pictures as they are.
+        registration: of `registered`, >= 0; 0 leaves the real images as they are.
         tilt: degrees, 0 to 60: images are also seen from random directions near their normals (`data.augment.tilted`).
             The same ones always, so that a resumed run finds them again.
 
@@ -98,12 +98,12 @@ class NearestImage(Objective):
         self.weights = GroupWeights(max(num_classes, 1), focus).to(images)
 
     def loss(self, batch: Batch) -> Float[Tensor, ""] | None:
-        """The weighted pull; None before its start."""
+        """The weighted loss; None before its start."""
         weight = self.options.weight_at(batch.progress)
         if weight == 0.0 or batch.class_logits is None:
             self._last = 0.0
             return None
-        loss = self.pull(batch.views, batch.class_logits)
+        loss = self.difference(batch.views, batch.class_logits)
         self._last = loss.item()
         return weight * loss
 
@@ -111,12 +111,12 @@ class NearestImage(Objective):
         """The mean difference (pinball) before its weight; 0 before its start."""
         return {"nearest_loss": self._last}
 
-    def pull(self, views: Float[Tensor, "B 1 H W"], logits: Float[Tensor, "B K"]) -> Float[Tensor, ""]:
+    def difference(self, views: Float[Tensor, "B 1 H W"], logits: Float[Tensor, "B K"]) -> Float[Tensor, ""]:
         """The loss before its weight, at least 0; moves the running means.
 
         Args:
             views: brightness in [0, 1].
-            logits: of the class head, K = 0 without one; the largest says which class a view is pulled to.
+            logits: of the class head, K = 0 without one; the largest says with which class's images a view is compared.
 
         Gradients:
             To the views; the exemplars and the weights are constants.
@@ -124,8 +124,8 @@ class NearestImage(Objective):
         kind = logits.argmax(dim=1) if logits.shape[1] else None
         targets = registered(self.exemplars.nearest(views.detach(), kind), views.detach(), self.registration)
         missing = targets - views
-        difference = missing.detach().abs().mean(dim=(1, 2, 3))
-        pull = 2.0 * torch.maximum(self.quantile * missing, (self.quantile - 1.0) * missing).mean(dim=(1, 2, 3))
+        off = missing.detach().abs().mean(dim=(1, 2, 3))
+        loss = 2.0 * torch.maximum(self.quantile * missing, (self.quantile - 1.0) * missing).mean(dim=(1, 2, 3))
         if kind is None:
-            return pull.mean()
-        return (self.weights(kind, difference, targets) * pull).mean()
+            return loss.mean()
+        return (self.weights(kind, off, targets) * loss).mean()

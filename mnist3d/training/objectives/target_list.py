@@ -6,27 +6,28 @@ from dataclasses import dataclass
 from typing import Any
 
 DIRECTION_KEYS = ("azimuth", "elevation")
-SUBJECT_KEYS = ("digit", "class", "picture", "text")
-RING_KEYS = {"digits": "digit", "classes": "class", "pictures": "picture", "text": "text"}
+SUBJECT_KEYS = ("digit", "class", "image", "text")
+RING_KEYS = {"digits": "digit", "classes": "class", "images": "image", "text": "text"}
+RENAMED = {"picture": "image", "pictures": "images"}  # keys of version 0.1
 
 
 @dataclass
 class TargetOptions:
-    """Directions in which the volume must show a chosen picture.
+    """Directions in which the volume must show a chosen image.
 
     A target names a direction and one subject: {azimuth: 36, elevation: 0, digit: 1}. Azimuth and elevation are in
-    degrees, 0 without them; the subject is `digit: 3`, `class: name` (a class of the data), `picture: file.png`
+    degrees, 0 without them; the subject is `digit: 3`, `class: name` (a class of the data), `image: file.png`
     (bright on black) or `text: A` (drawn in Pillow's own font).
 
     Args:
         views: List of targets.
         rings: List of rings of evenly spaced targets: {elevation: 0, azimuth: 0, digits: [0, 1, 2]}, or with
-            `classes: [names]`, `pictures: [files]` or `text: ABC` (one letter a target); azimuth is the first one's.
-        weight: Weight of the mean absolute difference between views near the targets and their pictures, > 0.
+            `classes: [names]`, `images: [files]` or `text: ABC` (one letter a target); azimuth is the first one's.
+        weight: Weight of the mean absolute difference between views near the targets and their images, > 0.
         jitter: Largest random distance, in azimuth and in elevation, of a view from its target, degrees, 0 to 45.
         views_per_step: Views near the targets that are rendered in each step, evenly over the targets, at least 1.
-        focus: Power by which the pull leans on the targets whose views are furthest from their pictures, >= 0; 0 pulls
-            at all alike.
+        focus: How much more a target counts the further its views are from its image: a power of that difference, >= 0;
+            0: all count alike.
     """
 
     # of mappings; any more exact a type and the command line's parser would turn the text "08" into a number
@@ -39,13 +40,13 @@ class TargetOptions:
 
     def __post_init__(self) -> None:
         if not 0.0 < self.weight < math.inf:
-            raise ValueError(f"targets.weight={self.weight}: allowed are weights > 0")
+            raise ValueError(f"targets.weight={self.weight}: must be finite and > 0")
         if not 0.0 <= self.jitter <= 45.0:
-            raise ValueError(f"targets.jitter={self.jitter}: allowed are degrees from 0 to 45")
+            raise ValueError(f"targets.jitter={self.jitter}: must be in [0, 45] (degrees)")
         if self.views_per_step < 1:
-            raise ValueError(f"targets.views_per_step={self.views_per_step}: allowed are numbers from 1")
+            raise ValueError(f"targets.views_per_step={self.views_per_step}: must be >= 1")
         if not 0.0 <= self.focus < math.inf:
-            raise ValueError(f"targets.focus={self.focus}: allowed are numbers >= 0")
+            raise ValueError(f"targets.focus={self.focus}: must be finite and >= 0")
         self.listed()
 
     def listed(self) -> list["Target"]:
@@ -71,8 +72,8 @@ class Target:
         place: where the configuration asks for it, for messages.
         azimuth: degrees.
         elevation: degrees, -90 to 90.
-        kind: digit, class, picture or text.
-        subject: name of the class, path of the picture, or the text.
+        kind: digit, class, image or text.
+        subject: name of the class, path of the image, or the text.
     """
 
     place: str
@@ -97,7 +98,7 @@ def _read_ring(place: str, entry: Any) -> list[Target]:
         raise ValueError(f"{place}: exactly one of {', '.join(RING_KEYS)} must say what to show, got {len(kinds)}")
     subjects = values[kinds[0]]
     if not isinstance(subjects, list | str) or len(subjects) == 0 or (kinds[0] != "text" and isinstance(subjects, str)):
-        raise ValueError(f"{place}.{kinds[0]}={subjects!r}: allowed are lists of at least one (of text, letters)")
+        raise ValueError(f"{place}.{kinds[0]}={subjects!r}: must be a list of at least one (text: at least one letter)")
     first = _degrees(f"{place}.azimuth", values.get("azimuth", 0.0), math.inf)
     return [
         _target(place, values, first + 360.0 * number / len(subjects), RING_KEYS[kinds[0]], subject)
@@ -105,28 +106,30 @@ def _read_ring(place: str, entry: Any) -> list[Target]:
     ]
 
 
-def _checked(place: str, entry: Any, allowed: tuple[str, ...]) -> dict[str, Any]:
+def _checked(place: str, entry: Any, known: tuple[str, ...]) -> dict[str, Any]:
     if not isinstance(entry, dict):
-        raise ValueError(f"{place}={entry!r}: allowed are mappings such as {{azimuth: 36, elevation: 0, digit: 1}}")
+        raise ValueError(f"{place}={entry!r}: must be a mapping such as {{azimuth: 36, elevation: 0, digit: 1}}")
     for key in entry:
-        if key not in allowed:
-            near = difflib.get_close_matches(str(key), allowed, n=1, cutoff=0.6)
+        if key in RENAMED:
+            raise ValueError(f"{place}.{key}: is {RENAMED[key]} since version 0.2")
+        if key not in known:
+            near = difflib.get_close_matches(str(key), known, n=1, cutoff=0.6)
             hint = f", did you mean {near[0]}?" if near else ""
-            raise ValueError(f"{place}.{key}: no such key{hint}; allowed are {', '.join(allowed)}")
+            raise ValueError(f"{place}.{key}: no such key{hint}; must be one of {', '.join(known)}")
     return entry
 
 
 def _target(place: str, values: dict[str, Any], azimuth: Any, kind: str, subject: Any) -> Target:
     if kind == "digit" and (isinstance(subject, bool) or not isinstance(subject, int) or not 0 <= subject <= 9):
-        raise ValueError(f"{place}.digit={subject!r}: allowed are 0 to 9")
+        raise ValueError(f"{place}.digit={subject!r}: must be a whole number in [0, 9]")
     if isinstance(subject, list | dict) or subject is None or not str(subject).strip():
-        raise ValueError(f"{place}.{kind}={subject!r}: allowed is one {kind}, not empty")
+        raise ValueError(f"{place}.{kind}={subject!r}: must be one {kind}, not empty")
     elevation = _degrees(f"{place}.elevation", values.get("elevation", 0.0), 90.0)
     return Target(place, _degrees(f"{place}.azimuth", azimuth, math.inf), elevation, kind, str(subject))
 
 
 def _degrees(place: str, value: Any, limit: float) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or abs(value) > limit:
-        allowed = "numbers of degrees" if math.isinf(limit) else f"degrees from {-limit:g} to {limit:g}"
-        raise ValueError(f"{place}={value!r}: allowed are {allowed}")
+        wanted = "a number" if math.isinf(limit) else f"in [{-limit:g}, {limit:g}]"
+        raise ValueError(f"{place}={value!r}: must be {wanted} (degrees)")
     return float(value)

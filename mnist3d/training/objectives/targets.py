@@ -1,7 +1,7 @@
-"""Sculpting on purpose: in a list of directions the volume must show chosen pictures.
+"""Targets: in each of a list of directions the volume must show a chosen image.
 
-A target's picture is a flat plate through the centre that faces the eye: a view a few degrees off sees it narrowed.
-That is something a volume can be, so neighbouring views agree; a hologram of the same picture from everywhere is not.
+A target's image is a flat plane through the centre that faces the camera: a view a few degrees off sees it narrowed.
+A volume can do that, so neighbouring views agree; it cannot show the same image undistorted from everywhere.
 """
 
 import math
@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Generator, Tensor
 
-from ...data.augment import seen_as_plate
+from ...data.augment import seen_as_plane
 from ...data.images import ImageSet, shrunk_into_square
 from ...data.options import DataOptions
 from ...data.sources import read_image
@@ -30,12 +30,12 @@ NEAR = 1.5  # times the jitter: just beyond the corners of the square that views
 class Targets(Objective):
     """Mean absolute difference between views near the targets and what each should show, targets weighted.
 
-        loss = mean weight_k * mean |view - picture|      weight_k as in `GroupWeights`
+        loss = mean weight_k * mean |view - image|      weight_k as in `GroupWeights`
 
     Args:
         azimuth: radians.
         elevation: radians.
-        pictures: what each direction shows, brightness in [0, 1], on the volume's device.
+        images: what each direction shows, brightness in [0, 1], on the volume's device.
         options: weight, jitter, focus and number of views.
 
     Its state is the running means of the targets.
@@ -43,33 +43,33 @@ class Targets(Objective):
 
     name = "targets"
     in_progress_line = {"target_loss": "T"}  # noqa: RUF012 - never changed
-    pictures: Float[Tensor, "K 1 H W"]
+    images: Float[Tensor, "K 1 H W"]
 
     def __init__(
         self,
         azimuth: Float[Tensor, " K"],
         elevation: Float[Tensor, " K"],
-        pictures: Float[Tensor, "K 1 H W"],
+        images: Float[Tensor, "K 1 H W"],
         options: TargetOptions,
     ) -> None:
         super().__init__()
         self.azimuth, self.elevation, self.options = azimuth, elevation, options
-        self.register_buffer("pictures", pictures, persistent=False)
-        self.weights = GroupWeights(len(azimuth), options.focus).to(pictures)
+        self.register_buffer("images", images, persistent=False)
+        self.weights = GroupWeights(len(azimuth), options.focus).to(images)
         self._last = 0.0
         self._drawn: tuple[Tensor, Tensor, Tensor] | None = None
 
     def prepare(self, batch: Batch) -> None:
         """Draw views near the targets, and render them."""
-        rotations, pictures, target = self.draw(batch.generator)
-        self._drawn = batch.render(rotations.to(pictures.device)), pictures, target
+        rotations, images, target = self.draw(batch.generator)
+        self._drawn = batch.render(rotations.to(images.device)), images, target
 
     def loss(self, batch: Batch) -> Float[Tensor, ""]:
         """The weighted difference; moves the running means."""
         assert self._drawn is not None
-        (views, pictures, target), self._drawn = self._drawn, None
-        difference = (views - pictures).abs().mean(dim=(1, 2, 3))
-        loss = (self.weights(target, difference.detach(), pictures) * difference).mean()
+        (views, images, target), self._drawn = self._drawn, None
+        difference = (views - images).abs().mean(dim=(1, 2, 3))
+        loss = (self.weights(target, difference.detach(), images) * difference).mean()
         self._last = loss.item()
         return self.options.weight * loss
 
@@ -94,30 +94,30 @@ class Targets(Objective):
             generator: a CPU generator, advanced by the call.
 
         Returns:
-            Rotations on the CPU, each within `jitter` of its target in azimuth and in elevation; pictures on the
-            device of the targets' pictures, and so each one's number in the list.
+            Rotations on the CPU, each within `jitter` of its target in azimuth and in elevation; images on the
+            device of the targets' images, and so each one's number in the list.
         """
         count = self.options.views_per_step
         first = torch.randint(len(self.azimuth), (1,), generator=generator)
         target = (first + torch.arange(count)) % len(self.azimuth)
         offset = math.radians(self.options.jitter) * (2.0 * torch.rand(2, count, generator=generator) - 1.0)
         rotations = upright_matrix(self.azimuth[target] + offset[0], self.elevation[target] + offset[1])
-        device = self.pictures.device
+        device = self.images.device
         centres = self.rotations[target].to(device)
         target = target.to(device)
-        return rotations, seen_as_plate(self.pictures[target], rotations.to(device), centres), target
+        return rotations, seen_as_plane(self.images[target], rotations.to(device), centres), target
 
 
 def build_targets(options: TargetOptions, images: ImageSet, data: DataOptions) -> Targets | None:
-    """The targets of a configuration with their pictures; None when it asks for none.
+    """The targets of a configuration with their images; None when it asks for none.
 
     Args:
         options: what is asked for.
-        images: real pictures, of which classes get an exemplar, and whose size the pictures take.
-        data: how picture files are fitted into the square.
+        images: real images, of which classes get an exemplar, and whose size the images take.
+        data: how image files are fitted into the square.
 
     Raises:
-        DataError: a class that the data lacks, a letter that the font lacks, a picture that cannot be read.
+        DataError: a class that the data lacks, a letter that the font lacks, an image that cannot be read.
     """
     listed = options.listed()
     if not listed:
@@ -133,17 +133,17 @@ def build_targets(options: TargetOptions, images: ImageSet, data: DataOptions) -
         elif target.kind == "text":
             drawn[key] = _text(target, size)
         else:
-            drawn[key] = _picture(target, size, data.scale)
-    pictures = torch.stack([drawn[target.kind, target.subject] for target in listed])
+            drawn[key] = _image_file(target, size, data.scale)
+    wanted = torch.stack([drawn[target.kind, target.subject] for target in listed])
     azimuth, elevation = torch.tensor([(t.azimuth, t.elevation) for t in listed]).deg2rad().unbind(1)
-    return Targets(azimuth, elevation, pictures, options)
+    return Targets(azimuth, elevation, wanted, options)
 
 
 def _class_index(target: Target, images: ImageSet) -> int:
     if images.labels is None:
         raise DataError(
-            f"{target.place}.{target.kind}={target.subject}: the pictures have no labels; "
-            "allowed are picture and text, or labelled data"
+            f"{target.place}.{target.kind}={target.subject}: the images have no labels; "
+            "use image or text, or labelled data"
         )
     present = [name for label, name in enumerate(images.class_names) if bool((images.labels == label).any())]
     if target.subject not in present:
@@ -161,13 +161,13 @@ def _text(target: Target, size: int) -> Float[Tensor, "1 H W"]:
         raise DataError(f"{target.place}.{error}") from None
 
 
-def _picture(target: Target, size: int, scale: float) -> Float[Tensor, "1 H W"]:
+def _image_file(target: Target, size: int, scale: float) -> Float[Tensor, "1 H W"]:
     from PIL import ImageOps
 
     try:
         grey = read_image(Path(target.subject))
     except DataError as error:
-        raise DataError(f"{target.place}.picture={target.subject}: {str(error).partition(': ')[2]}") from None
+        raise DataError(f"{target.place}.image={target.subject}: {str(error).partition(': ')[2]}") from None
     edge = max(grey.size)
     square = ImageOps.pad(grey, (edge, edge))
     brightness = torch.tensor(np.asarray(square), dtype=torch.float32)[None, None] / 255.0

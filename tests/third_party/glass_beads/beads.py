@@ -17,7 +17,7 @@ class Beads(Volume):
     def __init__(self, count: int = 20, radius: float = 0.2, colours: list[float] | None = None) -> None:
         super().__init__()
         if not 1 <= count <= 1000:
-            raise ValueError(f"count={count}: allowed are 1 to 1000")
+            raise ValueError(f"count={count}: must be in [1, 1000]")
         palette = torch.tensor(colours or [0.3, 0.6, 0.9])
         self.centres = torch.nn.Parameter(0.3 * torch.randn(count, 3))
         self.log_radius = torch.nn.Parameter(torch.full((count,), radius).log())

@@ -22,7 +22,7 @@ class TotalVariation(Objective):
     def __init__(self, weight: float = 0.1, reach: float = 0.05, norm: Literal["absolute", "squared"] = "absolute"):
         super().__init__()
         if weight < 0:
-            raise ValueError(f"weight={weight}: allowed are numbers >= 0")
+            raise ValueError(f"weight={weight}: must be >= 0")
         self.weight, self.reach, self.norm = weight, reach, norm
         self.mean: torch.Tensor
         self.register_buffer("mean", torch.zeros(()))
