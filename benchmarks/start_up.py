@@ -84,7 +84,7 @@ def main(arguments: Sequence[str]) -> None:
         middle = sorted(each)[len(each) // 2]
         print(f"{name:40}{least[name]:8.2f}{middle:8.2f}{least[name] - least['import torch']:12.2f}")
     if options.output is not None:
-        record = {"environment": environment(), "rounds": options.rounds, "least": least, "all": seconds}
+        record = {"environment": environment("cpu"), "rounds": options.rounds, "least": least, "all": seconds}
         options.output.write_text(json.dumps(record, indent=1) + "\n")
 
 
