@@ -114,7 +114,7 @@ def test_pictures_are_png(tmp_path):
 
 
 def test_latest_run(tmp_path):
-    with pytest.raises(RunError, match=r"python train\.py"):
+    with pytest.raises(RunError, match=r"sculpt one first: mnist3d train"):
         latest_run(tmp_path)
     for age, name in ((200, "b"), (100, "a")):
         (tmp_path / name).mkdir()

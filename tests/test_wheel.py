@@ -4,6 +4,7 @@ The wheel goes into an environment of its own. Its dependencies come from the en
 that holds this package as a clone, which such a path does not bring along.
 """
 
+import os
 import shlex
 import shutil
 import site
@@ -24,6 +25,7 @@ from mnist3d.evaluation import classifiers
 
 ROOT = Path(__file__).parent.parent
 TRAINED = Path(__file__).parent / "data" / "classifiers.safetensors"
+ALONE = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}  # which may lead to a clone
 PACKED = ["mnist3d", "configs", "setup.py", "setup.cfg", "pyproject.toml", "README.md", "LICENSE", "CITATION.cff"]
 
 
@@ -70,9 +72,8 @@ def mnist3d_run(environment, folder):
 
     def run(line):
         program, *rest = shlex.split(line)
-        return subprocess.run(
-            [environment.with_name(program), *rest], cwd=folder, capture_output=True, text=True, check=False
-        )
+        words = [environment.with_name(program), *rest]
+        return subprocess.run(words, cwd=folder, env=ALONE, capture_output=True, text=True, check=False)
 
     return run
 
@@ -131,7 +132,12 @@ def test_a_run_says_what_to_type_and_that_works(trained, mnist3d_run, folder):
     environment_program = shlex.split(look)[0]  # by its path, as this environment is not activated
     assert Path(environment_program).name == "mnist3d"
     done = subprocess.run(
-        [*shlex.split(look), "--snapshot", "views.png"], cwd=folder, capture_output=True, text=True, check=False
+        [*shlex.split(look), "--snapshot", "views.png"],
+        cwd=folder,
+        env=ALONE,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     assert (folder / "views.png").stat().st_size > 5_000
