@@ -41,7 +41,7 @@ def wheel(tmp_path_factory):
             shutil.copy(path, source / name)
     # Without isolation, which would download setuptools: the test extra brings it.
     build = ["wheel", "--no-deps", "--no-build-isolation", "--quiet", "--wheel-dir", built, source]
-    subprocess.run([sys.executable, "-m", "pip", *map(str, build)], check=True)
+    subprocess.run([sys.executable, "-m", "pip", *map(str, build)], env=ALONE, check=True)
     return next(built.glob("*.whl"))
 
 
@@ -52,9 +52,9 @@ def environment(wheel, tmp_path_factory):
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", path], check=True)
     python = path / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python")
     install = ["--python", python, "install", "--quiet", "--no-deps", "--no-index", wheel]
-    subprocess.run([sys.executable, "-m", "pip", *map(str, install)], check=True)
+    subprocess.run([sys.executable, "-m", "pip", *map(str, install)], env=ALONE, check=True)
     asked = [python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"]
-    inside = Path(subprocess.run(asked, check=True, capture_output=True, text=True).stdout.strip())
+    inside = Path(subprocess.run(asked, env=ALONE, check=True, capture_output=True, text=True).stdout.strip())
     others = {sysconfig.get_path("purelib"), sysconfig.get_path("platlib"), *site.getsitepackages()}
     (inside / "dependencies.pth").write_text("".join(f"{each}\n" for each in sorted(others)))
     return python
