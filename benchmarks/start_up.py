@@ -9,6 +9,7 @@ slow minute slows them alike. The least of the rounds counts, as anything else i
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -17,10 +18,12 @@ from pathlib import Path
 
 from mnist3d.cli.program import COMMANDS, run_command_line
 from mnist3d.cli.tool_parser import OneLineParser, in_range
+from mnist3d.errors import UserError
 from mnist3d.invocation import PROGRAMS
 from mnist3d.storage.environment import environment
 
 ROUNDS = 5
+RUN = Path(__file__).parent.parent / "tests" / "data" / "run_of_0_1_dense"  # which every version reads
 SMALL = {  # exports of a run of a few steps, whose seconds are those of what must be imported
     "voxels": ["--output", "sculpture.npz"],
     "page": ["--output", "sculpture.html"],
@@ -43,8 +46,12 @@ def processor_seconds(words: Sequence[str], folder: Path, package: Path | None) 
     if package is not None:
         variables["PYTHONPATH"] = str(package)
     before = os.times()
-    subprocess.run([sys.executable, *words], cwd=folder, env=variables, capture_output=True, check=False)
+    done = subprocess.run(
+        [sys.executable, *words], cwd=folder, env=variables, capture_output=True, text=True, check=False
+    )
     after = os.times()
+    if done.returncode != 0 and "unknown" not in words:
+        raise UserError(f"{' '.join(words)}: {done.stderr.decode(errors='replace').strip()[-300:]}")
     return after.children_user - before.children_user + after.children_system - before.children_system
 
 
@@ -73,8 +80,7 @@ def main(arguments: Sequence[str]) -> None:
     lines = command_lines(None if options.before is None else options.before.resolve())
     seconds: dict[str, list[float]] = {name: [] for name in lines}
     with tempfile.TemporaryDirectory() as folder:
-        run = ["-m", "mnist3d", "train", "--trainer.max_steps", "4", "--viewer.enabled", "false", "--run_dir", "run"]
-        subprocess.run([sys.executable, *run], cwd=folder, check=True, capture_output=True)
+        shutil.copytree(RUN, Path(folder) / "run")
         for _ in range(options.rounds):
             for name, (words, package) in lines.items():
                 seconds[name].append(processor_seconds(words, Path(folder), package))
