@@ -32,7 +32,7 @@ NIFTI, MRC = (".nii", ".nii.gz"), (".mrc", ".map", ".ccp4", ".mrc.gz", ".map.gz"
 SUFFIXES = (*NIFTI, *MRC, ".nrrd", ".nhdr", ".vti")
 LPS = np.diag([-1.0, -1.0, 1.0])  # from right, anterior, superior
 CLOSE = 2e-5  # of the largest value: sums along an axis, and interpolation, in float32
-WHOLE = 0.999e-3  # docs/formats.md: 1e-3 of an edge is not resampled; a little less, as frog_tissues.vti lies on the limit
+WHOLE = 0.999e-3  # up to 1e-3 of an edge is not resampled; a little less, as frog_tissues.vti is the limit
 
 
 def real_files(folders: list[Path]) -> Iterator[tuple[str, Path]]:

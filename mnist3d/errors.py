@@ -3,6 +3,10 @@
 Every message is one line: which key or file, what was given, what it must be, what to do.
 """
 
+from typing import Any
+
+SHOWN = 100  # characters of a value in a message
+
 
 class UserError(Exception):
     """Something that the user can mend; a command prints its message as one line and ends with exit code 2."""
@@ -38,3 +42,9 @@ class WatchdogGaveUp(RuntimeError):
 
 class ViewerError(UserError, RuntimeError):
     """A page that cannot be served."""
+
+
+def shown(value: Any) -> str:
+    """A value in a message: one line, not too long."""
+    text = "null" if value is None else f"{value}".lower() if isinstance(value, bool) else " ".join(f"{value}".split())
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]} ..."

@@ -255,11 +255,11 @@ def test_help_shows_every_key_with_default(capsys):
     keys += [f"--{name}.{field.name}" for name, part in SECTIONS.items() for field in dataclasses.fields(part)]
     assert [key for key in keys if key not in text] == []
     text = " ".join(text.split())
-    assert "--trainer.views VIEWS Rendered and real images in a step, at least 2. (type: int, default: 40)" in text
+    assert "--trainer.views VIEWS Number of views in a step, and of real images, >= 2. (type: int, default: 40)" in text
     assert "The length and the pace of a run (--trainer)" in text
     assert "Voxels along each edge" in text
-    assert "at the start. (type: float, default: 0.3)" in text  # what follows `Args:` in a docstring is no help
-    assert "null aside. (type: list[int | float] | null, default: null)" in text
+    assert "at the start, >= 0. (type: float, default: 0.3)" in text  # what follows `Args:` in a docstring is no help
+    assert "null is [0.3]. (type: list[int | float] | null, default: null)" in text
     assert "--device {auto,cpu,cuda} Where to compute" in text
 
 

@@ -184,22 +184,6 @@ def test_folder_without_classes_colour_and_transparency(tmp_path):
     assert images.images[1].min() == 1
 
 
-def test_several_sizes_are_an_error_that_tells_the_way_out(tmp_path):
-    write_pictures(tmp_path, 1)
-    Image.new("L", (40, 20)).save(tmp_path / "wide.png")
-    with pytest.raises(DataError, match=r"28x28.*40x20.*--data\.resize true"):
-        load_images(folder_options(tmp_path), 28)
-    assert load_images(folder_options(tmp_path, resize=True), 28).images.shape == (2, 1, 28, 28)
-
-
-def test_resize_shows_the_whole_image(tmp_path):
-    for name in ("a", "b"):
-        Image.new("L", (40, 20), 255).save(tmp_path / f"{name}.png")
-    image = load_images(folder_options(tmp_path, resize=True), 28).images[0, 0]
-    assert image[14].min() == 1  # full width
-    assert image[:6].max() == 0  # black above
-
-
 def test_bad_folders(tmp_path):
     with pytest.raises(DataError, match="no such folder"):
         load_images(folder_options(tmp_path / "nothing"), 28)

@@ -83,7 +83,7 @@ def test_a_seed_walk_passes_the_views_of_its_law():
         ("- {azimuth: 10}\n- {azimut: 20}\n", "azimut"),
         ("- {azimuth: 10}\n- {azimuth: far}\n", "no angle"),
         ("- {azimuth: .nan}\n- {azimuth: 1}\n", "no angle"),
-        ("[", "cannot be read"),
+        ("[", "not valid YAML"),
     ],
 )
 def test_bad_keyframes_are_one_line(tmp_path, content, words):

@@ -83,7 +83,8 @@ PARTS = {
     "data": Part("Images to learn from.", "geometry.rotations errors"),
     "volumes": Part("The fields one can train.", "formats.reading storage.atomic kernels geometry errors notebook"),
     "formats": Part(
-        "A file format's reader and writer side by side.", "storage.optional geometry.grids errors invocation version"
+        "A file format's reader and writer side by side.",
+        "storage.labels storage.optional geometry.grids errors invocation version",
     ),
     "storage": Part("On disk whole or not at all.", "errors invocation"),
     "kernels": Part(

@@ -9,17 +9,16 @@ from torch import nn
 
 from mnist3d.errors import ConfigError
 from mnist3d.runs.validation import (
-    check_plain,
     checked,
     did_you_mean,
     from_text,
     keys_of,
     options_of,
-    read_yaml,
     shown,
     validated,
     validated_arguments,
 )
+from mnist3d.storage.plain_yaml import check_plain, read_yaml
 
 Switch = Literal["off", "warn"]
 

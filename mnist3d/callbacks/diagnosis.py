@@ -190,8 +190,8 @@ def opaque_share(volume: Field, points: Float[Tensor, "P 3"]) -> float:
 def ball_points(count: int) -> Float[Tensor, "P 3"]:
     """Points spread evenly through the unit ball, the same ones in every run."""
     generator = torch.Generator().manual_seed(0)
-    directions = torch.nn.functional.normalize(torch.randn(count, 3, generator=generator), dim=1)
-    return directions * torch.rand(count, 1, generator=generator) ** (1.0 / 3.0)
+    directions = torch.nn.functional.normalize(torch.randn(count, 3, generator=generator, device="cpu"), dim=1)
+    return directions * torch.rand(count, 1, generator=generator, device="cpu") ** (1.0 / 3.0)
 
 
 @torch.no_grad()

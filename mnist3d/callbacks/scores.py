@@ -21,10 +21,10 @@ from ..training.trainer import Trainer
 
 @dataclass
 class ScorecardOptions:
-    """How often a running sculpture is scored.
+    """How often the views are scored during training.
 
     Args:
-        every: Steps between scores, at least 1; 0 for none.
+        every: Steps between two scores, >= 1; 0: no scores.
     """
 
     every: int = 500

@@ -16,16 +16,20 @@ from ..training.objectives.base import Objective
 from ..volumes import Volume
 
 OF_THE_COMMAND: dict[str, tuple[str, Any, str]] = {  # metavar, hint and meaning of what belongs to no run
-    "config": ("FILE", str, "YAML file with any of the keys below, or the name of a preset; of several the last wins."),
-    "run_dir": ("FOLDER", str | None, "Folder of the new run; default runs/<time>-<preset>."),
-    "resume": ("FOLDER", str | None, "Folder of a run to go on with."),
+    "config": (
+        "FILE",
+        str,
+        "YAML file with any of the keys below, or the name of a preset; may be repeated, later ones win.",
+    ),
+    "run_dir": ("FOLDER", str | None, "Folder for the new run; default runs/<time>-<preset>."),
+    "resume": ("FOLDER", str | None, "Folder of the run to continue."),
 }
 WITHOUT_VALUE = "print_config", "help"
 CHOICES = {  # what chooses a class, before that class's options are known
-    "volume": "What is sculpted: VoxelGrid, HashGrid, VMGrid, or package.Class of somebody else's.",
+    "volume": "Class of the volume: VoxelGrid (the default), HashGrid, VMGrid, or package.Class of another package.",
     "volume.class_path": argparse.SUPPRESS,
     "objectives": argparse.SUPPRESS,
-    "objectives.add": "One more reason why the volume moves, package.Class of somebody else's; may be repeated.",
+    "objectives.add": "An objective (a loss) to add, package.Class of another package; may be repeated.",
 }
 
 
@@ -61,15 +65,17 @@ def full_parser(
     parser = argparse.ArgumentParser(
         prog=program_name("train"),
         usage="%(prog)s [--config FILE] [--KEY VALUE ...]",
-        description="Sculpt a volume whose views look like the given images.",
-        epilog="Options of another volume class: --volume CLASS_PATH --help; of an objective: --objectives.add "
-        "CLASS_PATH --help",
+        description="Train a volume whose views look like the given images.",
+        epilog="For the options of another volume, type --volume CLASS_PATH --help; of another objective, "
+        "--objectives.add CLASS_PATH --help.",
         exit_on_error=False,
         allow_abbrev=False,  # a typo must not become another key
     )
     parser.set_defaults(given=[])
     _add_choices(parser)
-    parser.add_argument("--print_config", action="store_true", help="Print the resulting configuration and exit.")
+    parser.add_argument(
+        "--print_config", action="store_true", help="Print the complete configuration as YAML, and exit."
+    )
     for name, option in options_of(Config).items():
         if name not in SECTIONS and name not in CHOICES:
             _add_option(parser, name, option, documented(Config, name))

@@ -1,4 +1,4 @@
-"""Write a sculpture's surface as a mesh, and say whether it can be printed."""
+"""Write the surface of a volume as a mesh, and say whether it can be printed."""
 
 import argparse
 from collections.abc import Sequence
@@ -27,20 +27,23 @@ def build_parser() -> OneLineParser:
     parser = OneLineParser(prog=program_name("mesh"), description=__doc__)
     add_sculpture_arguments(parser)
     parser.add_argument(
-        "--output", type=Path, default=Path("sculpture.stl"), help=f"{', '.join(MESH_FORMATS)} (default %(default)s)"
+        "--output",
+        type=Path,
+        default=Path("sculpture.stl"),
+        help=f"file to write: {', '.join(MESH_FORMATS)} (default %(default)s)",
     )
     parser.add_argument(
         "--level",
         type=level_or_auto,
-        help=f"attenuation per world unit where the surface lies, 1e-6 to {LARGEST_LEVEL:g}, or auto: where the mesh "
-        "looks most like the views (default auto)",
+        help=f"attenuation at the surface, per world unit, 1e-6 to {LARGEST_LEVEL:g}; auto takes the level at which "
+        "the mesh looks most like the views (default auto)",
     )
     parser.add_argument(
         "--matter",
         choices=("bright", "all"),
         default="bright",
-        help="bright: only what gives light back, for one colour; all: the black matter too, which with its vertex "
-        "colours (ply, obj, glb) looks as the views do (default %(default)s)",
+        help="bright: without the black parts, for printing in one colour; all: with them, and with vertex colours in "
+        "ply, obj and glb, which looks like the views (default %(default)s)",
     )
     parser.add_argument(
         "--resolution",
@@ -52,14 +55,14 @@ def build_parser() -> OneLineParser:
         "--smoothing",
         type=in_range(int, 0, MAX_SMOOTHING),
         default=0,
-        help=f"passes of Taubin's filter, 0 to {MAX_SMOOTHING} (default %(default)s)",
+        help=f"passes of Taubin's smoothing filter, 0 to {MAX_SMOOTHING} (default %(default)s)",
     )
     parser.add_argument("--largest", action="store_true", help="keep only the largest piece")
     parser.add_argument(
         "--size_mm",
         type=in_range(float, 0.1, 1e4),
         default=SIZE_MM,
-        help="longest edge of the bounding box, 0.1 to 10000 (default %(default)s)",
+        help="longest edge of the bounding box in mm, 0.1 to 10000 (default %(default)s)",
     )
     return parser
 

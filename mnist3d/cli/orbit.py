@@ -1,4 +1,4 @@
-"""Render a way around a sculpture: video, animation, frames, or a strip of views. The last frame leads to the first."""
+"""Render a turning volume: video, animation, frames, or a strip of views. The last frame leads to the first."""
 
 import math
 import sys
@@ -43,40 +43,59 @@ def build_parser() -> OneLineParser:
         "--output",
         type=Path,
         default=Path("orbit.mp4"),
-        help=f"{', '.join(SUFFIXES)} (a strip), or no suffix for a new folder of PNG frames (default %(default)s)",
+        help=f"file to write: {', '.join(SUFFIXES)} (a strip of views); without a suffix, a new folder of PNG frames "
+        "(default %(default)s)",
     )
     ways = "; ".join(f"{name}: {what}" for name, (what, _) in CAMERA_PATHS.items())
     result.add_argument(
         "--path",
         default="turntable",
-        help=f"{ways}; or FILE.yaml, a list of keyframes such as {{azimuth: 90, elevation: 10, roll: 0}} in degrees "
-        "(default %(default)s)",
+        help=f"camera path. {ways}. Or FILE.yaml, a list of keyframes in degrees such as {{azimuth: 90, elevation: 10, "
+        "roll: 0} (default %(default)s)",
     )
-    result.add_argument("--frames", type=in_range(int, 2, 3600), default=120, help="2 to 3600 (default %(default)s)")
-    result.add_argument("--fps", type=in_range(int, 1, 60), default=24, help="1 to 60, gif 50 (default %(default)s)")
     result.add_argument(
-        "--size", type=in_range(int, 8, 2048), default=256, help="pixels, 8 to 2048 (default %(default)s)"
+        "--frames", type=in_range(int, 2, 3600), default=120, help="number of frames, 2 to 3600 (default %(default)s)"
+    )
+    result.add_argument(
+        "--fps",
+        type=in_range(int, 1, 60),
+        default=24,
+        help="frames per second, 1 to 60; gif at most 50 (default %(default)s)",
+    )
+    result.add_argument(
+        "--size",
+        type=in_range(int, 8, 2048),
+        default=256,
+        help="edge of a frame in pixels, 8 to 2048 (default %(default)s)",
     )
     result.add_argument(
         "--supersample",
         type=in_range(int, 1, 8),
         default=1,
-        help="render so many times finer, then average; 1 to 8 (default %(default)s)",
+        help="render at this many times the size, then average down; 1 to 8 (default %(default)s)",
     )
-    result.add_argument("--colormap", default=GREY, help="gray, or one of matplotlib's: inferno (default %(default)s)")
+    result.add_argument(
+        "--colormap", default=GREY, help="gray, or a colormap of matplotlib such as inferno (default %(default)s)"
+    )
     result.add_argument(
         "--background",
-        help=f"colour behind the sculpture, such as white or #202428, or {TRANSPARENT} (webp, apng, png, frames); "
-        "default none: black",
+        help=f"colour behind the volume, such as white or #202428, or {TRANSPARENT} (webp, apng, png and frames only); "
+        "default black",
     )
     result.add_argument(
-        "--elevation", type=in_range(float, -90.0, 90.0), default=0.0, help="degrees, -90 to 90 (default %(default)s)"
+        "--elevation",
+        type=in_range(float, -90.0, 90.0),
+        default=0.0,
+        help="elevation of the camera path, degrees, -90 to 90 (default %(default)s)",
     )
     result.add_argument(
-        "--seed", type=in_range(int, 0, 2**63 - 1), default=0, help="of --path seed_walk (default %(default)s)"
+        "--seed",
+        type=in_range(int, 0, 2**63 - 1),
+        default=0,
+        help="random seed of --path seed_walk, >= 0 (default %(default)s)",
     )
     result.add_argument(
-        "--caption", action="store_true", help="write below each view which class two classifiers read in it"
+        "--caption", action="store_true", help="write below each view the class that two classifiers read in it"
     )
     return result
 

@@ -1,4 +1,4 @@
-"""Write a sculpture as one HTML file that turns in any browser: no server, no network."""
+"""Write a volume as one HTML file, to turn it in any browser without a server or a network."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,13 +14,15 @@ def build_parser() -> OneLineParser:
     """All flags."""
     parser = OneLineParser(prog=program_name("page"), description=__doc__)
     add_sculpture_arguments(parser)
-    parser.add_argument("--output", type=Path, default=Path("sculpture.html"), help=".html (default %(default)s)")
+    parser.add_argument(
+        "--output", type=Path, default=Path("sculpture.html"), help="file to write, .html (default %(default)s)"
+    )
     parser.add_argument(
         "--resolution",
         type=in_range(int, 2, MAX_RESOLUTION),
         help=f"voxels along the longest edge, 2 to {MAX_RESOLUTION}; default the volume's own, 64 for a field",
     )
-    parser.add_argument("--title", help="shown on the page; default the run's name")
+    parser.add_argument("--title", help="title on the page; default the name of the run")
     return parser
 
 

@@ -13,11 +13,12 @@ from typing import Any
 from ..errors import ConfigError
 from ..runs.building import CommandLine
 from ..runs.class_paths import full_path
-from ..runs.validation import checked, did_you_mean, no_such_key, read_yaml
+from ..runs.validation import checked, did_you_mean, no_such_key
 from ..runs.version_0_1 import moved_or_gone
+from ..storage.plain_yaml import read_yaml_file
 from .flags import choosing_parser, full_parser, known_keys
 from .merging import Values, classes_of, config_of, merge, merge_flag
-from .presets import preset_names, read_preset
+from .presets import preset_file, preset_names
 from .resuming import check_resumable, values_to_resume
 
 
@@ -93,7 +94,7 @@ def _read_file(name: str) -> Values:
     """The mapping in a YAML file; or a preset, by its name."""
     path, presets = Path(name), preset_names()
     try:
-        text = read_preset(name) if name in presets and not path.is_file() else path.read_text(encoding="utf-8")
+        values = read_yaml_file(preset_file(name) if name in presets and not path.is_file() else path)
     except FileNotFoundError:
         hint = did_you_mean(path.stem, presets) or f"; presets are {', '.join(presets)}"
         raise ConfigError(f"config={name}: no such file{hint}") from None
@@ -101,12 +102,8 @@ def _read_file(name: str) -> Values:
         raise ConfigError(f"config={name}: is a folder; give a YAML file, or the name of a preset") from None
     except OSError as error:
         raise ConfigError(f"config={name}: cannot be read ({error.strerror})") from None
-    except ValueError:
-        raise ConfigError(f"config={name}: cannot be read, it is no UTF-8 text") from None
-    try:
-        values = read_yaml(text)
     except ValueError as error:
-        raise ConfigError(f"config={name}: not valid YAML ({error})") from None
+        raise ConfigError(f"config={name}: {error}") from None
     if not isinstance(values, dict):
         raise ConfigError(f"config={name}: the file is empty or no mapping; write lines KEY: VALUE, as the presets do")
     return values

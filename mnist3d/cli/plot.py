@@ -1,4 +1,4 @@
-"""Draw a run: loss curves, scorecard over time, view atlas. Of a volume file on its own, the atlas."""
+"""Draw the losses, the scores over time and the view atlas of a run; for a volume file, only the atlas."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,7 +19,10 @@ def build_parser() -> OneLineParser:
     parser = OneLineParser(prog=program_name("plot"), description=__doc__)
     add_sculpture_arguments(parser)
     parser.add_argument(
-        "--output", type=Path, default=Path("run.png"), help=f"{', '.join(PLOT_FORMATS)} (default %(default)s)"
+        "--output",
+        type=Path,
+        default=Path("run.png"),
+        help=f"file to write: {', '.join(PLOT_FORMATS)} (default %(default)s)",
     )
     return parser
 

@@ -18,8 +18,8 @@ def preset_names() -> list[str]:
     return sorted(path.stem for path in PRESETS.glob("*.yaml"))
 
 
-def read_preset(name: str) -> str:
-    """The YAML of a preset.
+def preset_file(name: str) -> Path:
+    """The file of a preset.
 
     Raises:
         ConfigError: there is none of that name.
@@ -27,7 +27,16 @@ def read_preset(name: str) -> str:
     if name not in preset_names():
         hint, names = did_you_mean(name, preset_names()), ", ".join(preset_names())
         raise ConfigError(f"{name}: no such preset{hint or f'; must be one of {names}'}")
-    return (PRESETS / f"{name}.yaml").read_text(encoding="utf-8")
+    return PRESETS / f"{name}.yaml"
+
+
+def read_preset(name: str) -> str:
+    """The YAML of a preset, as it is written.
+
+    Raises:
+        ConfigError: there is none of that name.
+    """
+    return preset_file(name).read_text(encoding="utf-8")
 
 
 def build_parser() -> OneLineParser:
@@ -36,9 +45,9 @@ def build_parser() -> OneLineParser:
     parser = OneLineParser(
         prog=program_name("presets"),
         description="List the presets, or print one.",
-        epilog=f"{train} --config NAME sculpts with a preset; {train} --config NAME --print_config prints all keys.",
+        epilog=f"{train} --config NAME trains with a preset. {train} --config NAME --print_config prints all keys.",
     )
-    parser.add_argument("name", nargs="?", metavar="NAME", help="the preset to print; default a list of all")
+    parser.add_argument("name", nargs="?", metavar="NAME", help="preset to print; without it, all presets are listed")
     return parser
 
 
@@ -51,4 +60,4 @@ def main(arguments: Sequence[str]) -> None:
     for preset in preset_names():
         first, _, _ = read_preset(preset).partition("\n")
         print(f"{preset:15}{first.removeprefix('# ')}")
-    print(f"\n{program_name('train')} --config NAME sculpts with one, {program_name('presets')} NAME prints it.")
+    print(f"\n{program_name('train')} --config NAME trains with one, {program_name('presets')} NAME prints it.")

@@ -11,14 +11,14 @@ from ..invocation import program_name
 from ..version import __version__
 
 COMMANDS = {
-    "train": "sculpt a volume, or go on with a run",
-    "view": "look at a finished volume: a page that turns it, or a picture of forty views",
-    "orbit": "render a way around it: video, animation, frames, or a strip of views",
-    "voxels": "write it as voxels for other tools",
-    "mesh": "write its surface as a mesh, and say whether it can be printed",
-    "page": "write it as one HTML file that turns in any browser",
-    "plot": "draw a run: losses, scores over time, view atlas",
-    "score": "measure how good and how diverse its views are",
+    "train": "train a volume, or resume a run",
+    "view": "show a finished volume in the browser, or write a picture of forty views",
+    "orbit": "render a turning volume: video, animation, frames, or a strip of views",
+    "voxels": "write a volume as voxels for other programs",
+    "mesh": "write the surface of a volume as a mesh, and say whether it can be printed",
+    "page": "write a volume as one HTML file, to turn it in any browser",
+    "plot": "draw the losses, the scores and the view atlas of a run",
+    "score": "measure how good and how diverse the views of a volume are",
     "presets": "list the presets, or print one",
 }
 
@@ -119,6 +119,6 @@ def _help(program: str) -> str:
     return (
         f"usage: {program} COMMAND [ARGUMENTS]\n\n"
         f"Sculpt a 3D object out of 2D pictures.\n\n{listed}\n\n"
-        f"Begin with `{program} train`: ten minutes, no GPU, no download.\n"
-        f"`{program} COMMAND --help` lists what a command takes."
+        f"Start with `{program} train`: it takes ten minutes and needs no GPU and no download.\n"
+        f"`{program} COMMAND --help` lists the arguments of a command."
     )

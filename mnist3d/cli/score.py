@@ -1,4 +1,7 @@
-"""Measure how good and how diverse a sculpture's views are: a table, scorecard.json, the view atlas, a turntable."""
+"""Measure how good and how diverse the views of a volume are.
+
+Prints a table, and writes scorecard.json, the view atlas and a turntable.
+"""
 
 import logging
 from collections.abc import Sequence
@@ -50,11 +53,14 @@ def build_parser() -> OneLineParser:
     parser = OneLineParser(prog=program_name("score"), description=__doc__)
     add_sculpture_arguments(parser)
     parser.add_argument(
-        "--views", type=in_range(int, 2, 1_000_000), default=2000, help="of each pose distribution; default %(default)s"
+        "--views",
+        type=in_range(int, 2, 1_000_000),
+        default=2000,
+        help="number of views of each pose distribution, >= 2 (default %(default)s)",
     )
     parser.add_argument("--output", type=Path, help="folder for the files; default the run directory")
     parser.add_argument(
-        "--classifiers", type=Path, help="folder where the classifiers are kept; default the user's cache"
+        "--classifiers", type=Path, help="folder of the trained evaluation classifiers; default the user's cache"
     )
     return parser
 

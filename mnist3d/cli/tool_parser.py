@@ -31,13 +31,13 @@ def add_sculpture_arguments(parser: argparse.ArgumentParser, *, default: str | N
         parser: of the tool.
         default: what is opened where none is named, in words; None where one must be named.
     """
-    shown = "run directory, volume.safetensors, or a volume.pt of the first 3DMNIST"
+    shown = "run directory, volume.safetensors, or volume.pt of 3DMNIST, an earlier project"
     parser.add_argument("run", nargs=None if default is None else "?", help=f"{shown}; {default}" if default else shown)
     parser.add_argument(
         "--volume",
         metavar="CLASS_PATH",
-        help="class of the volume, where it is none of ours: package.Class; naming it is trusting it, "
-        "as a file alone never causes an import",
+        help="class of the volume, package.Class, if it is not one of mnist3d; this imports its code, "
+        "so name only a class that you trust",
     )
 
 

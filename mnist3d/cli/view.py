@@ -1,4 +1,4 @@
-"""Look at a finished volume: serves a page that shows and turns it, or writes a picture of forty views."""
+"""Show a finished volume: serve a page on which you can turn it, or write a picture of forty views."""
 
 import os
 import sys
@@ -24,15 +24,22 @@ def build_parser() -> OneLineParser:
     parser = OneLineParser(prog=program_name("view"), description=__doc__)
     add_sculpture_arguments(parser, default=f"default the newest run under {RUNS_ROOT}/")
     parser.add_argument(
-        "--snapshot", type=Path, metavar="FILE.png", help="write 40 views as one picture and exit; serves no page"
+        "--snapshot",
+        type=Path,
+        metavar="FILE.png",
+        help="write 40 views as one picture, and exit without serving a page",
     )
     parser.add_argument(
         "--port",
         type=in_range(int, 0, 65535),
         default=default.port,
-        help="of the page, the next free one when taken (default %(default)s)",
+        help="port of the page, 0 to 65535; if it is taken, the next free one (default %(default)s)",
     )
-    parser.add_argument("--host", default=default.host, help="address to listen on (default %(default)s)")
+    parser.add_argument(
+        "--host",
+        default=default.host,
+        help="address to listen on; 0.0.0.0 lets other machines open the page (default %(default)s)",
+    )
     return parser
 
 

@@ -1,4 +1,4 @@
-"""Write a sculpture as voxels for other tools, and say what opens the file."""
+"""Write a volume as voxels for other programs, and say which of them open the file."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +15,10 @@ def build_parser() -> OneLineParser:
     parser = OneLineParser(prog=program_name("voxels"), description=__doc__)
     add_sculpture_arguments(parser)
     parser.add_argument(
-        "--output", type=Path, default=Path("sculpture.npz"), help=f"{', '.join(VOXEL_FORMATS)} (default %(default)s)"
+        "--output",
+        type=Path,
+        default=Path("sculpture.npz"),
+        help=f"file to write: {', '.join(VOXEL_FORMATS)} (default %(default)s)",
     )
     parser.add_argument(
         "--resolution",
@@ -26,7 +29,7 @@ def build_parser() -> OneLineParser:
     parser.add_argument(
         "--voxel_size_mm",
         type=in_range(float, 1e-6, 1e6),
-        help="edge of a voxel in mm, 1e-6 to 1e6; default: lengths are world units, of which the volume is 2 wide",
+        help="edge of a voxel in mm, 1e-6 to 1e6; by default lengths are in world units, and the volume is 2 wide",
     )
     return parser
 

@@ -5,16 +5,17 @@ imported when such a source is read.
 """
 
 from .augment import random_shift
+from .image_files import ImageFile, read_image
 from .images import ImageSet, load_images
 from .nearest import Exemplars
 from .options import DataOptions
-from .sources import read_image
 from .text import draw_text
 from .typical import exemplar
 
 __all__ = [
     "DataOptions",
     "Exemplars",
+    "ImageFile",
     "ImageSet",
     "draw_text",
     "exemplar",

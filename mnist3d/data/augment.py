@@ -32,7 +32,8 @@ def random_shift(
     if max_shift == 0:
         return images
     count, _, height, width = images.shape
-    shift = torch.randint(0, 2 * max_shift + 1, (2, count), generator=generator).to(images.device)
+    shift = torch.randint(0, 2 * max_shift + 1, (2, count), generator=generator, device=generator.device)
+    shift = shift.to(images.device)
     padded = nn.functional.pad(images[:, 0], [max_shift] * 4).flatten(1)
     stride = width + 2 * max_shift
     row, column = torch.arange(height, device=images.device), torch.arange(width, device=images.device)
@@ -53,7 +54,7 @@ def seen_as_plane(
         view: x_camera = view @ x_world, less than 90 degrees from `facing`.
         facing: the rotation at which the image is seen undistorted.
     """
-    turned = (view @ facing.mT)[:, :2, :2]
+    turned = (view @ facing.mT)[:, :2, :2].to(images.dtype)
     theta = torch.cat([torch.linalg.inv(turned), turned.new_zeros(len(turned), 2, 1)], dim=2)
     return F.grid_sample(images, F.affine_grid(theta, list(images.shape), align_corners=False), align_corners=False)
 
@@ -69,12 +70,13 @@ def tilted(images: Float[Tensor, "B 1 H W"], degrees: float, generator: Generato
         degrees: 0 to 60.
         generator: a CPU generator, advanced by the call.
     """
-    limits = math.radians(degrees) * torch.tensor([1.0, 0.5, 0.25])
-    azimuth, elevation, roll = limits[:, None] * (2.0 * torch.rand(3, len(images), generator=generator) - 1.0)
+    chance = torch.rand(3, len(images), generator=generator, device=generator.device)
+    limits = math.radians(degrees) * chance.new_tensor([1.0, 0.5, 0.25])
+    azimuth, elevation, roll = limits[:, None] * (2.0 * chance - 1.0)
     cosine, sine, zero = roll.cos(), roll.sin(), torch.zeros_like(roll)
     rolled = torch.stack([cosine, -sine, zero, sine, cosine, zero, zero, zero, zero + 1.0], dim=-1).unflatten(
         -1, (3, 3)
     )
-    view = (rolled @ upright_matrix(azimuth, elevation)).to(images.device)
-    facing = torch.eye(3, device=images.device).expand(len(images), 3, 3)
+    view = (rolled @ upright_matrix(azimuth, elevation)).to(images)
+    facing = torch.eye(3, dtype=images.dtype, device=images.device).expand(len(images), 3, 3)
     return seen_as_plane(images, view, facing)

@@ -17,6 +17,8 @@ from ..errors import DataError
 from .options import DataOptions, Part
 from .sources import SOURCES
 
+DECIDED_THERE = ("images", "idx")  # sources of others' images, which see themselves to what is dark on white
+AT_ONCE = 1000
 SPLIT_SEED = 20260101  # which images are held out must never change between runs
 
 
@@ -28,11 +30,13 @@ class ImageSet:
         images: brightness in [0, 1].
         labels: class of each image; None where the source has none.
         class_names: one a class; empty without labels.
+        remarks: what was decided about them that the user should know, a line each.
     """
 
     images: Float[Tensor, "N 1 H W"]
     labels: Int[Tensor, " N"] | None
     class_names: list[str]
+    remarks: tuple[str, ...] = ()
 
 
 def load_images(options: DataOptions, image_size: int, part: Part = "training") -> ImageSet:
@@ -41,15 +45,16 @@ def load_images(options: DataOptions, image_size: int, part: Part = "training") 
     Args:
         options: the source.
         image_size: pixels along each edge of the result; images of another size are resampled.
-        part: "training", or "held_out": what the sculpture never sees.
+        part: "training", or "held_out": images that are not used in training.
 
     Raises:
         DataError: missing, corrupt or unsuitable images.
     """
-    images, labels, names, split_done = SOURCES[options.name](options, image_size, part)
+    loaded = SOURCES[options.name](options, image_size, part)
+    images, labels, names = loaded.images, loaded.labels, loaded.class_names
     if len(images) == 0:
         raise DataError(f"data.path={options.path}: no images for the part {part!r}")
-    if not split_done:
+    if not loaded.split_done:
         keep = _split(len(images), labels, options.held_out, part)
         images, labels = images[keep], labels[keep] if labels is not None else None
     if options.limit is not None and options.limit < len(images):
@@ -66,9 +71,26 @@ def load_images(options: DataOptions, image_size: int, part: Part = "training") 
                 f"data.class_names: {len(options.class_names)} names, but the data has {len(names)} classes"
             )
         names = list(options.class_names)
-    brightness = torch.tensor(images, dtype=torch.float32)[:, None] / 255.0
-    brightness = shrunk_into_square(brightness, image_size, options.scale)
-    return ImageSet(brightness, torch.tensor(labels) if labels is not None else None, names)
+    if options.invert is True and options.name not in DECIDED_THERE:
+        images = 255 - images
+    width, height = loaded.largest or images.shape[:0:-1]
+    remarks = [*loaded.remarks, *reduced(width, height, image_size)]
+    # A few at a time: as numbers, images that are still as large as their files take four times the memory.
+    parts = [
+        shrunk_into_square(torch.tensor(some, dtype=torch.float32)[:, None] / 255.0, image_size, options.scale)
+        for some in np.split(images, range(AT_ONCE, len(images), AT_ONCE))
+    ]
+    return ImageSet(torch.cat(parts), torch.tensor(labels) if labels is not None else None, names, tuple(remarks))
+
+
+def reduced(width: int, height: int, image_size: int) -> list[str]:
+    """A line about images that are larger than views, and what to do for finer ones; none where they are not."""
+    if max(width, height) <= image_size:
+        return []
+    return [
+        f"renderer.image_size={image_size}: images of up to {width}x{height} are reduced to {image_size}x{image_size} "
+        "pixels; a larger --renderer.image_size keeps more of them, and --config drawings has 64"
+    ]
 
 
 def shrunk_into_square(

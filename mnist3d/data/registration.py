@@ -55,7 +55,7 @@ def registered(
     prior = reach * images.new_tensor([1.0, 1.0, 0.5, 1.0, 1.0, 0.5])
     identity = images.new_tensor([1.0, 0.0, 0.0, 0.0, 1.0, 0.0])
     stiffness = UNEXPLAINED / prior.square()
-    goal, unmoved, entries = blur(views), blur(images), torch.zeros(count, 6).to(images)
+    goal, unmoved, entries = blur(views), blur(images), images.new_zeros(count, 6)
     moved, seen = images, unmoved
     for _ in range(ROUNDS):
         across = F.pad(seen[..., 2:] - seen[..., :-2], (1, 1)).flatten(1) * (width / 4)

@@ -15,6 +15,7 @@ from torch import Tensor
 from ..errors import ExportError
 from ..rendering.renderer import MAX_IMAGE_SIZE, AbsorptionRenderer, render_views
 from ..storage import require
+from ..storage.labels import printable
 from ..volumes.base import Field
 from ..volumes.wrappers import FrozenField, UnabsorbedField
 
@@ -138,7 +139,7 @@ def _captioned(frame: UInt8[np.ndarray, "H W C"], caption: str, style: FrameStyl
     ink = (0, 0, 0) if sum(colour) > 384 else (230, 230, 230)
     strip = Image.new("RGB", (frame.shape[1], height), colour)
     place = (frame.shape[1] / 2, height / 2)
-    ImageDraw.Draw(strip).text(place, caption, ink, ImageFont.load_default(round(0.7 * height)), anchor="mm")
+    ImageDraw.Draw(strip).text(place, printable(caption), ink, ImageFont.load_default(round(0.7 * height)), anchor="mm")
     below = np.asarray(strip)
     if frame.shape[2] == 4:
         below = np.concatenate([below, np.full((*below.shape[:2], 1), 255, np.uint8)], axis=-1)

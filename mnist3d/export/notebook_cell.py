@@ -9,6 +9,7 @@ import html
 
 from ..rendering.pictures import SHEET_VIEWS, contact_sheet, sheet_views
 from ..rendering.renderer import AbsorptionRenderer, RendererOptions
+from ..storage.labels import printable
 from ..storage.run_directory import png_bytes
 from ..volumes.base import Field
 from ..volumes.wrappers import FrozenField
@@ -46,7 +47,8 @@ def notebook_cell(
     grid = frozen.dense()
     voxels = FIELD_RESOLUTION**3 if grid is None else grid[0].numel()
     shown = _page(frozen, options, title) if voxels <= MOST_VOXELS else _sheet(frozen, options)
-    text = html.escape(repr(volume) if caption is None else caption)
+    lines = (repr(volume) if caption is None else caption).splitlines()
+    text = html.escape("\n".join(map(printable, lines)))
     below = f'<pre style="margin:0;padding:6px 0;white-space:pre-wrap">{text}</pre>'
     return f'<div style="max-width:{WIDTH}px">{shown}{below}</div>'
 
@@ -55,7 +57,7 @@ def _page(volume: Field, options: RendererOptions, title: str) -> str:
     """In a frame of its own, so that its styles and scripts and the notebook's do not meet."""
     page = html.escape(page_html(volume, options, title).replace("</head>", IN_A_CELL))
     style = f"width:100%;height:{HEIGHT}px;border:0;background:#12141a;{RADIUS}"
-    return f'<iframe sandbox="allow-scripts" title="{html.escape(title)}" style="{style}" srcdoc="{page}"></iframe>'
+    return f'<iframe sandbox="allow-scripts" title="{html.escape(printable(title))}" style="{style}" srcdoc="{page}"></iframe>'
 
 
 def _sheet(volume: Field, options: RendererOptions) -> str:

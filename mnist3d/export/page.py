@@ -13,6 +13,7 @@ import torch
 
 from ..errors import ExportError
 from ..rendering.renderer import RendererOptions
+from ..storage.labels import printable
 from ..volumes.base import Field
 from ..volumes.wrappers import FrozenField
 from .sampling import sampled
@@ -50,7 +51,7 @@ def page_html(volume: Field, options: RendererOptions, title: str, resolution: i
     depth, height, width = grid.shape[1:]
     page = resources.files(__package__ or "").joinpath("page.html").read_text(encoding="utf-8")
     values = {
-        "__TITLE__": html.escape(title),
+        "__TITLE__": html.escape(printable(title)),
         "__SIZE__": f"[{width}, {height}, {depth}]",
         "__STEPS__": str(steps),
         "__DATA__": data,

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from jaxtyping import Float
 from torch import Tensor
 
 from ..errors import ExportError
 from ..geometry.rotations import PoseOptions, euler_matrix, sample_rotations, turntable
+from ..storage.plain_yaml import read_yaml_file
 
 TILT = 0.7  # radians to each side
 EIGHT = (0.9, 0.45)  # radians of azimuth and elevation
@@ -48,10 +48,10 @@ def _seed_walk(count: int, elevation: float, seed: int, poses: PoseOptions | Non
 
 
 CAMERA_PATHS: dict[str, tuple[str, Callable[[int, float, int, PoseOptions | None], Tensor]]] = {
-    "turntable": ("once around the upright axis", _turntable),
-    "tilt": ("nodding up and down", _tilt),
-    "seed_walk": ("through random views, as the sculpture was trained on, chosen by --seed", _seed_walk),
-    "figure_eight": ("a figure of eight around the front", _figure_eight),
+    "turntable": ("one turn around the vertical axis", _turntable),
+    "tilt": ("up and down", _tilt),
+    "seed_walk": ("through random views of the training's pose distribution, chosen by --seed", _seed_walk),
+    "figure_eight": ("the shape of an 8 around the front", _figure_eight),
 }
 
 
@@ -72,17 +72,21 @@ def camera_path(
         ExportError: no such path, or a file that holds no keyframes.
     """
     if path in CAMERA_PATHS:
-        return CAMERA_PATHS[path][1](count, elevation, seed, poses)
+        with torch.device("cpu"):  # as random draws are, whatever torch's default
+            return CAMERA_PATHS[path][1](count, elevation, seed, poses)
     if Path(path).suffix.lower() not in (".yaml", ".yml"):
         raise ExportError(f"path={path}: must be one of {', '.join(CAMERA_PATHS)} or a file of keyframes, FILE.yaml")
-    return euler_matrix(_closed_curve(_read_keyframes(Path(path)), count))
+    with torch.device("cpu"):
+        return euler_matrix(_closed_curve(_read_keyframes(Path(path)), count))
 
 
 def _read_keyframes(path: Path) -> Float[Tensor, "K 3"]:
     try:
-        entries = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ExportError(f"path={path}: cannot be read ({' '.join(str(error).split())[:120]})") from None
+        entries = read_yaml_file(path)
+    except OSError as error:
+        raise ExportError(f"path={path}: cannot be read ({error.strerror})") from None
+    except ValueError as error:
+        raise ExportError(f"path={path}: {error}") from None
     example = "it must be a list of two or more, each such as {azimuth: 90, elevation: 10, roll: 0}, in degrees"
     if not isinstance(entries, list) or len(entries) < 2:
         raise ExportError(f"path={path}: no list of keyframes; {example}")
@@ -93,7 +97,7 @@ def _keyframe(path: Path, entry: Any, example: str) -> Float[Tensor, "3"]:
     if not isinstance(entry, dict) or not entry or not set(entry) <= set(KEYS):
         raise ExportError(f"path={path}: {entry!r} is no keyframe; {example}")
     angles = [entry.get(key, 0.0) for key in KEYS]
-    if not all(isinstance(angle, (int, float)) and abs(angle) <= 36000 for angle in angles):
+    if not all(type(angle) in (int, float) and abs(angle) <= 36000 for angle in angles):
         raise ExportError(f"path={path}: {entry!r} holds what is no angle; {example}")
     azimuth, elevation, roll = map(math.radians, angles)
     return torch.tensor([elevation, azimuth, roll])

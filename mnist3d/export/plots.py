@@ -3,6 +3,7 @@
 Records of `stats.jsonl` and images -> a figure by suffix.
 """
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from ..storage import check_output, require, whole_files, write_description
+from ..storage.labels import printable
 
 PLOT_FORMATS: dict[str, str] = {
     ".png": "everything",
@@ -73,7 +75,7 @@ def plot_run(
     figure = Figure((WIDTH, ROW_HEIGHT * sum(heights)), layout="constrained")
     FigureCanvasAgg(figure)
     grid = figure.add_gridspec(rows, 2, height_ratios=heights)
-    figure.suptitle(title)
+    figure.suptitle(printable(title), parse_math=False)  # a $ in a name begins no formula
     for k, (name, curves, logarithmic) in enumerate(losses):
         axes = figure.add_subplot(grid[k // 2, k % 2])
         for key, label in curves:
@@ -91,7 +93,8 @@ def plot_run(
         axes.imshow(atlas, interpolation="none")
         axes.set_axis_off()
     described = {**(description or {}), "format": suffix, "records": len(records), "scores": len(scored)}
-    with whole_files(path) as folder:
+    with whole_files(path) as folder, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font", UserWarning)  # it draws a box, which says it
         figure.savefig(folder / path.name, format=suffix[1:], dpi=DOTS_PER_INCH)
         write_description(folder, path.name, described)
     return path
@@ -115,9 +118,14 @@ def _finish(axes: Any, title: str) -> None:
     axes.tick_params(labelsize=8)
     axes.grid(alpha=0.3)
     if axes.lines:
-        axes.legend(fontsize=7)
+        _legend(axes, fontsize=7)
     if not axes.lines and not axes.collections:
         axes.text(0.5, 0.5, "nothing recorded", ha="center", va="center", transform=axes.transAxes)
+
+
+def _legend(axes: Any, **options: Any) -> None:
+    for text in axes.legend(**options).get_texts():
+        text.set_parse_math(False)
 
 
 def _scores(
@@ -136,6 +144,7 @@ def _scores(
     _finish(axes, "scorecard: share of views")
     histograms = [record.get("histogram") or {} for record in scored]
     names = list(class_names) or sorted({name for histogram in histograms for name in histogram})
+    labels = [printable(name)[:9] for name in names]
     if names:
         axes = figure.add_subplot(grid[0, 1])
         shares = [[float(histogram.get(name, 0.0)) for histogram in histograms] for name in names]
@@ -144,8 +153,8 @@ def _scores(
             below = np.cumsum([0.0, *(row[0] for row in shares)])
             for k, row in enumerate(shares):
                 colour = None if hues is None else hues[k % len(hues)]
-                axes.bar([str(steps[0])], row, bottom=below[k], label=names[k][:9], color=colour)
+                axes.bar([str(steps[0])], row, bottom=below[k], label=labels[k], color=colour)
         else:
-            axes.stackplot(steps, shares, labels=[name[:9] for name in names], colors=hues)
+            axes.stackplot(steps, shares, labels=labels, colors=hues)
         _finish(axes, "scorecard: share of each class")
-        axes.legend(fontsize=6, ncols=2, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+        _legend(axes, fontsize=6, ncols=2, loc="upper left", bbox_to_anchor=(1.0, 1.0))

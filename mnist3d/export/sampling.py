@@ -81,7 +81,7 @@ def sampled(volume: Field, resolution: int | None, field_resolution: int) -> Flo
 def _asked(field: Field, resolution: int) -> Float[Tensor, "2 N N N"]:
     """A field's answers, a part at a time."""
     axis = voxel_centres(resolution).to(field.like())
-    values = torch.empty(2, resolution, resolution, resolution)
+    values = torch.empty(2, resolution, resolution, resolution, dtype=torch.float32, device="cpu")
     rows = max(1, POINTS_AT_ONCE // resolution**2)
     for heights, part in zip(axis.split(rows), values.split(rows, dim=1), strict=True):
         places = torch.meshgrid(heights, axis, axis, indexing="ij")

@@ -53,11 +53,11 @@ def best_level(values: Float[np.ndarray, "2 Z Y X"], matter: Matter) -> tuple[fl
     highest = float(opacity.max())
     if highest <= 0.0:
         return 0.0, 0.0
-    rotations = torch.cat([turntable(COMPARED_VIEWS, elevation) for elevation in COMPARED_ELEVATIONS])
+    rotations = torch.cat([turntable(COMPARED_VIEWS, elevation).to(grid) for elevation in COMPARED_ELEVATIONS])
     views = render_views(GridField(grid), AbsorptionRenderer(COMPARED_SIZE), rotations)[:, 0]
-    levels = highest * (torch.arange(LEVELS) + 0.5) / LEVELS
+    levels = highest * (torch.arange(LEVELS, device="cpu") + 0.5) / LEVELS
     channels = torch.stack([opacity, 1.0 - grid[1]])
-    shared, joint = torch.zeros(LEVELS), torch.zeros(LEVELS)
+    shared, joint = torch.zeros(LEVELS, device="cpu"), torch.zeros(LEVELS, device="cpu")
     for rotation, view in zip(rotations, views, strict=True):
         along = _along_rays(channels, rotation)
         for k, level in enumerate(levels):
@@ -71,7 +71,8 @@ def best_level(values: Float[np.ndarray, "2 Z Y X"], matter: Matter) -> tuple[fl
 
 def _along_rays(channels: Float[Tensor, "2 Z Y X"], rotation: Float[Tensor, "3 3"]) -> Float[Tensor, "2 S H W"]:
     """Both channels at the samples of every ray, front first; zero outside the unit ball."""
-    centre = voxel_centres(COMPARED_SIZE).to(rotation)
+    rotation = rotation.to(channels)
+    centre = voxel_centres(COMPARED_SIZE).to(channels)
     z, y, x = torch.meshgrid(centre, centre, centre, indexing="ij")
     camera = torch.stack([x, y, z], dim=-1)
     found = F.grid_sample(channels[None], (camera @ rotation)[None], padding_mode="border", align_corners=False)[0]

@@ -4,19 +4,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 
 from ..errors import VolumeFileError
+from ..storage.labels import ascii_label
 from ..storage.optional import require
-from .voxel_array import (
-    UPRIGHT_AXES,
-    Voxels,
-    channel_files,
-    check_shape,
-    file_voxels,
-    from_upright,
-    layout,
-    upright_xyz,
-)
+from .orientation import oriented_voxels
+from .picking import FRAME, SPACE, Pick, volume_index
+from .voxel_array import UPRIGHT_AXES, Voxels, channel_files, layout, upright_xyz
+
+LABEL = 80  # ASCII characters
 
 
 def write_mrc(voxels: Voxels, path: Path, description: dict[str, Any]) -> dict[str, Any]:
@@ -30,19 +27,65 @@ def write_mrc(voxels: Voxels, path: Path, description: dict[str, Any]) -> dict[s
             mrc.set_volume()
             mrc.add_label(f"mnist3d {channel}; 1 angstrom stands for 1 {voxels.unit}; x right, y away, z up")
             if run := description.get("run"):
-                mrc.add_label(f"run {run}, step {description.get('step')}"[:80])
+                step = f", step {description.get('step')}"
+                mrc.add_label(f"run {ascii_label(str(run), LABEL - len('run ') - len(step))}{step}")
     return layout(voxels, f"upright: {UPRIGHT_AXES}; an angstrom stands for a {voxels.unit}")
 
 
-def read_mrc(path: Path) -> Voxels:
-    """One channel, whichever of its axes is x, y and z."""
+# Modes of one number a voxel are 0, 1, 2, 6, 12 and 101; these are refused by what they are.
+REFUSED = {3: "complex numbers", 4: "complex numbers", 16: "colours"}
+VOLUME_STACKS = range(401, 631)  # ispg: several volumes, mz sections each
+IMOD_STAMP = 1146047817  # bytes 152 to 156; then the first bit of the next 4 says whether bytes are signed
+
+
+def read_mrc(path: Path, pick: Pick) -> Voxels:
+    """One channel, whichever of its axes is x, y and z, in cells of any angles.
+
+    Source: MRC2014 (Cheng et al., J. Struct. Biol. 192, 2015), and IMOD's "MRC file format" for unsigned bytes.
+    """
     mrcfile = require("mrcfile", f"{path}: reading it", error=VolumeFileError)
     with mrcfile.open(str(path), permissive=False, header_only=True) as mrc:
-        check_shape(path, [int(mrc.header[name]) for name in ("nx", "ny", "nz")])
+        header = mrc.header
+        if content := REFUSED.get(int(header.mode)):
+            raise VolumeFileError(
+                f"{path}: holds {content} (mode {int(header.mode)}); must be one real number a voxel: write their "
+                "magnitude, or the one part that is wanted, in the tool that made it"
+            )
+        columns, rows, sections = (int(header[name]) for name in ("nx", "ny", "nz"))
+        stacked = int(header.ispg) in VOLUME_STACKS and int(header.mz) > 0
+        shape = [columns, rows, int(header.mz), sections // int(header.mz)] if stacked else [columns, rows, sections]
+        roles = [SPACE, SPACE, SPACE, FRAME][: len(shape)]
+        if int(header.ispg) == 0 and sections == 1:
+            shape, roles = [columns, rows], [SPACE, SPACE]  # a micrograph
+        index = volume_index(path, shape, roles, pick)
+        directions = _directions(path, header)
+        unsigned = int(header.mode) == 0 and _has_unsigned_bytes(header)
     with mrcfile.open(str(path), permissive=False) as mrc:
-        axes = [int(mrc.header[name]) for name in ("mapc", "mapr", "maps")]  # which of x, y, z each stored axis is
-        stored = np.array(mrc.data, np.float32).transpose(2, 1, 0)
-        data = stored.transpose(np.argsort(axes))
-        size = mrc.voxel_size
-    spacing = upright_xyz((float(size.x), float(size.y), float(size.z)))
-    return file_voxels(path, [from_upright(data.transpose(2, 1, 0))], spacing)
+        data = np.asarray(mrc.data).T[index]
+        return oriented_voxels(path, [data.view(np.uint8) if unsigned else data], directions)
+
+
+def _directions(path: Path, header: Any) -> Float[np.ndarray, "3 3"]:
+    """The step along columns, rows and sections, a column each: a along x, b in the plane of x and y."""
+    axes = [int(header[name]) for name in ("mapc", "mapr", "maps")]  # which of a, b, c each stored axis is
+    if axes == [0, 0, 0]:  # not told, as by old programs
+        axes = [1, 2, 3]
+    if sorted(axes) != [1, 2, 3]:
+        raise VolumeFileError(f"{path}: its axes (mapc, mapr, maps) are {axes}; must be 1, 2, 3 in any order")
+    counts = np.array([int(header[name]) for name in ("mx", "my", "mz")], float)
+    lengths = np.array([float(header.cella[name]) for name in "xyz"])
+    with np.errstate(divide="ignore", invalid="ignore"):
+        steps = lengths / counts
+    if not (np.isfinite(steps).all() and (steps > 0.0).all()):
+        steps = np.ones(3)
+    angles = np.array([float(header.cellb[name]) for name in ("alpha", "beta", "gamma")])
+    alpha, beta, gamma = np.cos(np.radians(np.where((angles > 0.0) & (angles < 180.0), angles, 90.0)))
+    height = np.sqrt(1.0 - gamma**2)
+    cell = np.array([[1.0, gamma, beta], [0.0, height, (alpha - beta * gamma) / height], [0.0, 0.0, 0.0]])
+    cell[2, 2] = np.sqrt(max(1.0 - cell[0, 2] ** 2 - cell[1, 2] ** 2, 0.0))
+    return (cell * steps)[:, np.array(axes) - 1]
+
+
+def _has_unsigned_bytes(header: Any) -> bool:
+    stamp, flags = np.frombuffer(header.tobytes()[152:160], header.mode.dtype.newbyteorder(header.mode.dtype.byteorder))
+    return int(stamp) == IMOD_STAMP and not int(flags) & 1

@@ -1,4 +1,4 @@
-"""NIfTI-1, a file a channel."""
+"""NIfTI-1, a file a channel; Analyze (.hdr and .img) is read too."""
 
 import json
 from pathlib import Path
@@ -8,7 +8,9 @@ import numpy as np
 
 from ..errors import ExportError, VolumeFileError
 from ..storage.optional import require
-from .voxel_array import UPRIGHT_AXES, Voxels, channel_files, check_shape, layout, patient_voxels, upright_xyz
+from .orientation import oriented_voxels
+from .picking import COMPONENT, FRAME, SPACE, Pick, check_numbers, volume_index
+from .voxel_array import UPRIGHT_AXES, Voxels, channel_files, layout, upright_xyz
 
 
 def write_nifti(voxels: Voxels, path: Path, description: dict[str, Any]) -> dict[str, Any]:
@@ -31,12 +33,25 @@ def write_nifti(voxels: Voxels, path: Path, description: dict[str, Any]) -> dict
     return layout(voxels, f"upright: {UPRIGHT_AXES}; the affine maps to right-anterior-superior")
 
 
-def read_nifti(path: Path) -> Voxels:
-    """One channel, turned as its affine says."""
+def read_nifti(path: Path, pick: Pick) -> Voxels:
+    """One channel, turned as its affine says: NIfTI's sform, else its qform; Analyze has none, only lengths.
+
+    Where a file tells no direction at all, x runs to the left, as nibabel (and Analyze) has it.
+    """
     image = require("nibabel", f"{path}: reading it", error=VolumeFileError).load(str(path))
-    shape = tuple(image.shape)
-    while len(shape) > 3 and shape[-1] == 1:
-        shape = shape[:-1]
-    check_shape(path, shape)
-    data = np.asarray(image.dataobj, np.float32).reshape(shape)
-    return patient_voxels(path, data, np.diag([-1.0, -1.0, 1.0]) @ image.affine[:3, :3])
+    colours = image.get_data_dtype().names or ()
+    roles = [SPACE] * min(image.ndim, 3) + [FRAME] + [COMPONENT] + [FRAME] * image.ndim  # x, y, z, time, vector, ...
+    shape, roles = list(image.shape), roles[: image.ndim]
+    if colours:  # red, green, blue
+        shape, roles = [*shape, len(colours)], [*roles, COMPONENT]
+    index = volume_index(path, shape, roles, pick)
+    if colours:
+        data = np.asarray(image.dataobj)[index[:-1]][colours[int(index[-1])]]
+    else:
+        check_numbers(path, image.get_data_dtype())
+        data = np.asarray(image.dataobj[index], np.float32)
+    directions = image.affine[:3, :3]
+    codes = [int(image.header[code]) for code in ("sform_code", "qform_code") if code in image.header]
+    if not any(codes) and not (np.isfinite(directions).all() and directions.any(axis=0).all()):
+        directions = np.diag([-1.0, 1.0, 1.0])  # lengths that are not told: cubes
+    return oriented_voxels(path, [data], np.diag([-1.0, -1.0, 1.0]) @ directions)

@@ -4,6 +4,7 @@ The table of readers, and the way from the box of a file into the cube of the wo
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,25 +15,44 @@ from ..errors import VolumeFileError
 from ..geometry.grids import MAX_RESOLUTION, averaged, shares
 from .mrc import read_mrc
 from .nifti import read_nifti
-from .npz import read_npz
+from .npz import read_npy, read_npz
 from .nrrd import read_nrrd
-from .vdb import read_vdb
+from .orientation import straightened
+from .picking import Pick, split_pick
+from .values import ValueOptions, make_usable, scale
+from .vdb_reading import read_vdb
 from .voxel_array import Voxels, absorbance_file, stacked
 from .vti import read_vti
 
 WHOLE = 1e-3  # as a share: spacings are often written with few digits
-READERS: dict[str, Callable[[Path], Voxels]] = {
+READERS: dict[str, Callable[[Path, Pick], Voxels]] = {
     ".npz": read_npz,
+    ".npy": read_npy,
     ".nrrd": read_nrrd,
+    ".nhdr": read_nrrd,
     ".nii.gz": read_nifti,
     ".nii": read_nifti,
+    ".hdr": read_nifti,
+    ".img": read_nifti,
     ".mrc": read_mrc,
+    ".mrc.gz": read_mrc,
+    ".map": read_mrc,
+    ".map.gz": read_mrc,
     ".vti": read_vti,
     ".vdb": read_vdb,
 }
+OF_ARRAYS = {".npz", ".vti", ".vdb"}  # formats whose arrays have names
 
 
-def read_voxels(path: str | Path) -> Float[np.ndarray, "2 Z Y X"]:
+@np.errstate(over="ignore")  # beyond float32 is infinity, which is counted as such
+def read_voxels(
+    path: str | Path,
+    *,
+    negative: str = "refuse",
+    not_finite: str = "refuse",
+    threshold: float | None = None,
+    percentile: float | None = None,
+) -> Float[np.ndarray, "2 Z Y X"]:
     """Attenuation per world unit and absorbance of a voxel file, in the world's axes, filling [-1, 1]^3.
 
     The box of the file is put in the middle, its longest edge as long as the cube's; what is then beyond the unit ball
@@ -43,42 +63,45 @@ def read_voxels(path: str | Path) -> Float[np.ndarray, "2 Z Y X"]:
 
     Args:
         path: .npz, .nrrd, .nii.gz, .nii, .mrc, .vti or .vdb, ours or another tool's.
+        negative, not_finite, threshold, percentile: see `ValueOptions`; applied in the file, before its box is put into
+            the cube.
 
     Raises:
         VolumeFileError: missing or damaged file, unknown suffix, no reader installed, or values out of range.
+        ValueError: an option with a value that is not allowed.
     """
-    path = Path(path)
+    named = str(path)
+    options = ValueOptions(negative, not_finite, threshold, percentile)
+    path, pick = split_pick(path)
+    try:
+        options = options.told(pick.values)
+    except ValueError as error:
+        raise VolumeFileError(f"{named}: {error}") from None
     suffix = next((suffix for suffix in READERS if path.name.lower().endswith(suffix)), None)
     if suffix is None:
         raise VolumeFileError(f"{path}: unknown suffix; must be one of {', '.join(READERS)}")
     if not path.is_file():
         raise VolumeFileError(f"{path}: no such file")
+    if pick.array is not None and suffix not in OF_ARRAYS:
+        raise VolumeFileError(
+            f"{path}#array={pick.array}: must be left out: a {suffix} holds one array, without a name"
+        )
     try:
-        voxels = READERS[suffix](path)
+        voxels = READERS[suffix](path, pick)
         absorbance, beside = voxels.absorbance, absorbance_file(path, suffix)
         if not voxels.tells_absorbance and beside.is_file():
-            absorbance = READERS[suffix](beside).attenuation
+            absorbance = READERS[suffix](beside, Pick()).attenuation
     except VolumeFileError:
         raise
     except Exception as error:  # every library has its own
         reason = (" ".join(str(error).split()) or type(error).__name__)[:200]
         raise VolumeFileError(f"{path}: damaged, or not what its suffix says ({reason})") from None
     values = stacked(path, [voxels.attenuation, absorbance])
-    _check_values(path, values)
-    values = _in_the_cube(path, values, voxels.extent)
-    values[0] *= np.float32(voxels.scale)
+    factor = make_usable(named, values, options)
+    voxels = straightened(path, replace(voxels, values=values))
+    values = _in_the_cube(path, voxels.values, voxels.extent)
+    scale(named, values, voxels.scale if factor is None else factor)
     return values
-
-
-def _check_values(path: Path, values: Float[np.ndarray, "2 Z Y X"]) -> None:
-    low, high = float(values[0].min()), float(values[0].max())
-    if not (low >= 0.0 and high < np.inf):
-        raise VolumeFileError(
-            f"{path}: its values lie in [{low:g}, {high:g}]; attenuation must be finite and >= 0, so subtract "
-            f"{low:g} in the tool that made it"
-        )
-    if not (float(values[1].min()) >= 0.0 and float(values[1].max()) <= 1.0):
-        raise VolumeFileError(f"{path}: its absorbance leaves [0, 1]")
 
 
 def _in_the_cube(

@@ -1,14 +1,13 @@
 """OpenVDB files, written without OpenVDB: no library on PyPI writes them for current Pythons.
 
-A writer of float grids in file format 224 with zip compression, which OpenVDB 5 and newer read, and a reader by
-OpenVDB's own Python module. Level sets and half precision are left out.
+A writer of float grids in file format 224 with zip compression, which OpenVDB 5 and newer read. Level sets and half
+precision are left out. `vdb_reading` is the way back.
 
 Source: OpenVDB (openvdb/io/File.cc, io/Archive.cc, io/Compression.h, tree/RootNode.h, InternalNode.h, LeafNode.h,
 math/Maps.h: the members' `write`). The tree is the usual one, "Tree_float_5_4_3": a root, nodes of 32^3 and 16^3
 children, leaves of 8^3 voxels; within a node x is slowest and z fastest.
 """
 
-import importlib
 import json
 import struct
 import uuid
@@ -20,10 +19,8 @@ from typing import Any, BinaryIO
 import numpy as np
 from jaxtyping import Bool, Float
 
-from ..errors import VolumeFileError
-from ..storage.optional import require
 from ..version import __version__
-from .voxel_array import UPRIGHT_AXES, Voxels, check_shape, file_voxels, from_upright, layout, upright, upright_xyz
+from .voxel_array import UPRIGHT_AXES, Voxels, layout, upright, upright_xyz
 
 MAGIC, FILE_VERSION, LIBRARY_VERSION = 0x56444220, 224, (10, 0)
 ZIP = 1  # the compression flag
@@ -136,32 +133,3 @@ def _string(text: str) -> bytes:
 def _metadata(values: dict[str, str]) -> bytes:
     entries = [_string(name) + _string("string") + _string(value) for name, value in values.items()]
     return struct.pack("<I", len(entries)) + b"".join(entries)
-
-
-def read_vdb(path: Path) -> Voxels:
-    """The grid attenuation, else density, else the first; and absorbance beside an attenuation."""
-    try:
-        openvdb = importlib.import_module("openvdb")
-    except ImportError:  # its name before version 11
-        package, remedy = "OpenVDB's Python module", "apt-get install python3-openvdb (Debian)"
-        openvdb = require("pyopenvdb", f"{path}: reading it", package, remedy=remedy, error=VolumeFileError)
-    grids, metadata = openvdb.readAll(str(path))
-    named = {grid.name: grid for grid in grids}
-    main = named.get("attenuation") or named.get("density") or (grids[0] if grids else None)
-    if main is None:
-        raise VolumeFileError(f"{path}: holds no grid")
-    if "mnist3d" in metadata:  # empty voxels at the border are not stored, but belong to the box
-        z, y, x = json.loads(metadata["mnist3d"])["resolution_zyx"]
-        first, shape = (0, 0, 0), (x, z, y)  # right, away, up
-    else:
-        first, last = main.evalActiveVoxelBoundingBox()
-        shape = tuple(high - low + 1 for low, high in zip(first, last, strict=True))
-    check_shape(path, shape)
-
-    def dense(grid: Any) -> np.ndarray:
-        array = np.zeros(shape, np.float32)
-        grid.copyToArray(array, ijk=first)
-        return from_upright(array.transpose(2, 1, 0))
-
-    told = [named["absorbance"]] if main.name == "attenuation" and "absorbance" in named else []
-    return file_voxels(path, [dense(grid) for grid in (main, *told)], upright_xyz(main.transform.voxelSize()))

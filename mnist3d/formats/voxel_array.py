@@ -27,11 +27,14 @@ class Voxels:
         values: attenuation per `unit`, then absorbance, which a file of one channel does not tell.
         extent: edges of the box along the world's x, y, z, in `unit`; its middle is (0, 0, 0).
         unit: of all lengths: "world unit", "mm", or that of the file that was read.
+        oblique: None: the axes are the world's. Else the values lie by the axes of the file and the extent says
+            nothing yet: a column an axis, the step along it, in x right, y away, z up.
     """
 
     values: Float[np.ndarray, "C Z Y X"]
     extent: tuple[float, float, float]
     unit: str = FILE_UNIT
+    oblique: Float[np.ndarray, "3 3"] | None = None
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -174,24 +177,3 @@ def channel_files(voxels: Voxels, path: Path, suffix: str) -> list[tuple[str, np
         ("attenuation", upright(voxels.attenuation), path),
         ("absorbance", upright(voxels.absorbance), absorbance_file(path, suffix)),
     ]
-
-
-def patient_voxels(path: Path, data: np.ndarray, directions: Float[np.ndarray, "3 3"]) -> Voxels:
-    """A channel whose axes run anywhere in patient space; what is oblique is taken as straight.
-
-    Args:
-        path: for the message.
-        data: indexed by the file's three axes.
-        directions: a column each: the step along it, in left, posterior, superior.
-
-    Raises:
-        VolumeFileError: two axes run the same way.
-    """
-    largest = np.abs(directions).argmax(axis=0)
-    if sorted(largest) != [0, 1, 2]:
-        raise VolumeFileError(f"{path}: its axes' directions are degenerate")
-    order = np.argsort(largest)
-    flipped = tuple(axis for axis in range(3) if directions[axis, order[axis]] < 0)
-    spacing = np.linalg.norm(directions, axis=0)[order]
-    found = np.flip(data.transpose(order), flipped).transpose(2, 1, 0)
-    return file_voxels(path, [from_upright(found)], upright_xyz(spacing.tolist()))

@@ -3,9 +3,14 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ..errors import VolumeFileError
+from ..geometry.grids import MAX_RESOLUTION
 from ..storage.optional import require
-from .voxel_array import UPRIGHT_AXES, Voxels, file_voxels, from_upright, layout, upright, upright_xyz
+from .orientation import oriented_voxels
+from .picking import COMPONENT, SPACE, Pick, picked_name, volume_index
+from .voxel_array import UPRIGHT_AXES, Voxels, check_shape, layout, upright, upright_xyz
 
 
 def write_vti(voxels: Voxels, path: Path, description: dict[str, Any]) -> dict[str, Any]:
@@ -40,21 +45,78 @@ def write_vti(voxels: Voxels, path: Path, description: dict[str, Any]) -> dict[s
     return layout(voxels, f"upright: {UPRIGHT_AXES}; point data at the voxels' centres")
 
 
-def read_vti(path: Path) -> Voxels:
-    """Point data: the arrays attenuation and absorbance, or whichever is the first."""
+END = b"</VTKFile>"
+BLANKS = 64  # bytes that may follow it: ends of lines
+OWN_MARKS = "vtk"  # names of VTK's own arrays begin so: masks and ghosts are no matter
+
+
+def read_vti(path: Path, pick: Pick) -> Voxels:
+    """Point data, else cell data: the array attenuation (and absorbance), else the active scalars, else the first."""
     require("vtkmodules", f"{path}: reading it", "vtk", remedy="pip install vtk", error=VolumeFileError)
     from vtkmodules.util.numpy_support import vtk_to_numpy  # pyright: ignore[reportMissingImports]
+
+    _check_end(path)
+    image = _read_image(path)
+    size = list(image.GetDimensions())
+    data = image.GetPointData()
+    if not data.GetNumberOfArrays() and image.GetCellData().GetNumberOfArrays():
+        data, size = image.GetCellData(), [n - 1 for n in size]
+    found = [data.GetAbstractArray(k).GetName() or "" for k in range(data.GetNumberOfArrays())]
+    names = [name for name in found if data.GetArray(name) is not None]  # those of numbers
+    if not names:
+        raise VolumeFileError(f"{path}: holds no point or cell data; must hold an array of numbers")
+    active = data.GetScalars().GetName() if data.GetScalars() is not None else None
+    matter = [name for name in names if not name.startswith(OWN_MARKS)]
+    main = picked_name(path, names, pick, ["attenuation", active, *matter])
+
+    def channel(name: str, pick: Pick) -> np.ndarray:
+        array = data.GetArray(name)
+        shape = [*size[::-1], array.GetNumberOfComponents()]
+        index = volume_index(path, shape, [SPACE, SPACE, SPACE, COMPONENT], pick)
+        return vtk_to_numpy(array).reshape(shape)[index].transpose(2, 1, 0)
+
+    channels = [channel(main, pick)]
+    if "absorbance" in names and main != "absorbance" and pick.array is None:
+        channels.append(channel("absorbance", Pick()))
+    turned = image.GetDirectionMatrix()
+    directions = np.array([[turned.GetElement(row, column) for column in range(3)] for row in range(3)])
+    return oriented_voxels(path, channels, directions * image.GetSpacing())
+
+
+def _read_image(path: Path) -> Any:
+    """The image, its size checked before its voxels are read. What VTK would print is raised."""
+    from vtkmodules.vtkCommonCore import (  # pyright: ignore[reportMissingImports]
+        vtkOutputWindow,
+        vtkStringOutputWindow,
+    )
+    from vtkmodules.vtkCommonExecutionModel import (  # pyright: ignore[reportMissingImports]
+        vtkStreamingDemandDrivenPipeline,
+    )
     from vtkmodules.vtkIOXML import vtkXMLImageDataReader  # pyright: ignore[reportMissingImports]
 
+    printed, usual = vtkStringOutputWindow(), vtkOutputWindow.GetInstance()
     reader = vtkXMLImageDataReader()
     reader.SetFileName(str(path))
-    reader.Update()
-    image = reader.GetOutput()
-    points = image.GetPointData()
-    names = [points.GetArrayName(k) for k in range(points.GetNumberOfArrays())]
-    if not names:
-        raise VolumeFileError(f"{path}: holds no point data")
-    shape = image.GetDimensions()[::-1]
-    wanted = ["attenuation" if "attenuation" in names else names[0], *(name for name in names if name == "absorbance")]
-    channels = [from_upright(vtk_to_numpy(points.GetArray(name)).reshape(shape)) for name in wanted]
-    return file_voxels(path, channels, upright_xyz(image.GetSpacing()))
+    vtkOutputWindow.SetInstance(printed)
+    try:
+        reader.UpdateInformation()
+        whole = reader.GetOutputInformation(0).Get(vtkStreamingDemandDrivenPipeline.WHOLE_EXTENT())
+        if whole and not printed.GetOutput():
+            points = [last - first + 1 for first, last in zip(whole[::2], whole[1::2], strict=True)]
+            if max(points) > MAX_RESOLUTION + 1:  # cells are one fewer
+                check_shape(path, points[::-1])
+            reader.Update()
+    finally:
+        vtkOutputWindow.SetInstance(usual)
+    if printed.GetOutput() or reader.GetErrorCode():
+        raise ValueError(printed.GetOutput() or f"VTK's error {reader.GetErrorCode()}")
+    return reader.GetOutput()
+
+
+def _check_end(path: Path) -> None:
+    """Fail on a file that was cut short: VTK would fill what is missing with whatever the memory holds."""
+    with path.open("rb") as file:
+        size = file.seek(0, 2)
+        file.seek(max(size - len(END) - BLANKS, 0))
+        if not file.read().rstrip(b"\0\t\r\n ").endswith(END):
+            raise VolumeFileError(f"{path}: damaged: its end ({END.decode()}) is missing; copy it again")

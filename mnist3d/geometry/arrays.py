@@ -1,5 +1,6 @@
-"""Numbers as a user has them, tensors, NumPy arrays or lists, as tensors."""
+"""Numbers as a user has them, tensors, NumPy arrays or lists, as tensors; and the precision they are computed in."""
 
+import contextlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -36,3 +37,18 @@ def as_tensor(name: str, numbers: Tensor | ArrayOrList, dtype: torch.dtype | Non
     copied = np.array(array, dtype=array.dtype.newbyteorder("=") if kept else np.float64)
     tensor = torch.from_numpy(copied)
     return tensor if kept else tensor.to(dtype or torch.get_default_dtype())
+
+
+def computed(tensor: Tensor) -> Tensor:
+    """The tensor in the precision that is computed in: its own, but float32 for 16 bits, which only store."""
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+
+
+def without_autocast(like: Tensor) -> contextlib.AbstractContextManager[Any]:
+    """A block that takes no part in `torch.autocast`: of the 8 bits of bfloat16 no place on a ray can be told.
+
+    Args:
+        like: of the device that computes.
+    """
+    kind = like.device.type
+    return torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else contextlib.nullcontext()

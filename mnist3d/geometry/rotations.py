@@ -22,14 +22,14 @@ PoseName = Literal["euler_normal", "sphere", "ring", "so3"]
 
 @dataclass
 class PoseOptions:
-    """Which directions the volume is seen from while it is sculpted.
+    """The directions from which the volume is seen during training.
 
     Args:
-        name: Distribution of rotations: euler_normal (azimuth and elevation standard normal),
-            sphere (directions uniform on the sphere, camera upright), ring (any azimuth, elevation normal with 11
-            degrees), so3 (all rotations alike, rolled images too).
-        sphere_share: With euler_normal, share of a training step's views that is drawn from `sphere` instead,
-            so that sides and rear, which euler_normal seldom shows, are sculpted too, 0 to 1.
+        name: Distribution of rotations: euler_normal (azimuth and elevation normal, standard deviation 1 rad), sphere
+            (directions uniform on the sphere, camera upright), ring (azimuth uniform, elevation normal, standard
+            deviation 11 degrees), so3 (uniform over all rotations, with roll).
+        sphere_share: With euler_normal, share of the views of a step that is drawn from sphere instead, 0 to 1.
+            Otherwise sides and rear would be rare.
     """
 
     name: PoseName = "euler_normal"
@@ -50,9 +50,8 @@ class PoseOptions:
 def euler_matrix(angles: Float[Tensor, "..."] | ArrayOrList) -> Float[Tensor, "*B 3 3"]:
     """Rotation matrices Rx(a) Ry(b) Rz(c) of angles (a, b, c).
 
-    With c = 0 this is an upright turntable: b turns about the image's vertical (azimuth), then a tilts
-    (elevation). (a, b, 0) and (pi - a, pi + b, 0) look along the same axis, with the image turned by
-    180 degrees.
+    With c = 0 this is an upright turntable: b turns about the vertical axis (azimuth), then a tilts (elevation).
+    (a, b, 0) and (pi - a, pi + b, 0) look along the same axis, with the view turned by 180 degrees.
 
     Args:
         angles: (..., 3), radians: a tensor, a NumPy array, a tuple or a list.
@@ -142,25 +141,27 @@ def map_rotations(rows: int, columns: int) -> Float[Tensor, "B 3 3"]:
 
 
 def _euler_normal(count: int, generator: Generator, options: PoseOptions) -> Tensor:
-    angles = torch.randn(count, 3, generator=generator)
+    angles = torch.randn(count, 3, generator=generator, device=generator.device)
     angles[:, 2] = 0.0
     return euler_matrix(angles)
 
 
 def _sphere(count: int, generator: Generator, options: PoseOptions) -> Tensor:
     # Archimedes: the height of a uniform point on the sphere is uniform in [-1, 1].
-    uniform = torch.rand(count, 2, generator=generator)
+    uniform = torch.rand(count, 2, generator=generator, device=generator.device)
     return upright_matrix(2.0 * math.pi * uniform[:, 0], torch.asin(2.0 * uniform[:, 1] - 1.0))
 
 
 def _ring(count: int, generator: Generator, options: PoseOptions) -> Tensor:
-    azimuth = 2.0 * math.pi * torch.rand(count, generator=generator)
-    return upright_matrix(azimuth, RING_ELEVATION * torch.randn(count, generator=generator))
+    azimuth = 2.0 * math.pi * torch.rand(count, generator=generator, device=generator.device)
+    elevation = RING_ELEVATION * torch.randn(count, generator=generator, device=generator.device)
+    return upright_matrix(azimuth, elevation)
 
 
 def _so3(count: int, generator: Generator, options: PoseOptions) -> Tensor:
     # A normalised Gaussian quaternion is uniform on SO(3) (Muller 1959; Shoemake 1992).
-    w, x, y, z = torch.nn.functional.normalize(torch.randn(count, 4, generator=generator), dim=-1).unbind(-1)
+    quaternions = torch.randn(count, 4, generator=generator, device=generator.device)
+    w, x, y, z = torch.nn.functional.normalize(quaternions, dim=-1).unbind(-1)
     rows = [
         torch.stack([1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)], dim=-1),
         torch.stack([2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)], dim=-1),
@@ -178,7 +179,7 @@ POSE_DISTRIBUTIONS: dict[str, Callable[[int, Generator, PoseOptions], Tensor]] =
 
 
 def sample_rotations(count: int, generator: Generator, options: PoseOptions | None = None) -> Float[Tensor, "B 3 3"]:
-    """Fresh rotations of a distribution, on the generator's device (a CPU generator: the same everywhere).
+    """Random rotations from a pose distribution, on the generator's device (a CPU generator: the same everywhere).
 
     Args:
         count: number of views, B.
@@ -201,9 +202,10 @@ def training_rotations(count: int, generator: Generator, options: PoseOptions | 
     if options.name != "euler_normal" or options.sphere_share == 0.0:
         return sample_rotations(count, generator, options)
     # As many in every step as the share says, but for the fraction: less varies from step to step.
-    everywhere = int(options.sphere_share * count + torch.rand((), generator=generator).item())
+    fraction = torch.rand((), generator=generator, device=generator.device).item()
+    everywhere = int(options.sphere_share * count + fraction)
     rotations = [_euler_normal(count - everywhere, generator, options), _sphere(everywhere, generator, options)]
-    return torch.cat(rotations)[torch.randperm(count, generator=generator)]
+    return torch.cat(rotations)[torch.randperm(count, generator=generator, device=generator.device)]
 
 
 def sphere_weights(rotations: Float[Tensor, "B 3 3"], options: PoseOptions | None = None) -> Float[Tensor, " B"]:

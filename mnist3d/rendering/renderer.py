@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ..geometry.arrays import ArrayOrList
+from ..geometry.arrays import ArrayOrList, computed, without_autocast
 from ..geometry.cameras import camera_to_world
 from ..geometry.rotations import as_rotations
 from ..kernels.absorption import ball_quadrature, render_grid
@@ -33,14 +33,14 @@ POINTS_AT_ONCE = 2**20  # bounds the memory of a large view of a field
 
 @dataclass
 class RendererOptions:
-    """How views are made of a volume.
+    """How a volume is rendered.
 
     Args:
-        image_size: Pixels along each edge of the view, 1 to 4096.
-        samples_per_ray: Steps on the diameter of the unit ball, 1 to 4096; default one a voxel of a grid,
-            64 for a field.
-        quadrature: How the integral through a dense grid is summed: trilinear (samples along each ray) or slices
-            (the grid's own slices, several times as fast, as sharp as the grid); without influence on a field.
+        image_size: Pixels along each edge of a view, 1 to 4096.
+        samples_per_ray: Steps along the diameter of the unit ball, 1 to 4096; default the number of voxels along the
+            longest edge of a grid, 64 for a field.
+        quadrature: How the integral through a grid is computed: trilinear (samples along each ray) or slices (the
+            slices of the grid, several times as fast). Does not matter for a field without a grid.
     """
 
     image_size: int = 28
@@ -59,7 +59,7 @@ class RendererOptions:
 
 
 class AbsorptionRenderer(nn.Module):
-    """The differentiable view of a volume: emission as bright as what is intercepted and not absorbed.
+    """Differentiable views of a volume: each point gives back the light that it intercepts and does not absorb.
 
         image = integral of transmittance * attenuation * (1 - absorbance) dt
 
@@ -67,8 +67,8 @@ class AbsorptionRenderer(nn.Module):
         image_size: pixels along each edge, 1 to 4096; or (H, W), which differ by an even number. Pixels are square, the
             middle is the world's origin, and [-1, 1] spans the shorter edge, so every view frames the whole unit ball;
             nothing lies beyond it along the longer one.
-        samples_per_ray: steps on the ball's diameter, 1 to 4096; None: one a voxel along the longest axis
-            of a dense volume, 64 for a field.
+        samples_per_ray: steps along the ball's diameter, 1 to 4096; None: the number of voxels along the longest axis
+            of a grid, 64 for a field without a grid.
         quadrature: "trilinear" or "slices", for dense volumes; see `kernels.absorption.render_grid`.
         impl: implementation of the dense kernel, see `kernels.absorption.render_grid`.
 
@@ -105,12 +105,15 @@ class AbsorptionRenderer(nn.Module):
     ) -> Float[Tensor, "B 1 H W"]:
         """Views of the volume under the rotations.
 
+        A grid of 16 bits is rendered in float32; `torch.autocast` has no influence, on the volume neither.
+
         Args:
-            volume: asked for its grid first, else for the points along the rays.
+            volume: its grid is rendered if it has one; otherwise it is evaluated at points along the rays.
             rotation: (3, 3) or (B, 3, 3), a tensor or a NumPy array; x_camera = rotation @ x_world.
-            generator: of a training step, on the CPU: each sample of a field lies at random within its
-                step. None: in its middle. A dense volume draws nothing.
-            occupancy: of a field that has not changed since: it is not asked where that is empty.
+            generator: random numbers for training, on the CPU: each sample of a field lies at random within its
+                step. None: in the middle of it. A grid needs no random numbers.
+            occupancy: cells of the field that are not empty; the field is evaluated only there. It must not have
+                changed since they were computed.
 
         Returns:
             Brightness in [0, 1]; B is 1 for a single rotation.
@@ -121,9 +124,13 @@ class AbsorptionRenderer(nn.Module):
         Gradients:
             To the volume's parameters and to the rotation.
         """
-        rotation = as_rotations(rotation, volume.like()).reshape(-1, 3, 3)
-        grid = volume.dense()
-        view = self._of_field(volume, rotation, generator, occupancy) if grid is None else self._of_grid(grid, rotation)
+        rotation = computed(as_rotations(rotation, volume.like())).reshape(-1, 3, 3)
+        with without_autocast(rotation):
+            grid = volume.dense()
+            if grid is None:
+                view = self._of_field(volume, rotation, generator, occupancy)
+            else:
+                view = self._of_grid(computed(grid), rotation)
         # Rounding can pass 1 by an ulp. A clamp would take the gradient of just those pixels away.
         view = view - (view.detach() - 1.0).clamp_min(0.0)
         return _widened(view[:, None], self.image_size)
@@ -170,7 +177,7 @@ class AbsorptionRenderer(nn.Module):
         length = share[inside] * step
         points = camera_to_world(camera[inside], rotation)
         if generator is not None:  # from the CPU, so that every device draws the same
-            moved = torch.rand(points.shape[:-1], generator=generator).to(points) - 0.5
+            moved = torch.rand(points.shape[:-1], generator=generator, device=generator.device).to(points) - 0.5
             points = points + (moved * length)[..., None] * rotation[:, None, 2, :]
         attenuation, absorbance = _ask(volume, points, occupancy)
         opacity = -torch.expm1(-attenuation * length)
@@ -228,11 +235,11 @@ def render_views(
 ) -> Float[Tensor, "B 1 H W"]:
     """Views without gradients, on the CPU, rendered a few at a time where the volume lies; brightness in [0, 1].
 
-    A field is first asked where it is empty, when that is less than what it saves; a pixel then differs by half a grey
-    level of 8 bits at most (see `occupied_cells`).
+    If there are enough views, a field is first evaluated on a coarse grid, and then skipped where it is empty. A pixel
+    then differs by half a grey level of 8 bits at most (see `occupied_cells`).
 
     Args:
-        volume: a `FrozenField`, where it is asked for views more than once.
+        volume: any field; pass a `FrozenField` if you render it more than once.
         renderer: makes the views.
         rotations: (3, 3) or (B, 3, 3), a tensor or a NumPy array; x_camera = rotation @ x_world.
 

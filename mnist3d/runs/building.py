@@ -130,6 +130,9 @@ def build_trainer(config: Config, resumed: bool = False) -> Trainer:
     """
     device = build_device(config)
     images = load_images(config.data, config.renderer.image_size)
+    targets = _allowed(lambda: build_targets(config.targets, images, config.data))
+    for line in (*images.remarks, *(() if targets is None else targets.remarks)):
+        print(line, file=sys.stderr)
     torch.manual_seed(config.seed)
     volume = build_volume(config, device)
     if config.start_from is not None and not resumed:
@@ -144,7 +147,7 @@ def build_trainer(config: Config, resumed: bool = False) -> Trainer:
             diversity=config.diversity,
             class_balance=config.class_balance,
             nearest_image=config.nearest_image,
-            targets=build_targets(config.targets, images, config.data),
+            targets=targets,
             poses=config.poses,
             max_tilt=config.trainer.max_tilt,
         )

@@ -16,6 +16,7 @@ from ..data.options import DataOptions
 from ..errors import ConfigError, RunError
 from ..geometry.rotations import PoseOptions
 from ..rendering.renderer import RendererOptions
+from ..storage.plain_yaml import check_plain, read_yaml_file
 from ..storage.run_directory import RunDirectory
 from ..training.discriminator import DiscriminatorOptions
 from ..training.objectives.adversarial import AdversarialOptions
@@ -25,7 +26,7 @@ from ..training.objectives.nearest_image import NearestImageOptions
 from ..training.objectives.target_list import TargetOptions
 from ..training.options import TrainerOptions
 from ..viewer.options import ViewerOptions
-from .validation import check_plain, read_yaml, shown, validated
+from .validation import shown, validated
 from .version_0_1 import moved_or_gone, translated
 
 DEFAULT_VOLUME = "mnist3d.volumes.VoxelGrid"
@@ -50,14 +51,15 @@ class Config:
     """A run, completely described.
 
     Args:
-        seed: Of everything random, 0 to 2^63 - 1; the same seed, machine and CPU with max_steps give the same result to
-            the bit.
-        device: Where to compute: auto (a CUDA GPU where there is one), cpu or cuda.
-        start_from: Voxel file (.npz, .nrrd, .nii.gz, .mrc, .vti, .vdb) to start from, for volumes that can take voxels.
-        watchdog: What is done about a run that goes wrong: off does not look, warn only says what is wrong, rewind also
-            goes back to the last good state with smaller learning rates, and ends the run when that does not help.
+        seed: Random seed, 0 to 2^63 - 1. On the CPU of the same machine, the same seed and max_steps give the same
+            result to the bit.
+        device: Where to compute: auto takes a CUDA GPU if there is one, else the CPU.
+        start_from: Voxel file to start from (.npz, .nrrd, .nii.gz, .mrc, .vti, .vdb); the volume must be able to take
+            voxels.
+        watchdog: What happens when a run goes wrong. warn: a message. rewind: also goes back to the last good state
+            with smaller learning rates, and ends the run if that does not help. off: nothing is checked.
         volume: Class path and arguments of the volume, {"class_path": ..., "init_args": {...}}.
-        objectives: Class path and arguments of each objective of somebody else's.
+        objectives: Class path and arguments of each objective from another package.
     """
 
     seed: int = 0
@@ -148,7 +150,7 @@ def read_values(run: RunDirectory, *, exactly: bool = False) -> dict[Any, Any]:
     try:
         if run.config_path.exists() and not run.config_path.is_file():  # a pipe would be waited for
             raise ValueError("no plain file")
-        values = read_yaml(run.config_path.read_text(encoding="utf-8"))
+        values = read_yaml_file(run.config_path)
         written_config(values)
     except FileNotFoundError:
         raise RunError(f"{run.path}: no run lies there, {run.config_path.name} is missing") from None

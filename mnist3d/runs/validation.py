@@ -18,11 +18,11 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 import yaml
 
 from ..errors import ConfigError
+from ..errors import shown as shown
+from ..storage.plain_yaml import read_yaml
 
 Section = TypeVar("Section")
 NO_DEFAULT = inspect.Parameter.empty
-MAX_VALUES, MAX_DEPTH, MAX_BITS = 100_000, 50, 1024  # of one configuration, and of one whole number in it
-SHOWN = 100  # characters of a value in a message
 SWITCHES = {"off": False, "no": False, "on": True, "yes": True}  # what YAML 1.1 makes of these words
 NAMED = {int: "a whole number", float: "a number", bool: "true or false", str: "text", type(None): "null"}
 PLURAL = {int: "whole numbers", float: "numbers"}  # where the others are their own
@@ -139,42 +139,6 @@ def from_text(hint: Any, text: str) -> Any:
         return text  # refused with its key, where it is no text
 
 
-def read_yaml(text: str, loader: Any = yaml.SafeLoader) -> Any:
-    """The plain values of a YAML text; no tag of it is followed.
-
-    Raises:
-        ValueError: no YAML, or more than a configuration needs.
-    """
-    try:
-        values = yaml.load(text, loader)
-    except (yaml.YAMLError, ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
-        # Beside its own, the library raises what int, dates and dictionaries do.
-        raise ValueError(" ".join(str(error).split()) or type(error).__name__) from None
-    check_plain(values)
-    return values
-
-
-def check_plain(values: Any) -> None:
-    """A few lines of YAML can stand for more values than a message about them could hold, or for endless ones.
-
-    Raises:
-        ConfigError: too many, too deep, or no plain values.
-    """
-    left, count = [(values, 0)], 0
-    while left:
-        (value, depth), count = left.pop(), count + 1
-        if count > MAX_VALUES or depth > MAX_DEPTH:
-            raise ConfigError(f"more than {MAX_VALUES} values, or more than {MAX_DEPTH} in each other")
-        if isinstance(value, int) and value.bit_length() > MAX_BITS:
-            raise ConfigError(f"a whole number of more than {MAX_BITS} bits")
-        if isinstance(value, dict):
-            left += [(each, depth + 1) for pair in value.items() for each in pair]
-        elif isinstance(value, list | tuple):
-            left += [(each, depth + 1) for each in value]
-        elif not isinstance(value, str | int | float | None):
-            raise ConfigError(f"{shown(value)} is a {type(value).__name__}; text that looks like one stands in quotes")
-
-
 def no_such_key(key: str, known: Sequence[str]) -> ConfigError:
     """The error about a key that there is not, with the nearest of those there are."""
     return ConfigError(f"{key}: no such key{did_you_mean(key, known)}; --help lists all")
@@ -189,12 +153,6 @@ def did_you_mean(given: str, known: Sequence[str]) -> str:
         if near := difflib.get_close_matches(wanted, keys, n=1, cutoff=0.6):
             return f", did you mean {keys[near[0]]}?"
     return ""
-
-
-def shown(value: Any) -> str:
-    """A value in a message: one line, not too long."""
-    text = "null" if value is None else f"{value}".lower() if isinstance(value, bool) else " ".join(f"{value}".split())
-    return text if len(text) <= SHOWN else f"{text[:SHOWN]} ..."
 
 
 def kinds(hint: Any, plural: bool = False) -> str:
@@ -269,7 +227,7 @@ def _number(value: Any) -> Any:
 def _kind(hint: Any, plural: bool) -> str:
     origin = get_origin(hint)
     if origin is Literal:
-        return ("" if plural else "one of ") + ", ".join(map(str, get_args(hint)))
+        return ("" if plural or len(get_args(hint)) == 1 else "one of ") + ", ".join(map(str, get_args(hint)))
     if _is_list(hint):
         inner, own = kinds(get_args(hint)[0], plural=True) if get_args(hint) else "", "lists" if plural else "a list"
         return f"{own} of {inner}" if inner and inner != "anything" else own

@@ -11,12 +11,12 @@ LEAK = 0.2  # slope of the leaky ReLU below 0: DCGAN, Radford et al. 2015
 
 @dataclass
 class DiscriminatorOptions:
-    """The network that tells real images from views, one at a time.
+    """The network that learns to tell real images from views.
 
     Args:
-        channels: Width of each convolution; each halves the image, at least one.
-        features: Width of the last hidden layer, at least 1.
-        rate: Learning rate, > 0; it falls with the volume's.
+        channels: Channels of each convolution, each >= 1. Each convolution halves the size of the image.
+        features: Width of the last hidden layer, >= 1.
+        rate: Learning rate, > 0. It follows the same schedule as the volume's.
     """
 
     channels: list[int] = field(default_factory=lambda: [24, 48, 96])

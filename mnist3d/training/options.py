@@ -15,15 +15,16 @@ class TrainerOptions:
     """The length and the pace of a run.
 
     Args:
-        max_steps: End of the run and of its schedule, in steps, at least 1; a run limited by steps is the same to
-            the bit on the same machine's CPU.
-        max_minutes: End of the run in minutes, > 0; default 10 without max_steps, else no limit. Whichever comes
-            first ends the run; the schedule follows max_steps where both are set.
-        stop_after: Stop and save after this many steps of this session, at least 1, leaving the schedule as it is.
-        views: Rendered and real images in a step, at least 2.
-        volume_rate: Learning rate of the volume, > 0; it falls to a tenth over the second half of the run.
-        max_tilt: Largest angle, in degrees, by which real images are tilted out of their plane at random, so that a
-            view may look like a digit seen from the side; 0 to 60.
+        max_steps: Number of steps after which the run and its learning-rate schedule end, >= 1. A run limited by steps
+            gives the same result to the bit on the same machine's CPU.
+        max_minutes: Minutes after which the run ends, > 0; default 10 without max_steps, else no limit. With both, the
+            first limit reached ends the run, and the learning-rate schedule follows max_steps.
+        stop_after: Stop and save after this many steps of this session, >= 1, to resume later. The learning-rate
+            schedule does not change.
+        views: Number of views in a step, and of real images, >= 2.
+        volume_rate: Learning rate of the volume, > 0. In the second half of the run it falls linearly to a tenth.
+        max_tilt: Largest random tilt of the real images out of their plane, in degrees, 0 to 60. Then a view may look
+            like a digit that is seen from the side.
     """
 
     max_steps: int | None = None

@@ -40,19 +40,19 @@ class Callback(Protocol):
 
 
 class Trainer:
-    """A volume, the reasons why it moves, its optimiser and the sources of randomness.
+    """Trains a volume: holds its objectives, its optimiser and the random generators.
 
     Args:
-        volume: what is sculpted, on its device.
+        volume: the volume to train; training runs on its device.
         renderer: makes its views.
         images: real images, of the renderer's size.
         objectives: one or more, on the volume's device, no two of one name; see `build_objectives`.
-        options: length and pace.
-        poses: where the views are drawn from.
+        options: length, batch size and learning rate.
+        poses: the pose distribution that views are drawn from.
         seed: of rotations, real images and what objectives draw. The weights' start comes from torch's own generator.
 
     Raises:
-        ValueError: no objective, two of one name, or images of another size than the views.
+        ValueError: no objective, two of one name, images of another size than the views, or a volume of float16.
     """
 
     def __init__(
@@ -72,9 +72,16 @@ class Trainer:
         if images.images.shape[-2:] != (shape := renderer.image_size):
             raise ValueError(f"images are {tuple(images.images.shape[-2:])}, views {shape}: both must be of one size")
         self.options, self.poses = options or TrainerOptions(), poses or PoseOptions()
-        self.device = volume.like().device
+        self.device, precision = volume.like().device, volume.like().dtype
+        if precision == torch.float16:
+            raise ValueError(
+                "volume is torch.float16: squares of gradients, which Adam divides by, would be 0 there; train it in "
+                "float32 or bfloat16, then volume.half()"
+            )
         self.volume, self.renderer = volume, renderer
         self.averaged = copy.deepcopy(volume).requires_grad_(False)
+        if precision == torch.bfloat16:  # of 8 bits the mean would stand still
+            self.averaged.float()
         self.images = images.images.to(self.device)
         self.labels = None if images.labels is None else images.labels.to(self.device)
         self.class_names = images.class_names
@@ -107,7 +114,17 @@ class Trainer:
                 callback.finish(self)
 
     def step(self) -> StepReport:
-        """One step of all that learns, on fresh rotations and fresh real images."""
+        """One training step, on new rotations and new real images; `torch.autocast` has no influence on it.
+
+        Raises:
+            RuntimeError: inside `torch.no_grad()` or `torch.inference_mode()`.
+        """
+        if torch.is_inference_mode_enabled() or not torch.is_grad_enabled():
+            raise RuntimeError("training needs gradients: leave torch.no_grad() and torch.inference_mode() before it")
+        with torch.autocast(self.device.type, enabled=False):
+            return self._step()
+
+    def _step(self) -> StepReport:
         progress = self.progress
         self._grow(progress)
         rate = rate_factor(progress)
@@ -135,7 +152,7 @@ class Trainer:
         return self.seconds_done + time.monotonic() - self._resumed_at
 
     def leave_out(self, seconds: float) -> None:
-        """Time that has passed without training, such as a pause: it does not count."""
+        """Do not count this time, such as a pause, as training time."""
         self._resumed_at += seconds
 
     @property
@@ -181,9 +198,10 @@ class Trainer:
             raise ValueError("seconds_done is not a number")
 
     def rewind(self, state: dict[str, Any], rate_scale: float) -> None:
-        """Put all that learns back to an earlier state and slow it down; clocks and randomness go on.
+        """Restore everything that is trained to an earlier state, with smaller learning rates.
 
-        The run so ends when it should, and does not draw again what it failed on.
+        Time and random numbers continue. So the run ends at its limit, and does not repeat the random numbers with
+        which it failed.
 
         Args:
             state: of `state_dict`, taken in this run; it is copied, so it can serve again.
@@ -226,7 +244,7 @@ class Trainer:
     def _draw_rotations(self) -> Float[Tensor, "B 3 3"]:
         """Rotations of the run's distribution, as far as possible where no objective alone decides."""
         count = self.options.views
-        if self._claimed(torch.eye(3)[None]) is None:
+        if self._claimed(torch.eye(3, device="cpu")[None]) is None:
             return training_rotations(count, self.generator, self.poses)
         rotations = training_rotations(ROTATIONS_PER_VIEW * count, self.generator, self.poses)
         claimed = self._claimed(rotations)
@@ -243,6 +261,7 @@ class Trainer:
         decay = min(AVERAGE_DECAY, self.steps_done / (self.steps_done + 10.0))
         for mean, value in zip(self.averaged.parameters(), self.volume.parameters(), strict=True):
             # A weight of -inf (an empty voxel of a volume from elsewhere) stays what it is instead of inf - inf.
+            value = value.to(mean.dtype)
             mean.copy_(torch.where(mean == value, value, mean.lerp(value, 1.0 - decay)))
         for mean, value in zip(self.averaged.buffers(), self.volume.buffers(), strict=True):
             mean.copy_(value)

@@ -5,14 +5,14 @@ from dataclasses import dataclass
 
 @dataclass
 class ViewerOptions:
-    """The web page that shows the sculpture while it is made.
+    """The web page that shows the volume during training.
 
     Args:
-        enabled: Serve the page during training.
-        port: Where, 0 to 65535; the next free one when it is taken, 0 for any.
-        host: Which address to listen on; 127.0.0.1 is this machine alone, 0.0.0.0 everybody who can reach it.
-        share: Of the processor time that the run gets on a core, what drawing may take while it trains, in (0, 1];
-            up to two seconds are saved, so that turning is fluid.
+        enabled: Whether to serve the page.
+        port: Port of the page, 0 to 65535; if it is taken, the next free one. 0: any free port.
+        host: Address to listen on: 127.0.0.1 for this machine only, 0.0.0.0 for everybody who can reach it.
+        share: Largest part of the run's processor time on a core that the page may use during training, > 0 and <= 1.
+            Up to two seconds of unused time are saved, so that turning is smooth.
     """
 
     enabled: bool = True

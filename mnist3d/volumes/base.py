@@ -25,10 +25,10 @@ LOOKED_THROUGH = 2**21  # voxels whose smallest and largest value are found in s
 
 
 class Field(ABC):
-    """Attenuation and absorbance at every point of [-1, 1]^3: all that the renderer asks for.
+    """Attenuation and absorbance at every point of [-1, 1]^3: all that the renderer needs.
 
-    It asks inside the unit ball only; what a field answers outside is not used. A wrapper (a frozen copy, a cut) is a
-    Field; what can also be trained and saved is a `Volume`.
+    The renderer uses points inside the unit ball only; what a field returns outside does not matter. A wrapper (a
+    frozen copy, a cut) is a Field. A Field that can also be trained and saved is a `Volume`.
     """
 
     @abstractmethod
@@ -36,21 +36,21 @@ class Field(ABC):
         """Attenuation (per world unit, >= 0) and absorbance ([0, 1]) at world points, in xyz order."""
 
     def dense(self) -> Float[Tensor, "2 Z Y X"] | None:
-        """The grid itself (attenuation, absorbance), differentiable, where the field is one; else None.
+        """The grid (attenuation, absorbance) of a field that is a grid, differentiable; else None.
 
-        A field that returns a grid is rendered by the fused kernel, and points are asked for only by others.
+        The fused kernel renders this grid. A field that returns None is evaluated at points along the rays.
         """
         return None
 
     def like(self) -> Tensor:
-        """A tensor of the device and the precision in which points should be asked for."""
+        """A tensor with the device and the precision that points should have."""
         return torch.zeros(())
 
 
 class Volume(nn.Module, Field):
     """A Field that can be trained, saved, and built again from plain arguments.
 
-    A backend is a subclass with a `forward`; its constructor's arguments must be plain values (numbers,
+    A volume of your own is a subclass with a `forward`; its constructor's arguments must be plain values (numbers,
     strings, lists of them), so that a saved volume can be built again from them.
     """
 
@@ -84,7 +84,7 @@ class Volume(nn.Module, Field):
         """
 
     def like(self) -> Tensor:
-        """A parameter that says where the volume lies and in which precision it computes."""
+        """A parameter: it has the device and the precision of the volume."""
         return next((weight for weight in self.parameters() if weight.is_floating_point()), torch.zeros(()))
 
     def save(self, path: str | Path, extra: dict[str, Any] | None = None) -> Path:
@@ -134,22 +134,22 @@ class Volume(nn.Module, Field):
         return None if write is None else notebook.shown(self, lambda: write(self))
 
     def grow(self, steps_done: int, progress: float) -> bool:
-        """Asked before every training step: a volume that refines itself does so here, when it is time.
+        """Called before every training step. A volume that refines itself during training does so here.
 
         It may replace its parameters and must not draw random numbers; what it shows should stay what it was. What
         stage it is at belongs to its state: `load_state_dict` must take one from before or after.
 
         Args:
-            steps_done: so far.
+            steps_done: number of training steps so far.
             progress: share of the run that is done, [0, 1].
 
         Returns:
-            Whether it did: the trainer then begins the parameters' optimiser afresh.
+            Whether the volume was refined; if so, the trainer resets the state of its optimiser.
         """
         return False
 
     def take_voxels(self, grid: Float[Tensor, "2 Z Y X"]) -> None:
-        """Show what a grid shows, and begin from there: how a run starts from a file (`--start_from`).
+        """Take the values of a grid. A run that starts from a file (`--start_from`) uses this.
 
         A volume that grows while it is trained goes to its last stage first. Values at the border of their range may be
         drawn in a little, so that they get a gradient.

@@ -5,7 +5,9 @@ has named it.
 """
 
 import json
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from ..errors import VolumeFileError as VolumeFileError
-from .base import FORMAT_VERSION, OWN_PACKAGE, PUBLIC_PLACE, Volume
+from .base import FORMAT_VERSION, OWN_PACKAGE, PUBLIC_PLACE, SUFFIX, Volume
 from .base import class_path as class_path
 from .base import volume_bytes as volume_bytes
 from .hash_grid import HashGrid
@@ -47,7 +49,7 @@ def read_description(path: str | Path) -> dict[str, Any]:
             "renderer": {"image_size": ORIGINAL_FRAME},
         }
     try:
-        with safe_open(path, framework="pt") as file:
+        with _opened(path) as file:
             metadata = file.metadata() or {}
         description = json.loads(metadata[OWN_PACKAGE])
         version = description["format_version"]
@@ -85,7 +87,7 @@ def load_volume(path: str | Path, *, trusted: Sequence[type[Volume]] = ()) -> Vo
             raise VolumeFileError(f"{path}: asks for another file (init); a volume file stands alone")
         init_args = arguments_of_0_1(init_args)
     try:
-        with safe_open(path, framework="pt") as file:
+        with _opened(Path(path)) as file:
             weights = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (no mapping)
         if volume_class not in trusted:  # a few bytes of arguments must not make us allocate gigabytes
             with torch.device("meta"):
@@ -101,6 +103,26 @@ def load_volume(path: str | Path, *, trusted: Sequence[type[Volume]] = ()) -> Vo
     if any(bool(weight.isnan().any()) for weight in weights.values()):
         raise VolumeFileError(f"{path}: holds weights that are not a number")
     return volume
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """The file for its parts. safetensors takes a name that is text; another, of undecodable bytes, by a link to it."""
+    with tempfile.TemporaryDirectory() if not _is_text(path) else nullcontext() as folder:
+        if folder is not None:
+            link = Path(folder) / f"volume{SUFFIX}"
+            link.symlink_to(path.absolute())
+            path = link
+        with safe_open(path, framework="pt") as file:
+            yield file
+
+
+def _is_text(path: Path) -> bool:
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _trusted_class(path: Path, name: str, trusted: Sequence[type[Volume]]) -> type[Volume]:

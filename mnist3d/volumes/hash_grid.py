@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from ..geometry.arrays import computed
 from ..geometry.grids import voxel_centres
 from ..kernels.hash_encoding import HashLevels, choose_implementation, hash_encode, require_implementation
 from ..kernels.hash_encoding.network import network, network_in_chunks
@@ -30,7 +31,7 @@ Implementation = Literal["auto", "torch", "numba", "tinycudann"]
 
 
 class HashGrid(Volume):
-    """A field: table entries of several resolutions, mixed trilinearly, through a small network.
+    """A field without voxels: tables of features at several resolutions, and a small network.
 
         raw         = bias + network(hash_encode((point + 1) / 2))      ReLU between layers, no biases
         attenuation = softplus(raw[0]) / (2 / 48)
@@ -39,27 +40,30 @@ class HashGrid(Volume):
     Rendered along rays, or, with `bake_resolution`, as the grid of its values at the voxels' centres.
 
     Args:
-        num_levels: Resolutions, 1 to 32.
-        features_per_level: Numbers in a table entry: 1, 2, 4 or 8.
-        log2_hashmap_size: Largest table of a level, as a power of two, 4 to 24.
-        base_resolution: Corners along an edge of the coarsest level, 1 to 1024.
-        per_level_scale: Ratio of a level's resolution to the one before, >= 1; default what max_resolution needs.
-        max_resolution: Corners along an edge of the finest level, base_resolution to 1024; default 64. Give this or
-            per_level_scale.
-        hidden_dim: Width of the network's hidden layers, 1 to 256; tinycudann fuses 16, 32, 64 and 128.
-        num_layers: Matrices of the network, 1 to 8; one fewer hidden layers.
-        implementation: What computes it, all the same function: torch, numba (CPU), tinycudann (NVIDIA GPU), or auto,
-            which takes the fastest there is. It does not belong to the saved volume.
-        full_precision: With tinycudann: the encoding and the network in float32 instead of half precision.
-        bake_resolution: Evaluate the field once a step on a grid of this many voxels an edge, 1 to 256, and render that
-            with the fast dense kernel; default query it along the rays.
-        grow_at: When that grid doubles while it is trained, as in VoxelGrid: ascending values of progress in (0, 1),
-            or ascending steps from 1. It begins at bake_resolution / 2^(their number); null: no growth.
-        levels_at: When the next finer level joins while it is trained, times as in grow_at: it begins with the coarsest
-            num_levels - (their number), the others at zero; null: all from the start.
-        initial_opacity: Opacity of a step of 2/48 at the start, in (0, 1).
+        num_levels: Number of levels (resolutions), 1 to 32.
+        features_per_level: Numbers in each table entry: 1, 2, 4 or 8.
+        log2_hashmap_size: Largest number of entries in the table of a level, as a power of two, 4 to 24.
+        base_resolution: Grid corners along an edge of the coarsest level, 1 to 1024.
+        per_level_scale: Ratio of the resolution of a level to that of the level before, >= 1; default: computed from
+            max_resolution.
+        max_resolution: Grid corners along an edge of the finest level, base_resolution to 1024; default 64. Give either
+            this or per_level_scale.
+        hidden_dim: Width of the network's hidden layers, 1 to 256; tinycudann has a fused network for 16, 32, 64 and
+            128.
+        num_layers: Number of linear layers of the network, 1 to 8; the last one is the output.
+        implementation: Program that computes it: torch, numba (CPU), tinycudann (NVIDIA GPU), or auto, the fastest that
+            is available. All compute the same function. It is not saved with the volume.
+        full_precision: With tinycudann: compute in float32 instead of half precision.
+        bake_resolution: Evaluate the field once per step on a grid with this many voxels along each edge, 1 to 256, and
+            render that grid. null: evaluate the field along the rays.
+        grow_at: When the grid of bake_resolution doubles during training: ascending values of progress in (0, 1), or
+            ascending steps >= 1. With n values it starts at bake_resolution / 2^n. null: never.
+        levels_at: When the next finer level is added during training, in the form of grow_at. With n values the run
+            starts with the num_levels - n coarsest levels. null: all levels from the start.
+        initial_opacity: Opacity of a step of 2/48 world units at the start, > 0 and < 1.
         initial_brightness: Mean of 1 - absorbance at the start, in (0, 1).
-        initial_noise: Standard deviation of the table's values at the start, in the levels that are read then.
+        initial_noise: Standard deviation of the table's values at the start, >= 0; levels that are added later start at
+            0.
 
     Raises:
         ValueError: a value outside its range, or an implementation that cannot be had here.
@@ -130,14 +134,14 @@ class HashGrid(Volume):
 
     @property
     def init_args(self) -> dict[str, Any]:
-        """The constructor's arguments, but for the implementation: what one has sculpted, any other shows."""
+        """The constructor's arguments without the implementation: any implementation can open the volume."""
         arguments = super().init_args
         return {**arguments, "implementation": "auto"} if "implementation" in arguments else arguments
 
     def grow(self, steps_done: int, progress: float) -> bool:
         """When it is time, bake a grid of twice the resolution (`grow_at`) and read finer levels (`levels_at`).
 
-        The field stays what it is: levels that join are zero from the start on.
+        The field itself does not change: a level that is added is zero until then.
         """
         growths, joining = (still_to_come(times, steps_done, progress) for times in (self.grow_at, self.levels_at))
         if len(growths) == len(self.grow_at) and len(joining) == len(self.levels_at):
@@ -174,7 +178,7 @@ class HashGrid(Volume):
         ]
 
     def forward(self, points: Float[Tensor, "*P 3"]) -> tuple[Float[Tensor, "*P"], Float[Tensor, "*P"]]:
-        """The field itself, baked or not; outside [-1, 1]^3 the value of the nearest point inside.
+        """The field itself, also with `bake_resolution`; outside [-1, 1]^3 the values of the nearest point inside.
 
         Gradients:
             To the parameters and to the points; once only, except with implementation=torch.
@@ -190,7 +194,7 @@ class HashGrid(Volume):
             return None
         size = self.bake_resolution
         index, centres = ball_voxels(size, str(self.table.device))
-        centres = centres.to(self.table.dtype)
+        centres = centres.to(computed(self.table).dtype)
         grid = centres.new_zeros(CHANNELS, size**3)
         if torch.is_grad_enabled():
             grid = grid.index_copy(1, index, torch.stack(self(centres)))
@@ -201,12 +205,12 @@ class HashGrid(Volume):
 
     def raw(self, points: Float[Tensor, "P 3"]) -> Float[Tensor, "P 2"]:
         """What the network answers at world points, without the bias: the part that implementations differ in."""
-        implementation = choose_implementation(self.implementation, self.table)
+        table, weights = computed(self.table), [computed(weight) for weight in self.weights]
+        implementation = choose_implementation(self.implementation, table)
         if len(points) == 0:
             return points.new_zeros(0, CHANNELS) + 0.0 * (points.sum() + self.table.sum())
         unit = 0.5 * (points.nan_to_num(0.0).clamp(-1.0, 1.0) + 1.0)
-        unit = unit.to(self.table.dtype)
-        levels, table, weights = self.levels_now, self.table, list(self.weights)
+        unit, levels = unit.to(table.dtype), self.levels_now
         if levels.num_levels < self.hash_levels.num_levels:  # a cut costs a second table in backward
             table, weights[0] = table[: levels.entries], weights[0][:, : levels.width]
         if implementation == "tinycudann":

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from ..geometry.arrays import computed
 from ..geometry.grids import grid_size
 from .base import Volume, grid_words
 from .initial import scaled_normal
@@ -22,14 +23,14 @@ class VMGrid(Volume):
         absorbance  = sigmoid(raw[1])
 
     Between voxel centres lines are interpolated linearly and planes bilinearly, so raw is trilinear there.
-    O(N^2) weights instead of O(N^3); the whole grid is three matrix products, so it is rendered as one.
+    It has O(N^2) weights instead of O(N^3). The whole grid is three matrix products, so it is rendered as a grid.
 
     Args:
-        resolution: Voxels along each edge, or along (Z, Y, X); 1 to 1024.
-        components: Products for each axis and channel, 1 to 1024.
+        resolution: Voxels along each edge, or along (Z, Y, X), 1 to 1024.
+        components: Number of line-times-plane products for each axis and channel, 1 to 1024.
         initial_opacity: Opacity of one voxel step at the start, in (0, 1).
         initial_brightness: 1 - absorbance at the start, in (0, 1).
-        initial_noise: Standard deviation of the sum of products at the start, above 0.
+        initial_noise: Standard deviation of the sum of products at the start, > 0.
 
     Raises:
         ValueError: a value outside its range.
@@ -75,23 +76,24 @@ class VMGrid(Volume):
 
     def dense(self) -> Float[Tensor, "2 Z Y X"]:
         """The grid: attenuation per world unit and absorbance; differentiable in the parameters."""
-        raw = self.bias
+        raw = computed(self.bias)
         for axis, (line, plane) in enumerate(zip(self.lines, self.planes, strict=True)):
-            product = line.mT @ plane.flatten(2)  # (2, line, plane)
+            product = computed(line).mT @ computed(plane).flatten(2)  # (2, line, plane)
             raw = raw + product.unflatten(2, plane.shape[2:]).movedim(1, axis + 1)
         return self._activated(raw)
 
     def forward(self, points: Float[Tensor, "*P 3"]) -> tuple[Float[Tensor, "*P"], Float[Tensor, "*P"]]:
         """The products of what the lines and planes hold there; beyond the outermost voxels these values go on."""
-        where = points.reshape(-1, 3).to(self.bias.dtype).flip(-1)  # zyx
-        raw = self.bias.reshape(2, 1).expand(2, len(where))
+        bias = computed(self.bias)
+        where = points.reshape(-1, 3).to(bias.dtype).flip(-1)  # zyx
+        raw = bias.reshape(2, 1).expand(2, len(where))
         if len(where) == 0:  # grid_sample refuses an empty batch
             empty = points.sum(dim=-1)
             return empty, empty
         for axes, line, plane in zip(AXES, self.lines, self.planes, strict=True):
             along, down, right = (where[:, axis] for axis in axes)
-            on_line = _sample(line[..., None], torch.stack([torch.zeros_like(along), along], dim=-1))
-            on_plane = _sample(plane, torch.stack([right, down], dim=-1))
+            on_line = _sample(computed(line)[..., None], torch.stack([torch.zeros_like(along), along], dim=-1))
+            on_plane = _sample(computed(plane), torch.stack([right, down], dim=-1))
             raw = raw + (on_line * on_plane).sum(dim=1)
         attenuation, absorbance = self._activated(raw).to(points.dtype).reshape(2, *points.shape[:-1])
         return attenuation, absorbance

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from ..formats.reading import read_voxels
-from ..geometry.arrays import ArrayOrList, as_tensor
+from ..geometry.arrays import ArrayOrList, as_tensor, computed
 from ..geometry.grids import grid_size, voxel_centres
 from .base import Field, Volume, grid_words
 from .growth import checked_growths, coarser, still_to_come
@@ -35,19 +35,20 @@ class VoxelGrid(Volume):
         attenuation = softplus(raw[0]) / voxel_step,   voxel_step = 2 / max(resolution)
         absorbance  = sigmoid(raw[1])
 
-    The raw attenuation counts in voxel steps, so one learning rate serves every resolution. The coarse
-    levels let one gradient step move a whole region; without them thin speckle wins.
+    The raw attenuation is per voxel step, so one learning rate works for every resolution. Through the coarse levels
+    one gradient step can change a whole region; without them the volume fills with thin speckle.
 
     Args:
-        resolution: Voxels along each edge, or along (Z, Y, X), 1 to 1024; null: the default grid, which begins at 32
-            while it is trained and has 64 from .3 of the run on.
-        pyramid: Coarser levels that are added, as shares of the resolution in (0, 1); empty for a bare grid.
-        grow_at: When the grid doubles while it is trained: ascending values of progress in (0, 1), or
-            ascending steps from 1. It begins at resolution / 2^(their number) and ends at resolution; [] or null: no
-            growth, the default grid's null aside.
+        resolution: Voxels along each edge, or along (Z, Y, X), 1 to 1024. null: the default grid, which starts at 32
+            and doubles to 64 at .3 of the run.
+        pyramid: Coarser grids that are added to this one, as shares of its resolution, each > 0 and < 1; null: [0.25,
+            0.5]. []: none.
+        grow_at: When the grid doubles during training: ascending values of progress in (0, 1), or ascending steps >= 1.
+            With n values it starts at resolution / 2^n. null or []: never; but if resolution is null too, null is
+            [0.3].
         initial_opacity: Mean opacity of one voxel step at the start, in (0, 1).
         initial_brightness: Mean of 1 - absorbance at the start, in (0, 1).
-        initial_noise: Standard deviation of the finest level's raw values at the start.
+        initial_noise: Standard deviation of the raw values of the finest level at the start, >= 0.
 
     Raises:
         ValueError: a value outside its range.
@@ -106,9 +107,9 @@ class VoxelGrid(Volume):
 
     def dense(self) -> Float[Tensor, "2 Z Y X"]:
         """The grid: attenuation per world unit and absorbance; differentiable in the parameters."""
-        raw = self.bias + self.levels[-1]
+        raw = computed(self.bias) + computed(self.levels[-1])
         for level in list(self.levels)[:-1]:
-            raw = raw + _upsample(level, self.resolution)
+            raw = raw + _upsample(computed(level), self.resolution)
         return torch.stack([F.softplus(raw[0]) / self.voxel_step, torch.sigmoid(raw[1])])
 
     def forward(self, points: Float[Tensor, "*P 3"]) -> tuple[Float[Tensor, "*P"], Float[Tensor, "*P"]]:
@@ -117,7 +118,7 @@ class VoxelGrid(Volume):
         return ask(drawn(self.dense()), points)
 
     def grow(self, steps_done: int, progress: float) -> bool:
-        """Double the resolution when it is time (`grow_at`), keeping what its views show.
+        """Double the resolution when it is time (`grow_at`). The views stay the same.
 
         Between its voxels a grid is drawn with interpolated opacity, so it is the opacity of the old step that is
         interpolated. All of it goes into the finest level, the coarser ones begin at zero again.
@@ -190,14 +191,14 @@ class VoxelGrid(Volume):
     @classmethod
     @torch.no_grad()
     def from_field(cls, field: Field, resolution: int | Sequence[int]) -> "VoxelGrid":
-        """A bare grid whose voxels hold a field's attenuation and absorbance at their centres.
+        """A grid without coarser levels whose voxels hold a field's attenuation and absorbance at their centres.
 
         No filter comes before the sampling. A voxel outside the unit ball that a view can still interpolate with (its
         centre less than a voxel's diagonal outside) holds what the field says at the nearest point of the sphere;
         voxels farther out are empty.
 
         Args:
-            field: any; asked on its own device and in its own precision, a part at a time.
+            field: any field; evaluated on its device and in its precision, a part at a time.
             resolution: voxels along each edge, or along (Z, Y, X); 1 to 1024.
 
         Returns:
@@ -223,21 +224,36 @@ class VoxelGrid(Volume):
         return cls.from_array(array.reshape(2, *size))
 
     @classmethod
-    def load(cls, path: str | Path) -> "VoxelGrid":
-        """A bare grid of a voxel file, ours or another tool's; see `formats.read_voxels`.
+    def load(
+        cls,
+        path: str | Path,
+        *,
+        negative: str = "refuse",
+        not_finite: str = "refuse",
+        threshold: float | None = None,
+        percentile: float | None = None,
+    ) -> "VoxelGrid":
+        """A grid without coarser levels from a voxel file, of mnist3d or of another program; see `formats.read_voxels`.
 
         Args:
             path: .npz, .nrrd, .nii.gz, .nii, .mrc, .vti or .vdb.
+            negative: "refuse", or "clip": voxels < 0 are empty, as is noise around 0 (cryo-EM, CT).
+            not_finite: "refuse", or "empty": NaN and infinite voxels are empty, as outside a mask.
+            threshold: Voxels below it are empty; >= 0, in the values of the file, such as a contour level. None: none.
+            percentile: In (0, 100]: the value at this percentile of the voxels > 0 becomes an attenuation of 2 per
+                world unit. None: the values are attenuation per unit of length of the file.
 
         Raises:
             VolumeFileError: missing or damaged file, unknown suffix, no reader installed, or values out of range.
+            ValueError: an option with a value that is not allowed.
         """
-
-        return cls.from_array(read_voxels(path))
+        return cls.from_array(
+            read_voxels(path, negative=negative, not_finite=not_finite, threshold=threshold, percentile=percentile)
+        )
 
     @classmethod
     def from_array(cls, array: Tensor | ArrayOrList) -> "VoxelGrid":
-        """A bare grid that holds exactly these values.
+        """A grid without coarser levels that holds exactly these values.
 
         A value at the border of its range (attenuation 0, absorbance 0 or 1) is kept, and gets no gradient.
 

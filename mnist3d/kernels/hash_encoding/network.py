@@ -35,7 +35,9 @@ def network_in_chunks(encoded: Float[Tensor, "P in"], weights: Sequence[Float[Te
 
 
 class _InChunks(torch.autograd.Function):
+    # Under autocast the results would be of 16 bits and would not fit the places that are written to.
     @staticmethod
+    @torch.amp.custom_fwd(device_type="cpu", cast_inputs=torch.float32)
     def forward(ctx: Any, encoded: Tensor, *weights: Tensor) -> Tensor:  # type: ignore[override]
         ctx.save_for_backward(encoded, *weights)
         out = encoded.new_empty(len(encoded), len(weights[-1]))
@@ -45,6 +47,7 @@ class _InChunks(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
+    @torch.amp.custom_bwd(device_type="cpu")
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         encoded, *weights = ctx.saved_tensors
         to_weights = [torch.zeros_like(weight) for weight in weights]

@@ -22,13 +22,13 @@ MAX_SHIFT = 2  # pixels by which an image is moved at random before the discrimi
 
 @dataclass
 class AdversarialOptions:
-    """The game between the volume and the discriminator.
+    """The adversarial loss of volume and discriminator.
 
     Args:
-        pairing: How real and rendered scores are paired: relativistic, non_saturating, hinge or wasserstein.
-        weight: Of the adversarial loss on the volume, >= 0; 0 leaves the discriminator out altogether, and with it
-            diversity, class_balance and nearest_image: then targets alone act, which is fast.
-        penalty: Weight (gamma) of the gradient penalties R1 and R2 on the discriminator, >= 0.
+        pairing: Form of the GAN loss.
+        weight: Weight of the adversarial loss of the volume, >= 0. With 0 there is no discriminator, and diversity,
+            class_balance and nearest_image are off too, so only targets act.
+        penalty: Weight (gamma) of the discriminator's gradient penalties R1 and R2, >= 0.
     """
 
     pairing: Pairing = "relativistic"

@@ -64,7 +64,7 @@ class Batch:
     @cached_property
     def rotations(self) -> Float[Tensor, "B 3 3"]:
         """Directions that the step looks from, on the volume's device."""
-        return self.draw_rotations().to(self.all_images.device)
+        return self.draw_rotations().to(self.all_images)
 
     @cached_property
     def views(self) -> Float[Tensor, "B 1 H W"]:
@@ -73,14 +73,15 @@ class Batch:
 
     def render(self, rotations: Float[Tensor, "R 3 3"]) -> Float[Tensor, "R 1 H W"]:
         """Views of the volume under rotations of the caller's own, with gradients."""
-        views = self.renderer(self.volume, rotations, generator=self.generator)
+        views = self.renderer(self.volume, rotations, generator=self.generator).to(self.all_images.dtype)
         if self.brightness is None:
             self.brightness = views.detach().mean()
         return views
 
     @cached_property
     def _chosen(self) -> Int[Tensor, " B"]:
-        index = torch.randint(len(self.all_images), (self.count,), generator=self.generator)
+        source = self.generator
+        index = torch.randint(len(self.all_images), (self.count,), generator=source, device=source.device)
         return index.to(self.all_images.device)
 
 

@@ -48,17 +48,18 @@ def build_objectives(
     adversarial, diversity = adversarial or AdversarialOptions(), diversity or DiversityOptions()
     class_balance, nearest_image = class_balance or ClassBalanceOptions(), nearest_image or NearestImageOptions()
     discriminator = discriminator or DiscriminatorOptions()
+    precision = images.images.dtype  # whatever torch's default and the volume's: views are compared with images
     found: list[Objective] = []
     if adversarial.weight > 0:
         classes = 0 if images.labels is None else len(images.class_names)
-        network = Discriminator(images.images.shape[-1], classes, discriminator).to(device)
+        network = Discriminator(images.images.shape[-1], classes, discriminator).to(device, precision)
         if torch.device(device).type == "cpu":  # the order in which its convolutions compute: 6 % of a step
             network.to(memory_format=torch.channels_last)
         found.append(Adversarial(network, discriminator.rate, adversarial))
         if classes and diversity.weight > 0:
             found.append(Diversity(diversity))
         if classes and class_balance.weight > 0:
-            found.append(ClassBalance(classes, poses, class_balance).to(device))
+            found.append(ClassBalance(classes, poses, class_balance).to(device, precision))
         if nearest_image.weight > 0:
             labels = None if images.labels is None else images.labels.to(device)
             found.append(NearestImage(images.images.to(device), labels, classes, nearest_image, tilt=max_tilt))

@@ -17,11 +17,11 @@ TINY = 1e-3  # a class that is nowhere has a finite weight
 
 @dataclass
 class ClassBalanceOptions:
-    """The classes evenly over all directions, sides and rear too, which are seldom drawn.
+    """All classes should fill an equal share of all directions, sides and rear included.
 
     Args:
-        weight: Of the class balance loss, >= 0; needs labels, a discriminator, and views from everywhere
-            (poses.sphere_share above 0).
+        weight: Weight of the class balance loss, >= 0. Needs labels, a discriminator, and poses.sphere_share > 0 with
+            euler_normal.
     """
 
     weight: float = 0.0

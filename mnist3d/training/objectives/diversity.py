@@ -12,10 +12,10 @@ from .base import Batch, Objective, check_weight
 
 @dataclass
 class DiversityOptions:
-    """Every view one class, all classes among the views of a step.
+    """Each view should show one class, and the views of a step all classes.
 
     Args:
-        weight: Of the class diversity loss, >= 0; needs labels and a discriminator.
+        weight: Weight of the class diversity loss, >= 0. Needs labels and a discriminator.
     """
 
     weight: float = 0.3

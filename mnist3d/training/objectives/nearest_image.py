@@ -23,11 +23,12 @@ TILTED_AT_ONCE = 1024
 
 @dataclass
 class NearestImageOptions:
-    """Each view comes nearer to the nearest real image of the class that the discriminator reads in it.
+    """Each view should be similar to its nearest real image, of the class that the discriminator reads in it.
 
     Args:
-        weight: Of the nearest-image loss at the end of the run, >= 0; 0 leaves a pure GAN.
-        start: Progress of the run at which that weight begins to grow from 0, linearly, [0, 1).
+        weight: Weight of the nearest-image loss at the end of the run, >= 0. With 0 the run is a pure GAN.
+        start: Progress at which the weight starts to grow linearly from 0, >= 0 and < 1; 0.3 is three tenths of the
+            run.
     """
 
     weight: float = 24.0

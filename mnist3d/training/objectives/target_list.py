@@ -20,14 +20,16 @@ class TargetOptions:
     (bright on black) or `text: A` (drawn in Pillow's own font).
 
     Args:
-        views: List of targets.
-        rings: List of rings of evenly spaced targets: {elevation: 0, azimuth: 0, digits: [0, 1, 2]}, or with
-            `classes: [names]`, `images: [files]` or `text: ABC` (one letter a target); azimuth is the first one's.
-        weight: Weight of the mean absolute difference between views near the targets and their images, > 0.
-        jitter: Largest random distance, in azimuth and in elevation, of a view from its target, degrees, 0 to 45.
-        views_per_step: Views near the targets that are rendered in each step, evenly over the targets, at least 1.
-        focus: How much more a target counts the further its views are from its image: a power of that difference, >= 0;
-            0: all count alike.
+        views: List of targets, each a direction in degrees and a subject: {azimuth: 36, elevation: 0, digit: 1}. In
+            place of digit: class, image (a file) or text (a letter).
+        rings: List of rings of evenly spaced targets: {elevation: 0, azimuth: 0, digits: [0, 1, 2]}, where azimuth is
+            that of the first target. In place of digits: classes, images or text (text: ABC, one letter for each
+            target).
+        weight: Weight of the mean absolute difference between the views near targets and their images, > 0.
+        jitter: Largest random distance of a view from its target, in azimuth and in elevation, degrees, 0 to 45.
+        views_per_step: Number of views near targets in each step, spread evenly over the targets, >= 1.
+        focus: How much more a target counts if its views differ more from its image, >= 0: the exponent of that
+            difference. 0: all count the same.
     """
 
     # of mappings; any more exact a type and the command line's parser would turn the text "08" into a number

@@ -5,6 +5,7 @@ A volume can do that, so neighbouring views agree; it cannot show the same image
 """
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,10 @@ from jaxtyping import Bool, Float, Int
 from torch import Generator, Tensor
 
 from ...data.augment import seen_as_plane
-from ...data.images import ImageSet, shrunk_into_square
+from ...data.ground import ground_of, is_inverted, seen, squared
+from ...data.image_files import read_image
+from ...data.images import ImageSet, reduced, shrunk_into_square
 from ...data.options import DataOptions
-from ...data.sources import read_image
 from ...data.typical import exemplar
 from ...errors import DataError
 from ...geometry.rotations import upright_matrix
@@ -37,6 +39,7 @@ class Targets(Objective):
         elevation: radians.
         images: what each direction shows, brightness in [0, 1], on the volume's device.
         options: weight, jitter, focus and number of views.
+        remarks: what was decided about image files that the user should know, a line each.
 
     Its state is the running means of the targets.
     """
@@ -51,9 +54,10 @@ class Targets(Objective):
         elevation: Float[Tensor, " K"],
         images: Float[Tensor, "K 1 H W"],
         options: TargetOptions,
+        remarks: Sequence[str] = (),
     ) -> None:
         super().__init__()
-        self.azimuth, self.elevation, self.options = azimuth, elevation, options
+        self.azimuth, self.elevation, self.options, self.remarks = azimuth, elevation, options, tuple(remarks)
         self.register_buffer("images", images, persistent=False)
         self.weights = GroupWeights(len(azimuth), options.focus).to(images)
         self._last = 0.0
@@ -62,7 +66,7 @@ class Targets(Objective):
     def prepare(self, batch: Batch) -> None:
         """Draw views near the targets, and render them."""
         rotations, images, target = self.draw(batch.generator)
-        self._drawn = batch.render(rotations.to(images.device)), images, target
+        self._drawn = batch.render(rotations.to(images)), images, target
 
     def loss(self, batch: Batch) -> Float[Tensor, ""]:
         """The weighted difference; moves the running means."""
@@ -98,9 +102,11 @@ class Targets(Objective):
             device of the targets' images, and so each one's number in the list.
         """
         count = self.options.views_per_step
-        first = torch.randint(len(self.azimuth), (1,), generator=generator)
-        target = (first + torch.arange(count)) % len(self.azimuth)
-        offset = math.radians(self.options.jitter) * (2.0 * torch.rand(2, count, generator=generator) - 1.0)
+        source = generator.device
+        first = torch.randint(len(self.azimuth), (1,), generator=generator, device=source)
+        target = (first + torch.arange(count, device=source)) % len(self.azimuth)
+        chance = torch.rand(2, count, generator=generator, dtype=self.azimuth.dtype, device=source)
+        offset = math.radians(self.options.jitter) * (2.0 * chance - 1.0)
         rotations = upright_matrix(self.azimuth[target] + offset[0], self.elevation[target] + offset[1])
         device = self.images.device
         centres = self.rotations[target].to(device)
@@ -124,6 +130,7 @@ def build_targets(options: TargetOptions, images: ImageSet, data: DataOptions) -
         return None
     size = images.images.shape[-1]
     drawn: dict[tuple[str, str], Tensor] = {}
+    remarks: list[str] = []
     for target in listed:
         key = (target.kind, target.subject)
         if key in drawn:
@@ -133,10 +140,12 @@ def build_targets(options: TargetOptions, images: ImageSet, data: DataOptions) -
         elif target.kind == "text":
             drawn[key] = _text(target, size)
         else:
-            drawn[key] = _image_file(target, size, data.scale)
+            drawn[key], said = _image_file(target, size, data)
+            remarks += said
     wanted = torch.stack([drawn[target.kind, target.subject] for target in listed])
-    azimuth, elevation = torch.tensor([(t.azimuth, t.elevation) for t in listed]).deg2rad().unbind(1)
-    return Targets(azimuth, elevation, wanted, options)
+    angles = torch.tensor([(t.azimuth, t.elevation) for t in listed], dtype=wanted.dtype, device="cpu")
+    azimuth, elevation = angles.deg2rad().unbind(1)
+    return Targets(azimuth, elevation, wanted, options, remarks)
 
 
 def _class_index(target: Target, images: ImageSet) -> int:
@@ -161,14 +170,17 @@ def _text(target: Target, size: int) -> Float[Tensor, "1 H W"]:
         raise DataError(f"{target.place}.{error}") from None
 
 
-def _image_file(target: Target, size: int, scale: float) -> Float[Tensor, "1 H W"]:
-    from PIL import ImageOps
-
+def _image_file(target: Target, size: int, data: DataOptions) -> tuple[Float[Tensor, "1 H W"], list[str]]:
+    """The image, and what was decided about it, a line each."""
+    place = f"{target.place}.image={target.subject}"
     try:
-        grey = read_image(Path(target.subject))
+        file = read_image(Path(target.subject))
     except DataError as error:
-        raise DataError(f"{target.place}.image={target.subject}: {str(error).partition(': ')[2]}") from None
-    edge = max(grey.size)
-    square = ImageOps.pad(grey, (edge, edge))
+        raise DataError(f"{place}: {str(error).partition(': ')[2]}") from None
+    ground = ground_of(file)
+    inverted = is_inverted(data.invert, ground)
+    remarks = [f"{place}: dark on white, inverted; --data.invert false keeps images as they are"] if inverted else []
+    remarks += [f"{place}: {line}" for line in reduced(*file.grey.size, size)]
+    square = squared(seen(file, inverted, ground), ground)
     brightness = torch.tensor(np.asarray(square), dtype=torch.float32)[None, None] / 255.0
-    return shrunk_into_square(brightness, size, scale)[0]
+    return shrunk_into_square(brightness, size, data.scale)[0], remarks

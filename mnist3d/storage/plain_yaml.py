@@ -1,0 +1,93 @@
+"""YAML that people write, as plain values: the one reader of YAML files.
+
+The bytes of a file -> text -> mappings, lists, text and numbers. No tag is followed, so no file can cause an import.
+Which keys and types are right is for the caller.
+"""
+
+import codecs
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ..errors import ConfigError, shown
+
+MAX_VALUES, MAX_DEPTH, MAX_BITS = 100_000, 50, 1024  # of one configuration, and of one whole number in it
+# Byte order marks; that of UTF-32 begins as that of UTF-16 does.
+MARKS = {
+    codecs.BOM_UTF8: "utf-8",
+    codecs.BOM_UTF32_LE: "utf-32-le",
+    codecs.BOM_UTF32_BE: "utf-32-be",
+    codecs.BOM_UTF16_LE: "utf-16-le",
+    codecs.BOM_UTF16_BE: "utf-16-be",
+}
+SAVE_IT = "save it as UTF-8, in an editor under Save as, Encoding"
+
+
+def read_yaml_file(path: str | Path) -> Any:
+    """The plain values in a YAML file: UTF-8, or UTF-8, UTF-16 or UTF-32 with a byte order mark.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: another encoding, no YAML, or more than a configuration needs; the message follows a file name.
+    """
+    text = decoded(Path(path).read_bytes())
+    try:
+        return read_yaml(text)
+    except ValueError as error:
+        raise ValueError(f"not valid YAML ({error})") from None
+
+
+def decoded(content: bytes) -> str:
+    """The text of a file that somebody wrote, without its byte order mark.
+
+    Raises:
+        ValueError: neither UTF-8 nor an encoding that a byte order mark tells.
+    """
+    mark = next((mark for mark in MARKS if content.startswith(mark)), b"")
+    encoding = MARKS.get(mark, "utf-8")
+    try:
+        text = content[len(mark) :].decode(encoding)
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, len(mark) + error.start) + 1
+        where = f"byte 0x{content[len(mark) + error.start]:02x} in line {line}" if encoding == "utf-8" else "cut short"
+        raise ValueError(f"cannot be read, it is no {encoding.upper()} text ({where}); {SAVE_IT}") from None
+    if "\0" in text:
+        raise ValueError(f"cannot be read, it is no UTF-8 text (it holds zero bytes, as UTF-16 does); {SAVE_IT}")
+    return text
+
+
+def read_yaml(text: str, loader: Any = yaml.SafeLoader) -> Any:
+    """The plain values of a YAML text; no tag of it is followed.
+
+    Raises:
+        ValueError: no YAML, or more than a configuration needs.
+    """
+    try:
+        values = yaml.load(text, loader)
+    except (yaml.YAMLError, ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
+        # Beside its own, the library raises what int, dates and dictionaries do.
+        raise ValueError(" ".join(str(error).split()) or type(error).__name__) from None
+    check_plain(values)
+    return values
+
+
+def check_plain(values: Any) -> None:
+    """A few lines of YAML can stand for more values than a message about them could hold, or for endless ones.
+
+    Raises:
+        ConfigError: too many, too deep, or no plain values.
+    """
+    left, count = [(values, 0)], 0
+    while left:
+        (value, depth), count = left.pop(), count + 1
+        if count > MAX_VALUES or depth > MAX_DEPTH:
+            raise ConfigError(f"more than {MAX_VALUES} values, or more than {MAX_DEPTH} in each other")
+        if isinstance(value, int) and value.bit_length() > MAX_BITS:
+            raise ConfigError(f"a whole number of more than {MAX_BITS} bits")
+        if isinstance(value, dict):
+            left += [(each, depth + 1) for pair in value.items() for each in pair]
+        elif isinstance(value, list | tuple):
+            left += [(each, depth + 1) for each in value]
+        elif not isinstance(value, str | int | float | None):
+            raise ConfigError(f"{shown(value)} is a {type(value).__name__}; text that looks like one stands in quotes")
