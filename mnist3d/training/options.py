@@ -1,4 +1,4 @@
-"""The length and the pace of a run: what `--trainer.*` sets, and the schedule of the learning rates."""
+"""The length and the learning rates of a run: what `--trainer.*` sets, and the schedule of the learning rates."""
 
 import math
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ FINAL_RATE = 0.1  # what they have fallen to at the end, as a share
 
 @dataclass
 class TrainerOptions:
-    """The length and the pace of a run.
+    """The length and the learning rates of a run.
 
     Args:
         max_steps: Number of steps after which the run and its learning-rate schedule end, >= 1. A run limited by steps
