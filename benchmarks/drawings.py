@@ -9,6 +9,7 @@ the figures of runs on them.
 import argparse
 import math
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -31,11 +32,18 @@ def house(random: np.random.Generator) -> list[Line]:
     lines = [
         [(-width, top), (-width, 0.75), (width, 0.75), (width, top), (-width, top)],
         [(-width - 0.12, top), (0.0, peak), (width + 0.12, top)],
-        [(side * 0.25 - door, 0.75), (side * 0.25 - door, 0.35), (side * 0.25 + door, 0.35), (side * 0.25 + door, 0.75)],
+        [
+            (side * 0.25 - door, 0.75),
+            (side * 0.25 - door, 0.35),
+            (side * 0.25 + door, 0.35),
+            (side * 0.25 + door, 0.75),
+        ],
     ]
     if random.random() < 0.8:
         x, y = -side * 0.28, top + 0.25
-        lines.append([(x - 0.13, y - 0.1), (x + 0.13, y - 0.1), (x + 0.13, y + 0.12), (x - 0.13, y + 0.12), (x - 0.13, y - 0.1)])
+        lines.append(
+            [(x - 0.13, y - 0.1), (x + 0.13, y - 0.1), (x + 0.13, y + 0.12), (x - 0.13, y + 0.12), (x - 0.13, y - 0.1)]
+        )
     return lines
 
 
@@ -56,7 +64,10 @@ def tree(random: np.random.Generator) -> list[Line]:
     """A trunk and a crown of a few bumps."""
     width, bumps = random.uniform(0.08, 0.14), int(random.integers(5, 9))
     crown = [
-        (0.55 * (1 + 0.12 * math.sin(bumps * a)) * math.cos(a), -0.25 + 0.5 * (1 + 0.12 * math.sin(bumps * a)) * math.sin(a))
+        (
+            0.55 * (1 + 0.12 * math.sin(bumps * a)) * math.cos(a),
+            -0.25 + 0.5 * (1 + 0.12 * math.sin(bumps * a)) * math.sin(a),
+        )
         for a in np.linspace(0, 2 * math.pi, 80)
     ]
     return [crown, [(-width, 0.2), (-width, 0.85)], [(width, 0.2), (width, 0.85)], [(-0.35, 0.85), (0.35, 0.85)]]
@@ -65,7 +76,7 @@ def tree(random: np.random.Generator) -> list[Line]:
 def wobbly(line: Line, random: np.random.Generator) -> Line:
     """The line as a hand draws it: in short pieces, each a little beside where it should be."""
     points: Line = []
-    for (x0, y0), (x1, y1) in zip(line, line[1:], strict=False):
+    for (x0, y0), (x1, y1) in pairwise(line):
         pieces = max(1, round(math.hypot(x1 - x0, y1 - y0) / 0.12))
         points += [(x0 + (x1 - x0) * k / pieces, y0 + (y1 - y0) * k / pieces) for k in range(pieces)]
     points.append(line[-1])
@@ -84,7 +95,9 @@ def drawing(lines: list[Line], random: np.random.Generator) -> Image.Image:
     pen, ink = ImageDraw.Draw(sheet), int(random.integers(0, 50))
     thickness = 4 * size * random.uniform(0.05, 0.09)
     for line in lines:
-        turned = [(x * math.cos(angle) - y * math.sin(angle), x * math.sin(angle) + y * math.cos(angle)) for x, y in line]
+        turned = [
+            (x * math.cos(angle) - y * math.sin(angle), x * math.sin(angle) + y * math.cos(angle)) for x, y in line
+        ]
         points = [(4 * (centre[0] + size * x), 4 * (centre[1] + size * y)) for x, y in wobbly(turned, random)]
         pen.line(points, fill=ink, width=round(thickness), joint="curve")
         for x, y in (points[0], points[-1]):
@@ -117,7 +130,7 @@ def write_drawings(folder: Path, count: int, seed: int, letters: bool) -> None:
 
 def main() -> None:
     """Read the command line and write the folder."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("folder", type=Path, help="where the subfolders go")
     parser.add_argument("--letters", action="store_true", help=f"the letters {LETTERS} in place of drawings")
     parser.add_argument("--count", type=int, default=100, help="images of each class (default %(default)s)")

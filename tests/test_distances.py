@@ -162,6 +162,13 @@ def test_precision_and_recall():
     assert all(math.isnan(value) for value in precision_recall(left[:3], right))
 
 
+def test_precision_and_recall_reach_as_far_as_the_third_neighbour():
+    real, rendered = torch.tensor([[0.0], [1], [2], [3]]), torch.tensor([[5.5], [5.6], [5.7], [9.2]])
+    # Reach of the real: 3, 2, 2, 3; 5.5, 5.6 and 5.7 lie within that of 3. With the second neighbour none would.
+    # Reach of the rendered: 3.7, 3.6, 3.5, 3.7; 3 and 2 lie within that of 5.5.
+    assert precision_recall(real, rendered) == (0.75, 0.5)
+
+
 def test_copies_lie_at_distance_zero():
     images = load_images(DataOptions(limit=300), 28).images
     assert nearest_distance(images[:20], images) == pytest.approx(0.0, abs=1e-3)  # cdist's rounding, float32

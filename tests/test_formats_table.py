@@ -8,6 +8,7 @@ import gzip
 import importlib
 import importlib.util
 import itertools
+from typing import Any
 
 import numpy as np
 import pytest
@@ -43,7 +44,7 @@ def library(module):
 
 
 def make_nrrd(path, data, directions, variation):
-    header = {"space": "LPS", "encoding": "raw"}
+    header: dict[str, Any] = {"space": "LPS", "encoding": "raw"}
     rows = list(directions.T)
     if variation == "complex":
         data = np.stack([data.real, data.imag])
@@ -132,7 +133,6 @@ def make_npz(path, data, directions, variation):
 
 def make_vdb(path, data, directions, variation):
     """By our own writer, whose files OpenVDB reads; OpenVDB's own are in tests/test_volume_readers_vdb.py."""
-    steps = np.linalg.norm(directions, axis=0)
     values = np.stack([world(data), np.zeros_like(world(data))]).astype(np.float32)
     write_vdb(world_voxels(values), path, {"resolution_zyx": list(values.shape[1:])})
     scale = b"\x11\0\0\0ScaleTranslateMap"
@@ -141,12 +141,11 @@ def make_vdb(path, data, directions, variation):
     content, size = path.read_bytes(), len(scale) + 18 * 8
     parts = content.split(scale)
     # As long as before, so that the table of grids stays right: a matrix of 16 numbers, and 9 + 7 bytes of metadata.
-    assert len(parts) == 4 and steps.all()
+    assert len(parts) == 4  # of three grids
     mapped = b"\x09\0\0\0AffineMap" + matrix.astype("<f8").tobytes()
     filler = size - len(mapped)
     for part in range(1, 4):
-        head, name = parts[part - 1], b"class"
-        assert filler > 0 and name in head
+        head = parts[part - 1]
         entry = b"\x01\0\0\0f" + b"\x06\0\0\0string" + np.array(filler - 19, "<u4").tobytes() + bytes(filler - 19)
         place = head.rindex(b"\x05\0\0\0class")
         count = int.from_bytes(head[place - 4 : place], "little") + 1
@@ -155,6 +154,7 @@ def make_vdb(path, data, directions, variation):
     path.write_bytes(b"".join(parts))
 
 
+MRC, ANALYZE = (".mrc", ".mrc.gz", ".map", ".map.gz", ".ccp4"), (".hdr", ".img")
 MAKERS = {
     ".npz": make_npz,
     ".npy": make_npy,
@@ -164,14 +164,15 @@ MAKERS = {
     ".nii": make_nifti,
     ".hdr": make_analyze,
     ".img": make_analyze,
-    **dict.fromkeys((".mrc", ".mrc.gz", ".map", ".map.gz"), make_mrc),
+    **dict.fromkeys(MRC, make_mrc),
     ".vti": make_vti,
     ".vdb": make_vdb,
 }
-MRC, ANALYZE = (".mrc", ".mrc.gz", ".map", ".map.gz"), (".hdr", ".img")
 CANNOT = {
     (".npz", ".npy"): {
-        **dict.fromkeys(("mirrored", "permuted", "turned", "oblique", "tilted"), "arrays have the world's axes, no transform"),
+        **dict.fromkeys(
+            ("mirrored", "permuted", "turned", "oblique", "tilted"), "arrays have the world's axes, no transform"
+        ),
         "scaled": "no scale",
     },
     (".npy",): {"anisotropic": "no lengths"},
@@ -181,7 +182,9 @@ CANNOT = {
         "scaled": "Analyze 7.5 has no scale; SPM's is applied by nibabel as NIfTI's is",
     },
     MRC: {
-        **dict.fromkeys(("mirrored", "turned", "oblique", "tilted"), "lengths, order and angles of axes, but no directions"),
+        **dict.fromkeys(
+            ("mirrored", "turned", "oblique", "tilted"), "lengths, order and angles of axes, but no directions"
+        ),
         "scaled": "no scale; modes 0, 1, 6 and 12 have a test of their own",
         "double": "no mode for it",
     },
@@ -241,7 +244,10 @@ def test_each_value_lies_where_another_program_has_it(tmp_path, suffix, variatio
     z, y, x = np.meshgrid(*(np.arange(n) - (n - 1) / 2 for n in voxels.shape), indexing="ij")
     along_x, along_y, along_z = voxels.spacing
     places = np.stack([x * along_x, z * along_z, -y * along_y])  # to the right, away, up
-    index = np.einsum("ij,jzyx->izyx", np.linalg.inv(directions), places) + (np.array(data.shape) - 1).reshape(3, 1, 1, 1) / 2
+    index = (
+        np.einsum("ij,jzyx->izyx", np.linalg.inv(directions), places)
+        + (np.array(data.shape) - 1).reshape(3, 1, 1, 1) / 2
+    )
     if variation == "oblique":
         # float32 coordinates: 1e-6 of 100 a step, in each of three interpolations; outside of the box there is nothing
         wanted = map_coordinates(data.astype(np.float64), index, order=1, mode="grid-constant")

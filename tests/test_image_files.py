@@ -3,6 +3,7 @@
 import struct
 import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -152,9 +153,7 @@ TRANSPARENT = {
     "grey key, 4 bits.png": lambda path: png(path, 4, 0, tall(4, b"\x88", b"\xff"), (b"tRNS", b"\0\x08")),
     "grey key, 2 bits.png": lambda path: png(path, 2, 0, tall(2, b"\x55", b"\xff"), (b"tRNS", b"\0\x01")),
     "grey key, 1 bit.png": lambda path: png(path, 1, 0, [b"\x0f"] * 8, (b"tRNS", b"\0\0")),
-    "grey key, 16 bits.png": lambda path: png(
-        path, 16, 0, tall(8, WORD[32768], WORD[65535]), (b"tRNS", b"\x80\0")
-    ),
+    "grey key, 16 bits.png": lambda path: png(path, 16, 0, tall(8, WORD[32768], WORD[65535]), (b"tRNS", b"\x80\0")),
     "colour key.png": lambda path: png(path, 8, 2, tall(8, b"\1\2\3", b"\xff" * 3), (b"tRNS", b"\0\1\0\2\0\3")),
     "colour key, 16 bits.png": lambda path: png(
         path, 16, 2, tall(8, WORD[32768] * 3, WORD[65535] * 3), (b"tRNS", WORD[32768] * 3)
@@ -188,7 +187,7 @@ def test_orientation(tmp_path, orientation, suffix):
     exif = Image.Exif()
     exif[0x112] = orientation
     file = tmp_path / f"a{suffix}"
-    options = {"lossless": True} if suffix == ".webp" else {"quality": 98} if suffix == ".jpg" else {}
+    options: dict[str, Any] = {".webp": {"lossless": True}, ".jpg": {"quality": 98}}.get(suffix, {})
     Image.fromarray(stored).save(file, exif=exif, **options)
     seen = {  # first row and first column of the stored image, as EXIF 2.3 names them
         1: stored,  # top, left
@@ -212,8 +211,9 @@ def test_a_damaged_orientation_says_nothing(tmp_path):
 
 def test_animations_and_pages_show_their_first(tmp_path):
     first, second = Image.fromarray(HALF), Image.fromarray(255 - HALF)
-    for name, options in (("a.gif", {}), ("a.png", {}), ("a.webp", {"lossless": True}), ("a.tif", {})):
-        first.save(tmp_path / name, save_all=True, append_images=[second], **options)
+    for name in ("a.gif", "a.png", "a.webp", "a.tif"):
+        lossless: dict[str, Any] = {"lossless": True} if name == "a.webp" else {}
+        first.save(tmp_path / name, save_all=True, append_images=[second], **lossless)
         image = read_image(tmp_path / name)
         assert image.several, name
         assert np.abs(np.asarray(image.grey, int) - HALF).max() <= 1, name
@@ -242,7 +242,9 @@ def linear_profile():
         if name in (b"rTRC", b"gTRC", b"bTRC"):
             profile[offset : offset + size] = (b"curv" + bytes(8)).ljust(size, b"\0")
         elif name == b"desc":
-            profile[offset : offset + size] = bytes(profile[offset : offset + size]).replace(b"s\0R\0G\0B", b"l\0i\0n\0e")
+            profile[offset : offset + size] = bytes(profile[offset : offset + size]).replace(
+                b"s\0R\0G\0B", b"l\0i\0n\0e"
+            )
     return bytes(profile)
 
 
@@ -263,19 +265,19 @@ def test_whatever_is_damaged_is_one_kind_of_error(tmp_path, suffix):
         changed = bytearray(content)
         changed[random.integers(len(content))] = random.integers(256)
         damaged.append(bytes(changed))
-    refused = 0
+    messages = []
     file = tmp_path / f"a{suffix}"
     for each in damaged:
         file.write_bytes(each)
         try:
             read_image(file)
         except DataError as error:
-            refused += 1
-            assert "\n" not in str(error)
-    assert 10 <= refused < 100
+            messages.append(str(error))
+    assert 10 <= len(messages) < 100
+    assert not any("\n" in message for message in messages)
 
 
 def test_a_folder_is_no_image(tmp_path):
     (tmp_path / "a.png").mkdir()
-    with pytest.raises(DataError, match=r"a\.png: no such file"):
+    with pytest.raises(DataError, match=r"a\.png: not a readable image .no such file"):
         read_image(Path(tmp_path / "a.png"))

@@ -49,7 +49,7 @@ PARTS = {
     "runs": Part(
         "One run: described, built, resumed, opened again.",
         "callbacks viewer training evaluation export.notebook_cell rendering.renderer data volumes formats.reading "
-        "storage geometry.rotations errors invocation notebook",
+        "formats.values storage geometry.rotations errors invocation notebook",
     ),
     "callbacks": Part(
         "What watches a run.",

@@ -1,5 +1,6 @@
 """What a program tells people to type works as it stands, however the program was started."""
 
+import os
 import shlex
 import subprocess
 import sys
@@ -94,3 +95,27 @@ def test_what_a_run_says_at_its_end_can_be_typed(start, tmp_path):
     look = second.stdout.splitlines()[-1].partition("Look at it: ")[2]
     run(*shlex.split(look), "--snapshot", str(tmp_path / "views.png"))
     assert (tmp_path / "views.png").is_file()
+
+
+def test_a_program_started_from_its_own_folder_goes_by_that_and_a_run_with_a_dash_is_no_flag(monkeypatch, tmp_path):
+    (tmp_path / "mnist3d").touch(mode=0o755)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PATH", str(tmp_path / "elsewhere"))
+    started(monkeypatch, "python ./mnist3d train", "./mnist3d")
+    assert to_type("view") == "./mnist3d view"
+    started(monkeypatch, "python -m mnist3d train", ROOT / "mnist3d" / "__main__.py")
+    assert to_type("train", "--resume", Path("-dash")) == "python -m mnist3d train --resume ./-dash"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no disk that is full")
+def test_output_that_is_closed_or_has_no_room_is_no_traceback():
+    def ended(redirected):
+        line = f"{shlex.quote(sys.executable)} -m mnist3d {redirected}"
+        buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+        done = subprocess.run(["sh", "-c", line], capture_output=True, text=True, cwd=ROOT, env=buffered, check=False)
+        return done.returncode, done.stderr
+
+    full = "error: the output cannot be written (No space left on device)\n"
+    assert ended("presets > /dev/full") == (2, f"python -m mnist3d presets: {full}")
+    assert ended("--help > /dev/full") == (2, f"python -m mnist3d: {full}")
+    assert ended("presets >&-") == (0, "")

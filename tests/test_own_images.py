@@ -1,19 +1,19 @@
 """A folder of somebody's own images: what is dark on white, which sizes fit, what is no image and no class."""
 
-import struct
-
 import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageDraw
 
+from benchmarks.drawings import LETTERS, write_drawings
 from mnist3d.cli.parser import parse_command_line
-from mnist3d.data.ground import ground_of, ground_of_all, most_common
+from mnist3d.data.ground import ground_of, most_common
 from mnist3d.data.image_files import ImageFile
 from mnist3d.data.images import load_images
 from mnist3d.data.options import DataOptions
 from mnist3d.errors import ConfigError, DataError
 from mnist3d.runs.building import build_trainer
+from mnist3d.runs.config import written_config
 from mnist3d.training.objectives.target_list import TargetOptions
 from mnist3d.training.objectives.targets import build_targets
 
@@ -52,7 +52,9 @@ def test_dark_on_white_is_inverted_and_said(tmp_path):
     images = load(tmp_path)
     assert torch.equal(images.images, CROSS.expand(3, 1, 28, 28))
     (line,) = images.remarks
-    assert line == f"data.path={tmp_path}: 3 images, dark on white: inverted; --data.invert false keeps them as they are"
+    assert (
+        line == f"data.path={tmp_path}: 3 images, dark on white: inverted; --data.invert false keeps them as they are"
+    )
 
 
 def test_bright_on_black_stays_to_the_bit_and_says_so(tmp_path):
@@ -138,6 +140,7 @@ def test_an_icon_of_neither_shade_follows_the_others(tmp_path):
         (Image.new("L", (28, 28), 255), None),  # nothing is drawn, and inverted it were as black
         (Image.new("L", (28, 28)), None),
         (Image.new("L", (1, 1), 255), None),
+        (Image.fromarray(np.tile(np.linspace(80, 255, 28).astype(np.uint8), (28, 1))), None),  # bright, not plain
     ],
 )
 def test_the_ground_of_an_image(image, ground):
@@ -240,64 +243,10 @@ def test_what_is_left_out_is_said(tmp_path):
     assert any("1 images beside the subfolders belong to no class; left out" in line for line in remarks)
 
 
-# idx files
-
-
-def idx_bytes(array):
-    return struct.pack(f">HBB{array.ndim}I", 0, 8, array.ndim, *array.shape) + array.astype(np.uint8).tobytes()
-
-
-def idx_options(path, **others):
-    return DataOptions(name="idx", path=str(path), held_out=0.0, **others)
-
-
-def test_idx_files_are_inverted_all_or_none(tmp_path):
-    white = np.stack([np.array(drawn(255, 0))] * 3 + [np.array(drawn(0, 255))])
-    (tmp_path / "train-images-idx3-ubyte").write_bytes(idx_bytes(white))
-    images = load_images(idx_options(tmp_path), 28)
-    assert torch.equal(images.images[:, 0], torch.stack([CROSS] * 3 + [1 - CROSS]))
-    assert "dark on white, inverted; --data.invert false" in images.remarks[0]
-    assert load_images(idx_options(tmp_path, invert=False), 28).images[0, 0, 0, 0] == 1
-    (tmp_path / "train-images-idx3-ubyte").write_bytes(idx_bytes(255 - white))
-    images = load_images(idx_options(tmp_path), 28)
-    assert torch.equal(images.images[:, 0], torch.stack([CROSS] * 3 + [1 - CROSS]))
-    assert images.remarks == ()
-    assert load_images(idx_options(tmp_path, invert=True), 28).images[0, 0, 0, 0] == 1
-
-
-def test_the_training_set_decides_for_the_test_set(tmp_path):
-    (tmp_path / "train-images-idx3-ubyte").write_bytes(idx_bytes(np.stack([np.array(drawn(255, 0))] * 3)))
-    (tmp_path / "t10k-images-idx3-ubyte").write_bytes(idx_bytes(np.stack([np.array(drawn(0, 255))] * 3)))
-    assert torch.equal(load_images(idx_options(tmp_path), 28, "held_out").images[0, 0], 1 - CROSS)
-
-
 def test_sets_with_names_are_inverted_on_demand_only():
     plain, turned = (load_images(DataOptions(limit=20, invert=invert), 28) for invert in ("auto", True))
     assert torch.allclose(turned.images, 1 - plain.images, atol=1e-6)  # 255 - x and x / 255 round apart
     assert plain.remarks == ()
-
-
-def test_a_set_of_noise_has_no_ground():
-    assert ground_of_all(np.random.default_rng(0).integers(0, 256, (9, 28, 28), dtype=np.uint8)) is None
-
-
-@pytest.mark.parametrize("flat", [True, False])
-def test_folders_and_hidden_files_are_no_second_set(tmp_path, flat):
-    """Kaggle's archive of MNIST holds each file, and a folder with the file once more."""
-    content, labels = idx_bytes(np.full((6, 28, 28), 7)), idx_bytes(np.arange(6))
-    for name, data in (("train-images", content), ("train-labels", labels)):
-        kind = "idx3" if "images" in name else "idx1"
-        (tmp_path / f"{name}-{kind}-ubyte").mkdir()
-        (tmp_path / f"{name}-{kind}-ubyte" / f"{name}-{kind}-ubyte").write_bytes(data)
-        if flat:
-            (tmp_path / f"{name}.{kind}-ubyte").write_bytes(data)
-    (tmp_path / "._train-images.idx3-ubyte").write_bytes(b"\0\5\x16\7" + bytes(78))
-    (tmp_path / "__MACOSX").mkdir()
-    (tmp_path / "__MACOSX" / "other-images-idx3-ubyte").write_bytes(content)
-    images = load_images(idx_options(tmp_path), 28)
-    assert len(images.images) == 6
-    assert images.labels is not None
-    assert images.labels.tolist() == [0, 1, 2, 3, 4, 5]
 
 
 # targets, and what a run says
@@ -343,3 +292,22 @@ def test_what_these_options_may_be(key):
         assert getattr(parse_command_line([f"--data.{key}", text]).config.data, key) is taken
     with pytest.raises(ConfigError, match=rf"data\.{key}=maybe: must be auto or true or false"):
         parse_command_line([f"--data.{key}", "maybe"])
+
+
+def test_a_run_of_version_0_1_goes_on_with_images_that_are_not_inverted():
+    old = {"name": "images", "path": "somewhere", "held_out": 0.3, "resize": True, "limit": None, "scale": 1.0}
+    assert written_config({"data": old}).data.invert is False
+    assert written_config({"data": {**old, "invert": "auto"}}).data.invert == "auto"
+    assert written_config({}).data.invert == "auto"
+
+
+@pytest.mark.parametrize("letters", [False, True])
+def test_the_drawings_of_the_benchmark_need_no_option(tmp_path, letters):
+    write_drawings(tmp_path, 2, seed=0, letters=letters)
+    images = load(tmp_path, 64)
+    assert images.class_names == (list(LETTERS) if letters else ["fish", "house", "tree"])
+    assert "dark on white: inverted" in images.remarks[0]
+    assert "each image is fitted into a square of 64x64" in images.remarks[1]
+    # JPEG leaves a few levels of 255 beside a stroke, and a stroke is nearly white
+    assert images.images[..., [0, -1], :].max() <= 10 / 255
+    assert images.images.flatten(1).amax(1).min() > 0.6

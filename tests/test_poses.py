@@ -67,6 +67,8 @@ def test_an_upright_camera_takes_numbers_and_arrays():
         ([[0.0, 0.0], [0.0]], "unequal length"),
         (np.array(["a", "b", "c"]), "this is <U1"),
         (np.zeros(3, dtype=complex), "this is complex128"),
+        (torch.zeros(3, dtype=torch.complex64), "this is torch.complex64"),
+        ([torch.zeros((), requires_grad=True), 0.0, 0.0], "torch.stack"),  # NumPy would drop the gradient
     ],
 )
 def test_what_is_no_numbers_is_refused_in_words(angles, words):

@@ -208,6 +208,18 @@ def test_what_cannot_be_drawn_is_text_with_the_reason(run):
     assert run._repr_html_().endswith(f"\n{reason}</pre>")
 
 
+def test_the_text_of_what_cannot_be_drawn_is_no_html():
+    class Tagged:
+        def __repr__(self):
+            return "<script>"
+
+    def no_picture():
+        raise ValueError("<b>")
+
+    written = "&lt;script&gt;\nNo picture of it: ValueError: &lt;b&gt;"
+    assert notebook.shown(Tagged(), no_picture) == f"<pre>{written}</pre>"
+
+
 def test_without_what_draws_it_a_volume_is_text(monkeypatch):
     monkeypatch.setattr(notebook, "volume_html", None)
     assert VoxelGrid(2)._repr_html_() is None  # then a notebook takes its `repr`

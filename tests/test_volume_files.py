@@ -96,6 +96,19 @@ def test_another_suffix_is_refused_before_anything_is_written(name, given, tmp_p
     assert list(tmp_path.iterdir()) == []
 
 
+def test_what_could_not_be_opened_again_is_not_saved(tmp_path):
+    path = VoxelGrid(2).save(tmp_path / "mine.safetensors", {"renderer": {"image_size": 28}})
+    before = path.read_bytes()
+    broken = VoxelGrid(2)
+    with torch.no_grad():
+        next(broken.parameters()).view(-1)[-1] = math.nan
+    with pytest.raises(VolumeFileError, match=r"mine\.safetensors: \S+ holds weights that are not a number"):
+        broken.save(path)
+    with pytest.raises(ValueError, match="extra: class_path, format_version must not be among its names"):
+        VoxelGrid(2).save(path, {"class_path": "os.system", "format_version": 99, "step": 3})
+    assert path.read_bytes() == before
+
+
 def test_a_failed_write_leaves_what_was_there(tmp_path, monkeypatch):
     path = VoxelGrid(2).save(tmp_path / "mine.safetensors")
     before = path.read_bytes()

@@ -172,6 +172,7 @@ def test_what_is_too_large_is_refused_by_its_header(tmp_path, monkeypatch):
     """A few kilobytes of zeros, compressed, must not fill the memory first."""
     long = np.zeros((2000, 2, 2), np.float32)
     np.savez_compressed(tmp_path / "a.npz", attenuation=long, absorbance=long, spacing_xyz=np.ones(3))
+    np.save(tmp_path / "a.npy", long)
     library("nrrd").write(str(tmp_path / "a.nrrd"), long)
     nibabel = library("nibabel")
     nibabel.save(nibabel.Nifti1Image(long, np.eye(4)), str(tmp_path / "a.nii.gz"))
@@ -185,8 +186,9 @@ def test_what_is_too_large_is_refused_by_its_header(tmp_path, monkeypatch):
     monkeypatch.setattr("numpy.lib.format.read_array", never)
     monkeypatch.setattr("nrrd.read", never)
     monkeypatch.setattr("mrcfile.mrcfile.MrcFile._read_data", never)
-    monkeypatch.setattr("nibabel.arrayproxy.ArrayProxy.__array__", never)
-    for name in ("a.npz", "a.nrrd", "a.nii.gz", "a.mrc"):
+    for read in ("__array__", "__getitem__"):
+        monkeypatch.setattr(f"nibabel.arrayproxy.ArrayProxy.{read}", never)
+    for name in ("a.npz", "a.npy", "a.nrrd", "a.nii.gz", "a.mrc"):
         with pytest.raises(VolumeFileError, match=r"in \[1, 1024\]"):
             read_voxels(tmp_path / name)
 
@@ -253,7 +255,10 @@ def test_mistakes_are_one_line(array, tmp_path):
     thin = {"space": "LPS", "space directions": np.diag([1.0, 1.0, 1000.0]), "space origin": np.zeros(3)}
     nrrd.write(str(tmp_path / "thin.nrrd"), np.zeros((4, 4, 4), np.float32), thin)
     for name, words in (
-        ("a.xyz", r"unknown suffix; must be one of \.npz, \.npy, \.nrrd, \.nhdr, .*\.hdr, \.img, .*\.map\.gz, \.vti, \.vdb"),
+        (
+            "a.xyz",
+            r"unknown suffix; must be one of \.npz, \.npy, \.nrrd, \.nhdr, .*\.hdr, \.img, .*\.map\.gz, \.ccp4, \.vti, \.vdb",
+        ),
         ("none.npz", "no such file"),
         ("a.npz", "damaged"),
         ("a.nrrd", "damaged"),

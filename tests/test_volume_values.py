@@ -306,6 +306,42 @@ def test_every_reader_counts_clips_and_scales(tmp_path, suffix):
     assert np.sort(values[0].ravel()) == pytest.approx(np.sort(kept.ravel()) * 2.0 / 7.0, rel=ROUNDING)
 
 
+def test_oblique_voxels_are_made_usable_before_they_are_interpolated(tmp_path):
+    """Else what is empty would eat from its neighbours: NaN all around it, negative noise by its share."""
+    nibabel = library("nibabel")
+    turned = np.eye(4)
+    turned[:2, :2] = [[0.8, -0.6], [0.6, 0.8]]
+    data = CUBE.copy()
+    data[0, 1] = np.nan
+
+    def read(name, array, **options):
+        nibabel.save(nibabel.Nifti1Image(array, turned), str(tmp_path / name))
+        return read_voxels(tmp_path / name, **options)
+
+    kept = np.maximum(np.nan_to_num(data), 0.0)
+    found = read("a.nii", data, negative="clip", not_finite="empty")
+    assert max(found.shape[1:]) > 4  # it was resampled
+    assert np.array_equal(found, read("b.nii", kept))
+    assert "4 of 64 voxels are not finite" in refusal(tmp_path / "a.nii")
+
+
+def test_a_run_that_would_begin_opaque_says_how_to_scale(file, capsys):
+    """Of 4 per voxel more than half; a voxel of 4^3 is half a world unit long."""
+    path = file(np.arange(1.0, 65.0).reshape(4, 4, 4))
+    start_from(VoxelGrid(4, pyramid=[]), str(path))
+    said = capsys.readouterr().err
+    assert said.startswith("start_from: 56 of its 64 voxels > 0 are opaque")
+    advised = said.strip().partition('--start_from "')[2].rstrip('"')
+    assert advised == f"{path}#percentile=99"
+    volume = VoxelGrid(4, pyramid=[])
+    start_from(volume, advised)
+    assert capsys.readouterr().err == ""
+    wanted = 2.0 * np.arange(1.0, 65.0) / np.percentile(np.arange(1.0, 65.0), 99)
+    assert volume.to_array()[0].ravel() == pytest.approx(wanted, rel=1e-4)  # there and back through softplus
+    start_from(VoxelGrid(4, pyramid=[]), str(file(np.arange(64.0).reshape(4, 4, 4) / 4.0)))  # 31 of 63
+    assert capsys.readouterr().err == ""
+
+
 def test_the_stated_attenuation_shows_a_body_half_as_thick_as_the_world(file):
     """Through the middle of a ball 1 thick the optical depth is 2, so the view is 1 - exp(-2) there."""
     resolution = 64

@@ -48,6 +48,8 @@ def parse_command_line(arguments: Sequence[str]) -> CommandLine:
         raise _unknown(unknown[0], full_path(volume), known_keys(volume, objectives))
     values = _merged(base, parsed.given, read)
     run_dir = checked(str | None, values.pop("run_dir", None), "run_dir")
+    if run_dir is not None and not run_dir.strip():
+        raise ConfigError("run_dir is empty: must be the folder of the new run; leave it out for runs/TIME-PRESET")
     values.pop("resume", None)
     config = config_of(values)
     if resume is not None:
@@ -84,6 +86,8 @@ def _merged(base: Values, given: Sequence[tuple[str, Any]], read: Callable[[str]
 
 
 def _unknown(argument: str, volume: str, known: Sequence[str]) -> ConfigError:
+    if argument in preset_names() or (argument.endswith(".yaml") and argument[0] != "-"):
+        return ConfigError(f"{argument}: must follow a flag, as in --config {argument}")
     key = argument.lstrip("-").partition("=")[0]
     place, _, name = key.rpartition(".")
     message = moved_or_gone(f"volume.init_args.{name}" if place == "volume" else key, volume)

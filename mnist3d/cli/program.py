@@ -1,6 +1,8 @@
 """The command `mnist3d`: its subcommands, and how each ends. Nothing heavy is imported before one is chosen."""
 
 import difflib
+import errno
+import io
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -58,11 +60,19 @@ def run_command_line(
         program: what messages begin with; default the file that runs.
     """
     program = os.path.basename(sys.argv[0]) if program is None else program
+    _escape_what_the_terminal_lacks()
     try:
         main(sys.argv[1:] if arguments is None else arguments)
-        sys.stdout.flush()
+        if sys.stdout is not None:  # it is None where a shell closed it, `>&-`
+            sys.stdout.flush()
     except UserError as error:
         print(f"{program}: error: {' '.join(str(error).split())}", file=sys.stderr)
+        sys.exit(2)
+    except UnicodeEncodeError as error:
+        if sys.getfilesystemencoding() == "utf-8":
+            raise
+        beyond = f"a name beyond {sys.getfilesystemencoding()}, all that file names have in this locale"
+        print(f"{program}: error: {error.object!r}: {beyond}; set PYTHONUTF8=1", file=sys.stderr)
         sys.exit(2)
     except WatchdogGaveUp as error:
         print(f"{program}: {error}", file=sys.stderr)
@@ -71,9 +81,27 @@ def run_command_line(
         print(f"{program}: interrupted", file=sys.stderr)
         sys.exit(130)
     except BrokenPipeError:  # the reader of our output has gone, as in `... | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter complains at its end
+        _drop_output()
         sys.exit(141)
+    except OSError as error:
+        if error.errno != errno.ENOSPC or error.filename is not None:  # what a file has no room for is a `WriteError`
+            raise
+        print(f"{program}: error: the output cannot be written ({error.strerror})", file=sys.stderr)
+        _drop_output()
+        sys.exit(2)
     sys.exit(0)
+
+
+def _escape_what_the_terminal_lacks() -> None:
+    r"""Letters beyond a terminal's encoding, as in the name of a run, are printed as \xf6 and end no command."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # None where a shell closed it; something else in a notebook
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _drop_output() -> None:
+    """What is still to be printed goes nowhere, or the interpreter complains at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _main_of(name: str) -> Callable[[Sequence[str]], object]:

@@ -1,7 +1,7 @@
 """What an image stands on, and bright on black made of it: empty space is black.
 
-The ground is read off the border. It decides about inversion where nobody else does, and it fills the rest of the square
-around an image that is not square.
+The ground is read off the border. It decides about inversion where nobody else does, and it fills the square around
+an image that is not square.
 """
 
 from collections import Counter

@@ -3,6 +3,7 @@
 import gzip
 import re
 import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +33,7 @@ def read_idx(path: Path) -> np.ndarray:
         zero, kind, axes = struct.unpack(">HBB", content[:4])
         shape = struct.unpack(f">{axes}I", content[4 : 4 + 4 * axes])
         body = np.frombuffer(content, np.uint8, offset=4 + 4 * axes)
-    except (OSError, EOFError, struct.error, ValueError) as error:
+    except (OSError, EOFError, struct.error, ValueError, zlib.error) as error:
         raise DataError(f"data.path={path}: not a readable idx file ({error})") from None
     if zero != 0 or kind != 8 or body.size != int(np.prod(shape, dtype=object)):
         raise DataError(f"data.path={path}: not an idx file of unsigned bytes, or cut short")
@@ -72,6 +73,7 @@ def load_idx(options: DataOptions, image_size: int, part: Part) -> Loaded:
     if inverted:
         images = 255 - images
         remarks = (f"data.path={folder}: dark on white, inverted; --data.invert false keeps the images as they are",)
+    images = _in_squares(images)
     if kinds is None or labels is None:
         return Loaded(images, None, [], bool(test), remarks=remarks)
     names = [str(kind) for kind in kinds]
@@ -109,3 +111,8 @@ def _idx_set(path: Path, files: list[Path]) -> tuple[np.ndarray, np.ndarray | No
     return images, labels
 
 
+def _in_squares(images: np.ndarray) -> np.ndarray:
+    """Images that are not square, centred in black ones that are."""
+    edge = max(images.shape[1:])
+    missing = [edge - length for length in images.shape[1:]]
+    return np.pad(images, [(0, 0), *((length // 2, length - length // 2) for length in missing)])

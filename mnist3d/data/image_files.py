@@ -16,7 +16,7 @@ import numpy as np
 from ..errors import DataError
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
+    from PIL.Image import Image, Transpose
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".jfif", ".bmp", ".gif", ".tif", ".tiff", ".webp")
 LITTER = ("__MACOSX", "@eaDir", "#recycle", "$RECYCLE.BIN", "System Volume Information")  # folders of other programs
@@ -58,7 +58,7 @@ def read_image(path: Path) -> ImageFile:
     from PIL import Image, UnidentifiedImageError
 
     if not path.is_file():  # a pipe would be waited for
-        raise DataError(f"data.path={path}: no such file")
+        raise DataError(f"data.path={path}: not a readable image (no such file)")
     try:
         content = path.read_bytes()
         with warnings.catch_warnings():
@@ -83,7 +83,7 @@ def read_image(path: Path) -> ImageFile:
     return ImageFile(grey, opacity, several)
 
 
-def _turned(image: "Image") -> "Image.Transpose | None":  # type: ignore[name-defined]
+def _turned(image: "Image") -> "Transpose | None":
     """How to turn or mirror it, to see it as it was meant; a damaged tag says nothing."""
     from PIL.Image import Transpose
 
@@ -99,7 +99,7 @@ def _turned(image: "Image") -> "Image.Transpose | None":  # type: ignore[name-de
         6: Transpose.ROTATE_270,
         7: Transpose.TRANSVERSE,
         8: Transpose.ROTATE_90,
-    }.get(orientation)
+    }.get(orientation or 1)
 
 
 def _opacity(image: "Image", content: bytes) -> "Image | None":
@@ -107,7 +107,7 @@ def _opacity(image: "Image", content: bytes) -> "Image | None":
     from PIL import Image
 
     key = image.info.get("transparency")
-    if image.mode == "P" and (key is not None or image.palette.mode.endswith("A")):
+    if image.mode == "P" and (key is not None or (image.palette is not None and image.palette.mode.endswith("A"))):
         return image.convert("RGBA").getchannel("A")
     if image.mode in ("LA", "PA", "RGBA", "La", "RGBa"):
         return image.getchannel(len(image.getbands()) - 1)
@@ -120,7 +120,7 @@ def _opacity(image: "Image", content: bytes) -> "Image | None":
         if depth < 8:
             colour = colour * 255 // (2**depth - 1) if colour.max() < 2**depth else colour
         elif depth == 16 and values.dtype == np.uint8:
-            colour = colour >> 8 if colour.max() > 255 else colour
+            colour = colour >> 8
     differs = values != colour
     return Image.fromarray((differs.any(axis=-1) if differs.ndim == 3 else differs).astype(np.uint8) * 255)
 

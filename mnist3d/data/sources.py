@@ -3,6 +3,7 @@
 import gzip
 import json
 import zipfile
+import zlib
 from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
@@ -16,6 +17,18 @@ from .loaded import Loaded
 from .options import DataOptions, Part
 
 MNIST_SIZE, OF_EACH_DIGIT = 60_000, 500  # of MNIST's training set, and of the set that is named mnist_5k
+# What a damaged file, or one of another version, makes of its readers.
+UNREADABLE = (
+    OSError,
+    EOFError,
+    ValueError,
+    TypeError,
+    LookupError,
+    ArithmeticError,
+    RuntimeError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
 
 
 def _load_mnist_5k(options: DataOptions, image_size: int, part: Part) -> Loaded:
@@ -27,7 +40,9 @@ def _load_mnist_5k(options: DataOptions, image_size: int, part: Part) -> Loaded:
             continue
         try:
             images, labels = read(path)
-        except (OSError, EOFError, ValueError, KeyError, IndexError, RuntimeError, zipfile.BadZipFile) as error:
+            if np.bincount(labels).tolist() != [OF_EACH_DIGIT] * 10 or images.shape != (len(labels), 28, 28):
+                raise ValueError("not 500 images of each digit")
+        except UNREADABLE as error:
             raise DataError(
                 f"data.name=mnist_5k: {file_name} of the package {package} is damaged ({error}); "
                 f"run: pip install --force-reinstall --no-deps {package}"

@@ -87,5 +87,5 @@ def _directions(path: Path, header: Any) -> Float[np.ndarray, "3 3"]:
 
 
 def _has_unsigned_bytes(header: Any) -> bool:
-    stamp, flags = np.frombuffer(header.tobytes()[152:160], header.mode.dtype.newbyteorder(header.mode.dtype.byteorder))
+    stamp, flags = np.frombuffer(header.tobytes()[152:160], header.mode.dtype)  # in the file's byte order
     return int(stamp) == IMOD_STAMP and not int(flags) & 1

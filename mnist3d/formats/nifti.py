@@ -46,7 +46,8 @@ def read_nifti(path: Path, pick: Pick) -> Voxels:
         shape, roles = [*shape, len(colours)], [*roles, COMPONENT]
     index = volume_index(path, shape, roles, pick)
     if colours:
-        data = np.asarray(image.dataobj)[index[:-1]][colours[int(index[-1])]]
+        stored = np.asarray(image.dataobj)
+        data = np.stack([stored[name] for name in colours], axis=-1)[index]
     else:
         check_numbers(path, image.get_data_dtype())
         data = np.asarray(image.dataobj[index], np.float32)

@@ -33,7 +33,7 @@ def write_npz(voxels: Voxels, path: Path, description: dict[str, Any]) -> dict[s
 
 def read_npz(path: Path, pick: Pick) -> Voxels:
     """Both channels, as `write_npz` left them; or one array, picked by its name, as `read_npy` takes it."""
-    with np.load(path, allow_pickle=False) as file:
+    with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:  # which leaves a damaged file open
         if pick.array is not None:
             name = picked_name(path, file.files, pick, ())
             return _plain(path, *_npy_header(file, name), lambda: file[name], pick)

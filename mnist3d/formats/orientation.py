@@ -70,7 +70,8 @@ def straightened(path: Path, voxels: Voxels) -> Voxels:
     """Oblique voxels in the world's axes; others as they are.
 
     The values are interpolated linearly onto straight axes, with cubes as long as the shortest step, in the box around
-    the volume (coarser where that had more than 1024 an edge); outside of it is 0.
+    the volume (coarser where that had more than 1024 an edge); outside of it is 0. Absorbance is weighted by
+    attenuation, as in `averaged`.
 
     Args:
         path: for messages.
@@ -85,10 +86,14 @@ def straightened(path: Path, voxels: Voxels) -> Voxels:
     x, y, z = (torch.arange(n, dtype=torch.float64).sub((n - 1) / 2.0).mul(step) for n in counts.tolist())
     # In torch's coordinates the volume's edges are -1 and 1, and its last axis comes first.
     to_data = torch.from_numpy(2.0 * np.linalg.inv(directions) / shape[:, None]).flip(0)
-    data = torch.from_numpy(voxels.values)[None]
-    found = np.empty((len(voxels.values), *counts[::-1]), np.float32)
+    attenuation, absorbance = voxels.attenuation, voxels.absorbance
+    data = torch.from_numpy(np.stack([attenuation, attenuation * absorbance, absorbance]))[None]
+    found: np.ndarray = np.empty((3, *counts[::-1]), np.float32)
     across = torch.stack(torch.meshgrid(y, x, indexing="ij"), dim=-1) @ to_data[:, [1, 0]].T
     for layer, height in enumerate(z):
         places = (across + height * to_data[:, 2]).float()[None, None]
         found[:, layer] = grid_sample(data, places, align_corners=False)[0, :, 0].numpy()
-    return file_voxels(path, [from_upright(channel) for channel in found], [step] * 3)
+    attenuation, absorbed, absorbance = found
+    np.divide(absorbed, attenuation, out=absorbance, where=attenuation > 0.0)
+    channels = [attenuation, absorbance.clip(0.0, 1.0)] if voxels.tells_absorbance else [attenuation]
+    return file_voxels(path, [from_upright(channel) for channel in channels], [step] * 3)

@@ -48,7 +48,7 @@ def split_pick(path: str | Path) -> tuple[Path, Pick]:
     if "#" not in Path(text).name or Path(text).exists():
         return Path(text), Pick()
     cuts = [place for place, letter in enumerate(text) if letter == "#"]
-    cut = next((place for place in cuts if Path(text[:place]).is_file()), None)
+    cut = next((place for place in reversed(cuts) if Path(text[:place]).is_file()), None)
     if cut is None:
         cut = cuts[-1]
         if "=" not in text[cut:]:

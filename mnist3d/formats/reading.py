@@ -38,6 +38,7 @@ READERS: dict[str, Callable[[Path, Pick], Voxels]] = {
     ".mrc.gz": read_mrc,
     ".map": read_mrc,
     ".map.gz": read_mrc,
+    ".ccp4": read_mrc,
     ".vti": read_vti,
     ".vdb": read_vdb,
 }
@@ -59,10 +60,12 @@ def read_voxels(
     is not rendered. Voxels stay as they are, which may leave the box half a voxel beside the middle, unless the cube's
     edge is no whole number of them: then they are averaged along that axis to as many as come nearest. Lengths and
     attenuation are taken in the same unit, so that the optical depth stays. A file of one channel is attenuation; its
-    absorbance is NAME_absorbance.SUFFIX beside it, or 0.
+    absorbance is NAME_absorbance.SUFFIX beside it, or 0. Mirrored and permuted axes are turned; oblique ones are
+    resampled, see `oriented_voxels`.
 
     Args:
-        path: .npz, .nrrd, .nii.gz, .nii, .mrc, .vti or .vdb, ours or another tool's.
+        path: a file of one of the suffixes in `READERS`, ours or another tool's; behind # what is picked from it and
+            what is done with its values, as in "bold.nii.gz#frame=3,negative=clip".
         negative, not_finite, threshold, percentile: see `ValueOptions`; applied in the file, before its box is put into
             the cube.
 
@@ -90,7 +93,11 @@ def read_voxels(
         voxels = READERS[suffix](path, pick)
         absorbance, beside = voxels.absorbance, absorbance_file(path, suffix)
         if not voxels.tells_absorbance and beside.is_file():
-            absorbance = READERS[suffix](beside, Pick()).attenuation
+            other = READERS[suffix](beside, Pick())
+            turned, also = (np.zeros((3, 3)) if each.oblique is None else each.oblique for each in (voxels, other))
+            if not np.allclose(turned, also):
+                raise VolumeFileError(f"{beside}: its axes must run as those of {path.name}")
+            absorbance = other.attenuation
     except VolumeFileError:
         raise
     except Exception as error:  # every library has its own

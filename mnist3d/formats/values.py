@@ -31,13 +31,13 @@ class ValueOptions:
         < threshold     0; the rest stays as it is
         percentile      attenuation = 2 per world unit * value / (value at that percentile of the voxels > 0)
 
-    Absorbance takes the first two steps; a threshold is none of its own.
+    For absorbance only the first two steps count, and a threshold does not spare it the second.
 
     Args:
         negative: "refuse" or "clip": whether a voxel < 0 is refused or empty, as for noise around 0.
         not_finite: "refuse" or "empty": whether a voxel of NaN or infinity is refused or empty, as outside a mask.
         threshold: >= 0, in the file's own values. A voxel below it is empty: a contour level. None: no threshold.
-        percentile: In (0, 100]. Its value becomes an attenuation of 2 per world unit, whatever the unit of the file.
+        percentile: In (0, 100]. The value there becomes an attenuation of 2 per world unit, whatever the unit of the file.
             None: values are attenuation per unit of the file.
 
     Raises:
@@ -81,6 +81,12 @@ class ValueOptions:
 
 
 VALUE_OPTIONS = (*CHOICES, *NUMBERS)  # their names
+
+
+def with_option(file: str, option: str, value: str | int) -> str:
+    """The name of a file, as it was typed, with one more option after its #."""
+    joint = "," if re.search("#[a-z_]+=", file) else "#"
+    return f"{file}{joint}{option}={value}"
 
 
 def make_usable(file: str, values: Float[np.ndarray, "2 Z Y X"], options: ValueOptions) -> float | None:
@@ -166,7 +172,6 @@ def _count(number: int, channel: np.ndarray) -> str:
     return f"{number:,} of {channel.size:,} voxels"
 
 
-def _remedies(file: str, option: str, value: str | float) -> str:
+def _remedies(file: str, option: str, value: str) -> str:
     """As it is typed, in Python and on the command line."""
-    joint, quote = "," if re.search("#[a-z_]+=", file) else "#", '"' if isinstance(value, str) else ""
-    return f'VoxelGrid.load("{file}", {option}={quote}{value}{quote}), or --start_from "{file}{joint}{option}={value}"'
+    return f'VoxelGrid.load("{file}", {option}="{value}"), or --start_from "{with_option(file, option, value)}"'

@@ -27,7 +27,7 @@ from .voxel_array import Voxels, check_shape
 
 VERSIONS = range(222, 225)  # of the file format
 ZIP, ACTIVE_ONLY, BLOSC = 1, 2, 4  # compression flags
-BLOSC_HEADER = 16  # bytes; the unpacked length stands in bytes 4 to 8
+BLOSC_SIZES = struct.Struct("<4xI4xI")  # a block's header, in which it tells how long it is unpacked and packed
 NUMBERS = {
     "float": np.dtype("<f4"),
     "double": np.dtype("<f8"),
@@ -92,7 +92,6 @@ class _Entry:
     kind: str
     parent: str
     place: int
-    blocks: int
 
 
 @dataclass
@@ -154,10 +153,10 @@ def _table(path: Path, stream: _Stream) -> tuple[list[_Entry], dict[str, Any]]:
     entries = []
     for _ in range(stream.integer("i")):
         name, kind, parent = stream.text(), stream.text(), stream.text()
-        place, blocks, end = stream.numbers("qqq")
-        if not 0 <= place <= blocks <= end <= len(stream.content):
+        place, _, end = stream.numbers("qqq")
+        if not 0 <= place <= end <= len(stream.content):
             raise ValueError("it ends too early")
-        entries.append(_Entry(name.split(COPY)[0], kind, parent.split(COPY)[0], place, blocks))
+        entries.append(_Entry(name.split(COPY)[0], kind, parent.split(COPY)[0], place))
         stream.place = end
     return entries, metadata
 
@@ -185,7 +184,7 @@ def _grid(
         stream = _Stream(content, entry.place)
         packing, _ = stream.integer(), stream.metadata()
         _directions(path, entry.name, stream)
-    return _tree(stream, entry.blocks, numbers[kind], half, packing, path), directions
+    return _tree(stream, numbers[kind], half, packing, path), directions
 
 
 def _directions(path: Path, name: str, stream: _Stream) -> Float[np.ndarray, "3 3"]:
@@ -201,7 +200,7 @@ def _directions(path: Path, name: str, stream: _Stream) -> Float[np.ndarray, "3 
     raise VolumeFileError(f"{path}#array={name}: its transform is a {kind}; must be linear")
 
 
-def _tree(stream: _Stream, blocks: int, dtype: np.dtype, half: bool, packing: int, path: Path) -> _Tree:
+def _tree(stream: _Stream, dtype: np.dtype, half: bool, packing: int, path: Path) -> _Tree:
     if stream.integer() != 1:
         raise ValueError("several buffers a leaf")
     unpack = _Unpacking(path, dtype, half, packing, stream.value(dtype))
@@ -216,7 +215,6 @@ def _tree(stream: _Stream, blocks: int, dtype: np.dtype, half: bool, packing: in
             for corner in _children(stream, lower, LOWER, LEAF, tree, unpack):
                 tree.corners.append(corner)
                 tree.masks.append(stream.mask(LEAF**3))
-    stream.place = blocks
     for mask in tree.masks:
         stream.take(LEAF**3 // 8)  # the mask again
         tree.leaves.append(unpack(stream, LEAF**3, mask))
@@ -285,7 +283,7 @@ class _Unpacking:
         content = stream.take(packed)
         if self.packing & BLOSC:
             blosc = require("numcodecs.blosc", f"{self.path}: reading it", "numcodecs", error=VolumeFileError)
-            if len(content) < BLOSC_HEADER or int.from_bytes(content[4:8], "little") != size:
+            if packed < BLOSC_SIZES.size or BLOSC_SIZES.unpack_from(content) != (size, packed):
                 raise ValueError("a block of another length")
             return blosc.decompress(content) if size else b""  # which it cannot unpack
         return zlib.decompressobj().decompress(content, size)
@@ -298,7 +296,7 @@ def _active_box(path: Path, tree: _Tree) -> tuple[tuple[int, ...], tuple[int, ..
         masks, corners = np.array(tree.masks).reshape(-1, LEAF, LEAF, LEAF), np.array(tree.corners)
         some = masks.any(axis=(1, 2, 3))
         for axis in range(3):
-            along = masks.any(axis=tuple({1, 2, 3} - {axis + 1}))[some]
+            along = np.asarray(masks.any(axis=tuple({1, 2, 3} - {axis + 1})))[some]
             if some.any():
                 lows.append((corners[some, axis] + along.argmax(axis=1)).min())
                 highs.append((corners[some, axis] + LEAF - along[:, ::-1].argmax(axis=1)).max())

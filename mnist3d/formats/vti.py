@@ -1,5 +1,8 @@
 """VTK image data (.vti), both channels as point data."""
 
+import math
+import mmap
+import re
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +49,7 @@ def write_vti(voxels: Voxels, path: Path, description: dict[str, Any]) -> dict[s
 
 
 END = b"</VTKFile>"
-BLANKS = 64  # bytes that may follow it: ends of lines
+LAST = 256  # bytes among which it must lie; ends of lines may follow it
 OWN_MARKS = "vtk"  # names of VTK's own arrays begin so: masks and ghosts are no matter
 
 
@@ -55,7 +58,7 @@ def read_vti(path: Path, pick: Pick) -> Voxels:
     require("vtkmodules", f"{path}: reading it", "vtk", remedy="pip install vtk", error=VolumeFileError)
     from vtkmodules.util.numpy_support import vtk_to_numpy  # pyright: ignore[reportMissingImports]
 
-    _check_end(path)
+    _check_content(path)
     image = _read_image(path)
     size = list(image.GetDimensions())
     data = image.GetPointData()
@@ -86,6 +89,7 @@ def read_vti(path: Path, pick: Pick) -> Voxels:
 def _read_image(path: Path) -> Any:
     """The image, its size checked before its voxels are read. What VTK would print is raised."""
     from vtkmodules.vtkCommonCore import (  # pyright: ignore[reportMissingImports]
+        vtkLogger,
         vtkOutputWindow,
         vtkStringOutputWindow,
     )
@@ -95,9 +99,11 @@ def _read_image(path: Path) -> Any:
     from vtkmodules.vtkIOXML import vtkXMLImageDataReader  # pyright: ignore[reportMissingImports]
 
     printed, usual = vtkStringOutputWindow(), vtkOutputWindow.GetInstance()
+    verbosity = vtkLogger.GetCurrentVerbosityCutoff()
     reader = vtkXMLImageDataReader()
     reader.SetFileName(str(path))
     vtkOutputWindow.SetInstance(printed)
+    vtkLogger.SetStderrVerbosity(vtkLogger.VERBOSITY_OFF)
     try:
         reader.UpdateInformation()
         whole = reader.GetOutputInformation(0).Get(vtkStreamingDemandDrivenPipeline.WHOLE_EXTENT())
@@ -108,15 +114,27 @@ def _read_image(path: Path) -> Any:
             reader.Update()
     finally:
         vtkOutputWindow.SetInstance(usual)
+        vtkLogger.SetStderrVerbosity(verbosity)
     if printed.GetOutput() or reader.GetErrorCode():
         raise ValueError(printed.GetOutput() or f"VTK's error {reader.GetErrorCode()}")
     return reader.GetOutput()
 
 
-def _check_end(path: Path) -> None:
-    """Fail on a file that was cut short: VTK would fill what is missing with whatever the memory holds."""
-    with path.open("rb") as file:
-        size = file.seek(0, 2)
-        file.seek(max(size - len(END) - BLANKS, 0))
-        if not file.read().rstrip(b"\0\t\r\n ").endswith(END):
-            raise VolumeFileError(f"{path}: damaged: its end ({END.decode()}) is missing; copy it again")
+def _check_content(path: Path) -> None:
+    """Fail on what is missing from a file: VTK would fill it with whatever the memory holds."""
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        if not content[-LAST:].rstrip(b"\0\t\r\n ").endswith(END):
+            raise VolumeFileError(f"{path}: damaged: it was cut short, as its end ({END.decode()}) is missing")
+        appended = content.find(b"<AppendedData")
+        header = content[: appended if appended >= 0 else len(content)]
+    whole, pieces = (
+        [[int(place) for place in found.split()] for found in re.findall(pattern, header)]
+        for pattern in (rb"""\sWholeExtent\s*=\s*["']([-\d\s]*)""", rb"""\sExtent\s*=\s*["']([-\d\s]*)""")
+    )
+    if whole and sum(map(_cells, pieces)) < _cells(whole[0]):
+        raise VolumeFileError(f"{path}: damaged: its pieces do not fill its extent {tuple(whole[0])}")
+
+
+def _cells(extent: list[int]) -> int:
+    """How many there are between the first and the last point along each axis; a flat one counts as one layer."""
+    return math.prod(max(last - first, 1) for first, last in zip(extent[::2], extent[1::2], strict=True))

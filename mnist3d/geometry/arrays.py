@@ -22,12 +22,16 @@ def as_tensor(name: str, numbers: Tensor | ArrayOrList, dtype: torch.dtype | Non
         dtype: of all else, such as a list; default torch's default.
 
     Raises:
-        ValueError: no numbers, or lists of unequal length.
+        ValueError: no real numbers, lists of unequal length, or a list of tensors that NumPy cannot read.
     """
     if isinstance(numbers, Tensor):
+        if numbers.is_complex():
+            raise ValueError(f"{name} must be an array of numbers; this is {numbers.dtype}")
         return numbers
     try:
         array = np.asarray(numbers)
+    except (RuntimeError, TypeError):  # they need a gradient, or lie on a GPU
+        raise ValueError(f"{name} must be an array of numbers; make tensors in a list one by torch.stack") from None
     except ValueError:
         raise ValueError(f"{name} must be an array of numbers; these lists are of unequal length") from None
     if array.dtype.kind not in "fiub":

@@ -25,8 +25,8 @@ class PoseOptions:
     """The directions from which the volume is seen during training.
 
     Args:
-        name: Distribution of rotations: euler_normal (azimuth and elevation normal, standard deviation 1 rad), sphere
-            (directions uniform on the sphere, camera upright), ring (azimuth uniform, elevation normal, standard
+        name: Distribution of rotations: euler_normal (azimuth and elevation normal, standard deviation 57 degrees),
+            sphere (directions uniform on the sphere, camera upright), ring (azimuth uniform, elevation normal, standard
             deviation 11 degrees), so3 (uniform over all rotations, with roll).
         sphere_share: With euler_normal, share of the views of a step that is drawn from sphere instead, 0 to 1.
             Otherwise sides and rear would be rare.
@@ -236,7 +236,7 @@ def sphere_weights(rotations: Float[Tensor, "B 3 3"], options: PoseOptions | Non
     # euler_matrix((elevation, azimuth, 0)): its first row is (cos azimuth, 0, sin azimuth)
     azimuth = torch.atan2(rotations[:, 0, 2], rotations[:, 0, 0])
     elevation = torch.atan2(rotations[:, 2, 1], rotations[:, 1, 1])
-    turns = 2.0 * math.pi * torch.arange(-2, 3, device=rotations.device)
+    turns = 2.0 * math.pi * torch.arange(-2, 3, dtype=rotations.dtype, device=rotations.device)
     drawn = _normal_density(azimuth[:, None] + turns).sum(dim=1) * _normal_density(elevation)
     wanted = elevation.cos().clamp_min(0.0) / (4.0 * math.pi)
     # at a pole of `sphere` alone both are 0

@@ -21,6 +21,7 @@ from ..data.images import load_images
 from ..errors import ConfigError, DataError, VolumeFileError
 from ..evaluation.classifiers import Classifiers
 from ..formats.reading import read_voxels
+from ..formats.values import with_option
 from ..rendering.renderer import AbsorptionRenderer
 from ..storage.environment import environment
 from ..storage.run_directory import RunDirectory
@@ -36,6 +37,7 @@ from .config import Config
 from .gallery import Gallery
 
 RUNS_ROOT = "runs"
+OPAQUE = 4.0  # optical depth of one voxel, of which a view shows 98 % as one colour
 Built = TypeVar("Built")
 
 
@@ -196,15 +198,28 @@ def build_volume(config: Config, device: torch.device | str = "cpu") -> Volume:
 def start_from(volume: Volume, path: str) -> None:
     """Let a volume begin with the voxels of a file.
 
+    Args:
+        volume: takes them.
+        path: the file; what is picked from it and done with its values stands after a #.
+
     Raises:
         ConfigError: the file cannot be read, or this kind of volume cannot be made of voxels.
     """
     try:
-        volume.take_voxels(torch.from_numpy(read_voxels(path)))
+        grid = torch.from_numpy(read_voxels(path))
+        volume.take_voxels(grid)
     except VolumeFileError as error:
         raise ConfigError(f"start_from={error}") from None
     except ValueError as error:
         raise ConfigError(f"start_from={path}: {_one_line(error)}") from None
+    filled = grid[0][grid[0] > 0.0]
+    opaque = int((filled * 2.0 / max(grid.shape[1:]) > OPAQUE).sum())
+    if 2 * opaque > len(filled):
+        print(
+            f"start_from: {opaque:,} of its {len(filled):,} voxels > 0 are opaque, so the views begin as a silhouette; "
+            f'scale the values: --start_from "{with_option(path, "percentile", 99)}"',
+            file=sys.stderr,
+        )
 
 
 def build_objective(spec: dict[str, Any]) -> Objective:

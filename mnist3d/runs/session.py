@@ -61,7 +61,7 @@ def _announce(command: CommandLine, parts: Parts) -> None:
 
 def _conclude(parts: Parts) -> None:
     path = parts.run.path
-    where = os.path.relpath(path) if path.is_absolute() and path.is_relative_to(Path.cwd()) else path
+    where = Path(os.path.relpath(path)) if path.is_absolute() and path.is_relative_to(Path.cwd()) else path
     name = parts.config.volume["class_path"]
     look = to_type("view", where, *_trusting("--volume", [name]))
     if parts.trainer.progress < 1.0:

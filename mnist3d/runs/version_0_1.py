@@ -77,6 +77,9 @@ def translated(values: dict[Any, Any]) -> tuple[dict[Any, Any], list[str]]:
             into.setdefault(name, value)
     if values.get("losses") == {}:
         del values["losses"]
+    data = values.get("data")
+    if isinstance(data, dict) and "resize" in data:  # all keys are there, but for those that 0.1 did not know
+        data.setdefault("invert", False)
     targets = values.get("targets")
     for entries in targets.values() if isinstance(targets, dict) else ():
         for entry in entries if isinstance(entries, list) else ():

@@ -46,15 +46,14 @@ def decoded(content: bytes) -> str:
     """
     mark = next((mark for mark in MARKS if content.startswith(mark)), b"")
     encoding = MARKS.get(mark, "utf-8")
+    if encoding == "utf-8" and b"\0" in content:
+        raise ValueError(f"cannot be read, it is no UTF-8 text (it holds zero bytes, as UTF-16 does); {SAVE_IT}")
     try:
-        text = content[len(mark) :].decode(encoding)
+        return content[len(mark) :].decode(encoding)
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, len(mark) + error.start) + 1
         where = f"byte 0x{content[len(mark) + error.start]:02x} in line {line}" if encoding == "utf-8" else "cut short"
         raise ValueError(f"cannot be read, it is no {encoding.upper()} text ({where}); {SAVE_IT}") from None
-    if "\0" in text:
-        raise ValueError(f"cannot be read, it is no UTF-8 text (it holds zero bytes, as UTF-16 does); {SAVE_IT}")
-    return text
 
 
 def read_yaml(text: str, loader: Any = yaml.SafeLoader) -> Any:

@@ -5,6 +5,7 @@ Names, places and atomic writes. Callers hand it bytes, text, dictionaries and p
 
 import io
 import json
+import shlex
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -64,7 +65,8 @@ class RunDirectory:
             run = cls(folder)
             if any(child.name != LOCK_FILE for child in folder.iterdir()):
                 raise RunError(
-                    f"run_dir={folder}: not empty; give a new folder, or go on with that run: --resume {folder}"
+                    f"run_dir={folder}: not empty; give a new folder, or go on with that run: "
+                    f"--resume {shlex.quote(str(folder))}"
                 )
             run.take()
             return run
@@ -141,9 +143,9 @@ class RunDirectory:
         if not path.is_file():
             return []
         records = []
-        for line in path.read_text(encoding="utf-8").splitlines():
+        for line in path.read_bytes().split(b"\n"):
             try:
-                record = json.loads(line)
+                record = json.loads(line.decode())
             except (ValueError, RecursionError):
                 continue
             if isinstance(record, dict):

@@ -93,13 +93,15 @@ class Volume(nn.Module, Field):
         Args:
             path: ends in .safetensors; its folder is made where it is missing.
             extra: more metadata that JSON can hold; the commands read `renderer`, the options of the renderer that
-                belongs to the volume, and `step`.
+                belongs to the volume, and `step`. Its names must not be `format_version`, `class_path`
+                or `init_args`.
 
         Returns:
             The path.
 
         Raises:
-            VolumeFileError: another suffix.
+            VolumeFileError: another suffix, or weights that are not a number, which `load_volume` refuses.
+            ValueError: an extra with a name that the volume itself needs.
             TypeError: a constructor argument or an extra is no plain value.
             WriteError: the disk is full, or the folder cannot be written; what was there before is unchanged.
         """
@@ -109,6 +111,8 @@ class Volume(nn.Module, Field):
                 f"path={path}: suffix {path.suffix or '(none)'}; must be {SUFFIX}. Voxel files of other tools are "
                 "written by mnist3d.export.export_voxels"
             )
+        if not_numbers := [name for name, weight in self.state_dict().items() if weight.isnan().any()]:
+            raise VolumeFileError(f"path={path}: {not_numbers[0]} holds weights that are not a number; not saved")
         return write_atomically(path, volume_bytes(self, extra))
 
     def parameter_groups(self) -> list[dict[str, Any]]:
@@ -178,14 +182,17 @@ def volume_bytes(volume: Volume, extra: dict[str, Any] | None = None) -> bytes:
         extra: more metadata that JSON can hold, such as the renderer's settings and the step.
 
     Raises:
+        ValueError: an extra with a name that the volume itself needs.
         TypeError: a constructor argument or an extra is no plain value.
     """
     description = {
         "format_version": FORMAT_VERSION,
         "class_path": class_path(type(volume)),
         "init_args": volume.init_args,
-        **(extra or {}),
     }
+    if taken := description.keys() & (extra or {}):
+        raise ValueError(f"extra: {', '.join(sorted(taken))} must not be among its names; the volume says that itself")
+    description |= extra or {}
     weights = {key: value.detach().cpu().contiguous() for key, value in volume.state_dict().items()}
     return safetensors_bytes(weights, metadata={OWN_PACKAGE: json.dumps(description)})
 

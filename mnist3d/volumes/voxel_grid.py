@@ -93,7 +93,7 @@ class VoxelGrid(Volume):
     def _levels(self) -> nn.ParameterList:
         """Zeros at the present resolution, coarse to fine."""
         sizes = [[max(1, round(n * share)) for n in self.resolution] for share in self._shares]
-        return nn.ParameterList(torch.zeros(2, *size) for size in [*sizes, self.resolution]).to(self.bias)
+        return nn.ParameterList(self.bias.new_zeros(2, *size) for size in [*sizes, self.resolution])
 
     def extra_repr(self) -> str:
         """Resolution, what it will grow to, and the range of attenuation."""
@@ -236,7 +236,7 @@ class VoxelGrid(Volume):
         """A grid without coarser levels from a voxel file, of mnist3d or of another program; see `formats.read_voxels`.
 
         Args:
-            path: .npz, .nrrd, .nii.gz, .nii, .mrc, .vti or .vdb.
+            path: the file; after a # stand picks and the options below: "scan.nii.gz#frame=3,negative=clip".
             negative: "refuse", or "clip": voxels < 0 are empty, as is noise around 0 (cryo-EM, CT).
             not_finite: "refuse", or "empty": NaN and infinite voxels are empty, as outside a mask.
             threshold: Voxels below it are empty; >= 0, in the values of the file, such as a contour level. None: none.

@@ -17,14 +17,14 @@ class TargetOptions:
 
     A target names a direction and one subject: {azimuth: 36, elevation: 0, digit: 1}. Azimuth and elevation are in
     degrees, 0 without them; the subject is `digit: 3`, `class: name` (a class of the data), `image: file.png`
-    (bright on black) or `text: A` (drawn in Pillow's own font).
+    (inverted if it is dark on white, see `data.invert`) or `text: A` (drawn in Pillow's own font).
 
     Args:
         views: List of targets, each a direction in degrees and a subject: {azimuth: 36, elevation: 0, digit: 1}. In
             place of digit: class, image (a file) or text (a letter).
-        rings: List of rings of evenly spaced targets: {elevation: 0, azimuth: 0, digits: [0, 1, 2]}, where azimuth is
-            that of the first target. In place of digits: classes, images or text (text: ABC, one letter for each
-            target).
+        rings: List of rings of evenly spaced targets: {elevation: 0, azimuth: 0, digits: [0, 1, 2]}, in degrees, where
+            azimuth is that of the first target. In place of digits: classes, images or text (text: ABC, one letter for
+            each target).
         weight: Weight of the mean absolute difference between the views near targets and their images, > 0.
         jitter: Largest random distance of a view from its target, in azimuth and in elevation, degrees, 0 to 45.
         views_per_step: Number of views near targets in each step, spread evenly over the targets, >= 1.
