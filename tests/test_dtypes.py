@@ -129,6 +129,7 @@ def test_views_and_gradients_are_those_of_float32(backend, quadrature, mode):
     if mode != "autocast":  # a volume's own products take part in it, a view's don't
         torch.testing.assert_close(attenuation, at_points, rtol=4 * tolerance, atol=4 * tolerance)
     if gradient is not None:
+        assert slope is not None
         assert gradient.isfinite().all()
         assert float((gradient - slope).norm()) <= tolerance * float(slope.norm())
 

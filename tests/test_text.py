@@ -148,6 +148,7 @@ def test_an_mrc_label_is_ascii_and_keeps_the_step(tmp_path):
     for name, wanted in (("größe", r"run gr\xf6\xdfe, step 3"), ("三" * 40, ", step 3")):
         export_voxels(CUBE, tmp_path / "a.mrc", description={"run": name, "step": 3})
         with mrcfile.open(tmp_path / "a.mrc") as mrc:
+            assert mrc.header is not None
             label = bytes(mrc.header.label[2]).decode("ascii").rstrip("\0 ")
         assert label.endswith(wanted)
         assert len(label) <= 80

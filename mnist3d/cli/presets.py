@@ -5,8 +5,7 @@ from pathlib import Path
 
 from ..errors import ConfigError
 from ..invocation import program_name
-from ..runs.validation import did_you_mean
-from .tool_parser import OneLineParser
+from .tool_parser import OneLineParser, one_of
 
 PACKAGE = Path(__file__).parents[1]
 # An installed package holds its own; a clone has them at its top.
@@ -25,8 +24,7 @@ def preset_file(name: str) -> Path:
         ConfigError: there is none of that name.
     """
     if name not in preset_names():
-        hint, names = did_you_mean(name, preset_names()), ", ".join(preset_names())
-        raise ConfigError(f"{name}: no such preset{hint or f'; must be one of {names}'}")
+        raise ConfigError(f"{name}: no such preset{one_of(name, preset_names())}")
     return PRESETS / f"{name}.yaml"
 
 

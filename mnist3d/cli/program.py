@@ -1,6 +1,5 @@
 """The command `mnist3d`: its subcommands, and how each ends. Nothing heavy is imported before one is chosen."""
 
-import difflib
 import errno
 import io
 import os
@@ -11,6 +10,7 @@ from typing import NoReturn
 from ..errors import UserError, WatchdogGaveUp
 from ..invocation import program_name
 from ..version import __version__
+from .tool_parser import one_of
 
 COMMANDS = {
     "train": "train a volume, or resume a run",
@@ -137,9 +137,7 @@ def _without_command(arguments: Sequence[str]) -> None:
     elif first.startswith("-"):
         raise UserError(f"{first}: a command comes first, as in {program} train {first}; {program} --help lists them")
     else:
-        nearest = difflib.get_close_matches(first, COMMANDS, n=1)
-        hint = f", did you mean {nearest[0]}?" if nearest else f"; must be one of {', '.join(COMMANDS)}"
-        raise UserError(f"{first}: no such command{hint}")
+        raise UserError(f"{first}: no such command{one_of(first, COMMANDS)}")
 
 
 def _help(program: str) -> str:

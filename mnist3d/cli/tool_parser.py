@@ -1,8 +1,9 @@
 """What all commands but `train` share: their parser, which sculpture they open, what their files say of themselves."""
 
 import argparse
+import difflib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -22,6 +23,13 @@ class OneLineParser(argparse.ArgumentParser):
         """Exit code 2 and one line, without the usage text."""
         print(f"{self.prog}: error: {message}; {self.prog} --help explains", file=sys.stderr)
         sys.exit(2)
+
+
+def one_of(given: str, known: Iterable[str]) -> str:
+    """How a message about an unknown name goes on: with the nearest of the known ones, or with all."""
+    known = list(known)
+    near = difflib.get_close_matches(given, known, n=1)
+    return f", did you mean {near[0]}?" if near else f"; must be one of {', '.join(known)}"
 
 
 def add_sculpture_arguments(parser: argparse.ArgumentParser, *, default: str | None = None) -> None:

@@ -56,8 +56,9 @@ def notebook_cell(
 def _page(volume: Field, options: RendererOptions, title: str) -> str:
     """In a frame of its own, so that its styles and scripts and the notebook's do not meet."""
     page = html.escape(page_html(volume, options, title).replace("</head>", IN_A_CELL))
+    title = html.escape(printable(title))
     style = f"width:100%;height:{HEIGHT}px;border:0;background:#12141a;{RADIUS}"
-    return f'<iframe sandbox="allow-scripts" title="{html.escape(printable(title))}" style="{style}" srcdoc="{page}"></iframe>'
+    return f'<iframe sandbox="allow-scripts" title="{title}" style="{style}" srcdoc="{page}"></iframe>'
 
 
 def _sheet(volume: Field, options: RendererOptions) -> str:

@@ -37,8 +37,8 @@ class ValueOptions:
         negative: "refuse" or "clip": whether a voxel < 0 is refused or empty, as for noise around 0.
         not_finite: "refuse" or "empty": whether a voxel of NaN or infinity is refused or empty, as outside a mask.
         threshold: >= 0, in the file's own values. A voxel below it is empty: a contour level. None: no threshold.
-        percentile: In (0, 100]. The value there becomes an attenuation of 2 per world unit, whatever the unit of the file.
-            None: values are attenuation per unit of the file.
+        percentile: In (0, 100]. The value there becomes an attenuation of 2 per world unit, in any unit of the
+            file. None: values are attenuation per unit of the file.
 
     Raises:
         ValueError: a value that is not allowed.

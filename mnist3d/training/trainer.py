@@ -75,8 +75,8 @@ class Trainer:
         self.device, precision = volume.like().device, volume.like().dtype
         if precision == torch.float16:
             raise ValueError(
-                "volume is torch.float16: the squares of gradients that Adam keeps would be 0 there; train it in float32 "
-                "or bfloat16, then volume.half()"
+                "volume is torch.float16: the squares of gradients that Adam keeps would be 0 there; train it in "
+                "float32 or bfloat16, then volume.half()"
             )
         self.volume, self.renderer = volume, renderer
         self.averaged = copy.deepcopy(volume).requires_grad_(False)
