@@ -135,7 +135,7 @@ def test_views_and_gradients_are_those_of_float32(backend, quadrature, mode):
 
 
 def images() -> ImageSet:
-    picture = torch.zeros(6, 1, 12, 12)
+    picture = torch.zeros(6, 1, 12, 12, dtype=torch.float32)
     for k in range(6):
         picture[k, 0, 2 + k : 5 + k, 3:9] = 1.0
     return ImageSet(picture, torch.arange(6) % 2, ["a", "b"])

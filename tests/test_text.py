@@ -42,7 +42,7 @@ NAMES = {
     "european": "größe_τρία",
     "other scripts": "三_ثلاثة_e\u0301_😀_👨‍👩‍👧",
     "undecodable": UNDECODABLE,
-    "hostile": "a:b\n%d\x1b[2J_$x_{_<&'\">",
+    "hostile": "$x_{$:%d\n\x1b[2J<&'\">",  # a formula that is none, and what means something to others
 }
 CUBE = np.zeros((2, 6, 6, 6), np.float32)
 CUBE[0, 1:5, 2:5, 1:5], CUBE[1, :, :, :3] = 9.0, 0.5
@@ -120,11 +120,12 @@ def test_a_page_a_cell_and_a_caption_show_whatever_it_is_called(kind):
     cell = notebook_cell(grid, title=name, caption=f"{name}\nsecond line").encode().decode()
     assert "second line" in cell
     style = FrameStyle(size=64)
-    named, blank = (
-        next(orbit_frames(grid, AbsorptionRenderer(16), turntable(1), style, [caption])) for caption in (name, "")
+    named, escaped, blank = (
+        next(orbit_frames(grid, AbsorptionRenderer(16), turntable(1), style, [caption]))
+        for caption in (name, printable(name), "")
     )
-    assert named.shape == blank.shape
     assert (named != blank).any()
+    np.testing.assert_array_equal(named, escaped)
 
 
 @pytest.mark.parametrize("kind", NAMES)

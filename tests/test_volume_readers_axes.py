@@ -107,6 +107,26 @@ def test_an_mrc_of_a_slanted_cell_is_resampled(tmp_path):
     assert middle[1] - middle[0] == pytest.approx(2.0, abs=0.15)
 
 
+def test_the_axes_of_an_mrc_stand_at_the_angles_of_its_cell(tmp_path):
+    """alpha is between b and c, beta between a and c, gamma between a and b; all in steps of their own."""
+    mrcfile = library("mrcfile")
+    angles = {"alpha": 80.0, "beta": 105.0, "gamma": 70.0}
+    with mrcfile.new(str(tmp_path / "a.mrc")) as mrc:
+        mrc.set_data(np.ones((8, 8, 8), np.float32))
+        mrc.voxel_size = (1.0, 2.0, 3.0)
+        for name, angle in angles.items():
+            mrc.header.cellb[name] = angle
+    axes = READERS[".mrc"](tmp_path / "a.mrc", Pick()).oblique
+    assert axes is not None
+    lengths = np.linalg.norm(axes, axis=0)
+    assert lengths == pytest.approx([1.0, 2.0, 3.0])
+    cosines = (axes.T @ axes) / np.outer(lengths, lengths)
+    found = np.degrees(np.arccos([cosines[1, 2], cosines[0, 2], cosines[0, 1]]))
+    assert found == pytest.approx(list(angles.values()))
+    assert np.linalg.det(axes) > 0.0  # right-handed
+    assert axes[1:, 0] == pytest.approx([0.0, 0.0])  # a along x
+
+
 @pytest.mark.parametrize("axes", [(1, 1, 2), (0, 1, 2), (1, 2, 4)])
 def test_axes_of_an_mrc_that_are_none_are_refused(tmp_path, axes):
     mrcfile = library("mrcfile")

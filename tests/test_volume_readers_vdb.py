@@ -8,7 +8,8 @@ import pytest
 
 from mnist3d.errors import VolumeFileError
 from mnist3d.export import export_voxels
-from mnist3d.formats import from_upright, read_voxels
+from mnist3d.formats import READERS, from_upright, read_voxels
+from mnist3d.formats.picking import Pick
 from tests.conftest import need
 
 PYTHON = "/usr/bin/python3"  # Debian's OpenVDB is built for Debian's Python and NumPy
@@ -84,12 +85,17 @@ flow.copyFromArray(numpy.stack([noise, 2 * noise, 3 * noise], axis=-1))
 flow.name = "flow"
 empty = openvdb.FloatGrid()
 empty.name = "empty"
+packings = grid("packings", random.random((56, 8, 8)).astype(numpy.float32) + 2.0, background=1.5)  # seven leaves
+off = packings.getAccessor()
+for leaf, values in enumerate([(), (-1.5,), (7.0,), (1.5, -1.5), (1.5, 7.0), (7.0, 9.0), (7.0, 8.0, 9.0)]):
+    for place, value in enumerate(values):
+        off.setValueOff((8 * leaf + 3, 2, place), value)
 widening = grid("widening", noise)
 widening.transform = openvdb.createFrustumTransform((0, 0, 0), (20, 9, 13), 0.5, 10.0, 1.0)
 grids = [
     grid("noise", noise, (-7, 3, 9)), pruned, filled, grid("turned", noise, transform=turned), slanted,
     grid("half", noise, half=True), grid("background", noise, background=1.5), surface, flag, flow, empty,
-    widening, grid("noise", 9 * noise),
+    widening, packings, grid("noise", 9 * noise),
 ]
 openvdb.write(sys.argv[1], grids=grids)
 found = {}
@@ -131,6 +137,14 @@ def test_openvdbs_own_grids_have_openvdbs_own_values(theirs, name):
     path, arrays = theirs
     stored = arrays[name].astype(np.float16 if name == "half" else np.float32).astype(np.float32)
     same(read_voxels(f"{path}#array={name}")[0], from_upright(stored.transpose(2, 1, 0)))
+
+
+def test_each_way_in_which_openvdb_packs_inactive_values(theirs):
+    """None, -background, another one, both backgrounds, background and another, two others, three."""
+    path, arrays = theirs
+    found = READERS[".vdb"](path, Pick(array="packings")).attenuation
+    assert len(np.unique(found[found < 2.0])) == 2  # 1.5 and -1.5
+    assert np.array_equal(found, from_upright(arrays["packings"].transpose(2, 1, 0)))
 
 
 def test_a_component_of_a_vector_grid_is_picked(theirs):
