@@ -51,7 +51,7 @@ def processor_seconds(words: Sequence[str], folder: Path, package: Path | None) 
     )
     after = os.times()
     if done.returncode != 0 and "unknown" not in words:
-        raise UserError(f"{' '.join(words)}: {done.stderr.decode(errors='replace').strip()[-300:]}")
+        raise UserError(f"{' '.join(words)}: {done.stderr.strip()[-300:]}")
     return after.children_user - before.children_user + after.children_system - before.children_system
 
 
