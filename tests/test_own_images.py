@@ -12,8 +12,8 @@ from mnist3d.data.image_files import ImageFile
 from mnist3d.data.images import load_images
 from mnist3d.data.options import DataOptions
 from mnist3d.errors import ConfigError, DataError
-from mnist3d.runs.building import build_trainer
 from mnist3d.runs.config import written_config
+from mnist3d.runs.session import sculpt
 from mnist3d.training.objectives.target_list import TargetOptions
 from mnist3d.training.objectives.targets import build_targets
 
@@ -279,7 +279,8 @@ def test_a_run_says_once_what_was_decided(tmp_path, capfd):
     drawn(255, 0).save(tmp_path / "target.png")
     words = ["--data.name", "images", "--data.path", str(tmp_path / "images"), "--volume.resolution", "8"]
     words += ["--targets.views", f"[{{image: {tmp_path / 'target.png'}}}]", "--trainer.max_steps", "1"]
-    build_trainer(parse_command_line(words).config)
+    words += ["--viewer.enabled", "false", "--run_dir", str(tmp_path / "run")]
+    sculpt(parse_command_line(words))
     lines = capfd.readouterr().err.splitlines()
     assert sum("4 images, dark on white: inverted" in line for line in lines) == 1
     assert sum("target.png: dark on white, inverted" in line for line in lines) == 1

@@ -68,6 +68,7 @@ class Parts:
         run: the directory, taken for this process; whoever has the parts releases it.
         callbacks: in the order in which they are called.
         page: the last of them, or None.
+        remarks: what was decided about the images, a line each.
     """
 
     config: Config
@@ -75,6 +76,7 @@ class Parts:
     run: RunDirectory
     callbacks: list[Callback]
     page: LivePage | None
+    remarks: list[str]
 
 
 def build_run(command: CommandLine) -> Parts:
@@ -86,7 +88,8 @@ def build_run(command: CommandLine) -> Parts:
         ConfigError, DataError, RunError, VolumeFileError: what the user can mend.
     """
     config = command.config
-    trainer = build_trainer(config, resumed=command.resume is not None)
+    remarks: list[str] = []
+    trainer = build_trainer(config, resumed=command.resume is not None, remarks=remarks)
     if command.resume is None:
         config = spelt_out(config, trainer.volume)
         run = RunDirectory.create(command.run_dir, RUNS_ROOT, command.preset)
@@ -117,15 +120,16 @@ def build_run(command: CommandLine) -> Parts:
     except BaseException:
         run.release()
         raise
-    return Parts(config, trainer, run, [each for each in callbacks if each is not None], page)
+    return Parts(config, trainer, run, [each for each in callbacks if each is not None], page, remarks)
 
 
-def build_trainer(config: Config, resumed: bool = False) -> Trainer:
+def build_trainer(config: Config, resumed: bool = False, remarks: list[str] | None = None) -> Trainer:
     """Images, volume, renderer, objectives, and the trainer of them, seeded.
 
     Args:
         config: what they are built from.
         resumed: whether the weights will come from a checkpoint: the file that the run started from may be gone.
+        remarks: takes what was decided about the images, a line each.
 
     Raises:
         ConfigError, DataError: a value, device, file or image that is refused.
@@ -133,8 +137,8 @@ def build_trainer(config: Config, resumed: bool = False) -> Trainer:
     device = build_device(config)
     images = load_images(config.data, config.renderer.image_size)
     targets = _allowed(lambda: build_targets(config.targets, images, config.data))
-    for line in (*images.remarks, *(() if targets is None else targets.remarks)):
-        print(line, file=sys.stderr)
+    if remarks is not None:
+        remarks += [*images.remarks, *(() if targets is None else targets.remarks)]
     torch.manual_seed(config.seed)
     volume = build_volume(config, device)
     if config.start_from is not None and not resumed:

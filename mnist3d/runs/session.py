@@ -45,6 +45,8 @@ def sculpt(command: CommandLine) -> Path:
 def _announce(command: CommandLine, parts: Parts) -> None:
     config, trainer = parts.config, parts.trainer
     weights = sum(weight.numel() for weight in trainer.volume.parameters())
+    for remark in parts.remarks:
+        print(remark, file=sys.stderr)
     began = "going on at step" if command.resume else "starting at step"
     if command.resume is None and config.start_from and config.volume["init_args"].get("grow_at"):
         print("start_from: begins at the full resolution, so volume.grow_at is not used", file=sys.stderr)
