@@ -411,3 +411,15 @@ def test_the_tools_table_names_every_class(classifiers: Classifiers, training: I
     assert lines[0].split() == ["sphere", "real", "images"]
     assert len(lines) == 1 + len(ROWS) + 10
     assert any(line.startswith("Frechet distance") and "-" in line for line in lines)  # not asked for here
+
+
+def test_torchs_default_precision_changes_no_classifier(tmp_path):
+    images, labels, names = torch.rand(40, 1, 12, 12), torch.arange(40) % 2, ["a", "b"]
+    plain = load_classifiers(images, labels, names, tmp_path / "plain", 2)
+    torch.set_default_dtype(torch.float64)
+    try:
+        double = load_classifiers(images.double(), labels, names, tmp_path / "double", 2)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    for one, other in zip(plain.networks, double.networks, strict=True):
+        assert all(torch.equal(weight, other.state_dict()[key]) for key, weight in one.state_dict().items())

@@ -6,7 +6,8 @@ classifier that training uses, or that experiments are selected on, must never b
 
 import hashlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,6 +35,17 @@ CLUSTERS = 10  # pseudo-classes of unlabelled images, which only shape the featu
 ZOOMS = (0.92, 1.0, 1.1)  # a classifier's answer is its mean over three sizes of the image, which steadies it
 CHUNK = 256  # images classified at once: what fits a core's cache
 log = logging.getLogger(__name__)
+
+
+@contextmanager
+def _float32() -> Iterator[None]:
+    """Networks and draws in float32, whatever torch's default: the same classifiers for the same images."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
 
 
 @dataclass
@@ -78,6 +90,7 @@ class Classifiers:
     version: str
 
     @torch.no_grad()
+    @_float32()
     def read(self, images: Float[Tensor, "N 1 H W"]) -> Reading:
         """What each image shows.
 
@@ -152,6 +165,7 @@ class _Mixer(nn.Module):
 ARCHITECTURES: list[Callable[[int], nn.Module]] = [_Pyramid, _Mixer]
 
 
+@_float32()
 def cached_classifiers(
     images: Float[Tensor, "N 1 H W"],
     labels: Int[Tensor, " N"] | None,
@@ -165,6 +179,7 @@ def cached_classifiers(
     return None if networks is None else _classifiers(networks, prepared)
 
 
+@_float32()
 def load_classifiers(
     images: Float[Tensor, "N 1 H W"],
     labels: Int[Tensor, " N"] | None,

@@ -87,7 +87,7 @@ def averaged(grid: Float[Tensor, "2 Z Y X"], weights: Sequence[Float[Tensor, "_ 
     means = grid.new_empty(2, len(along_z), len(along_y), len(along_x))
     for k, share in enumerate(along_z):
         total = grid.new_zeros(3, *grid.shape[2:])
-        for slices in share.nonzero()[:, 0].split(SLICES_AT_ONCE):
+        for slices in filter(len, share.nonzero()[:, 0].split(SLICES_AT_ONCE)):  # none where no old voxel reaches
             part = slice(int(slices[0]), int(slices[-1]) + 1)
             attenuation, absorbance = grid[0, part].clamp_max(largest), grid[1, part]
             for channel, values in enumerate((attenuation, attenuation * absorbance, absorbance)):

@@ -68,7 +68,7 @@ class Parts:
         run: the directory, taken for this process; whoever has the parts releases it.
         callbacks: in the order in which they are called.
         page: the last of them, or None.
-        remarks: what was decided about the images, a line each.
+        remarks: what the user should know of images and volume, a line each.
     """
 
     config: Config
@@ -129,7 +129,7 @@ def build_trainer(config: Config, resumed: bool = False, remarks: list[str] | No
     Args:
         config: what they are built from.
         resumed: whether the weights will come from a checkpoint: the file that the run started from may be gone.
-        remarks: takes what was decided about the images, a line each.
+        remarks: takes what the user should know of images and volume, a line each.
 
     Raises:
         ConfigError, DataError: a value, device, file or image that is refused.
@@ -137,12 +137,13 @@ def build_trainer(config: Config, resumed: bool = False, remarks: list[str] | No
     device = build_device(config)
     images = load_images(config.data, config.renderer.image_size)
     targets = _allowed(lambda: build_targets(config.targets, images, config.data))
-    if remarks is not None:
-        remarks += [*images.remarks, *(() if targets is None else targets.remarks)]
+    said = [*images.remarks, *(() if targets is None else targets.remarks)]
     torch.manual_seed(config.seed)
     volume = build_volume(config, device)
     if config.start_from is not None and not resumed:
-        start_from(volume, config.start_from)
+        said += start_from(volume, config.start_from)
+    if remarks is not None:
+        remarks += said
     renderer = AbsorptionRenderer(**dataclasses.asdict(config.renderer)).to(device)
     objectives = _allowed(
         lambda: build_objectives(
@@ -199,12 +200,15 @@ def build_volume(config: Config, device: torch.device | str = "cpu") -> Volume:
     return volume
 
 
-def start_from(volume: Volume, path: str) -> None:
+def start_from(volume: Volume, path: str) -> list[str]:
     """Let a volume begin with the voxels of a file.
 
     Args:
         volume: takes them.
         path: the file; what is picked from it and done with its values stands after a #.
+
+    Returns:
+        What the user should know of it, a line each.
 
     Raises:
         ConfigError: the file cannot be read, or this kind of volume cannot be made of voxels.
@@ -218,12 +222,12 @@ def start_from(volume: Volume, path: str) -> None:
         raise ConfigError(f"start_from={path}: {_one_line(error)}") from None
     filled = grid[0][grid[0] > 0.0]
     opaque = int((filled * 2.0 / max(grid.shape[1:]) > OPAQUE).sum())
-    if 2 * opaque > len(filled):
-        print(
-            f"start_from: {opaque:,} of its {len(filled):,} voxels > 0 are opaque, so the views begin as a silhouette; "
-            f'scale the values: --start_from "{with_option(path, "percentile", 99)}"',
-            file=sys.stderr,
-        )
+    if 2 * opaque <= len(filled):
+        return []
+    return [
+        f"start_from: {opaque:,} of its {len(filled):,} voxels > 0 are opaque, so the views begin as a silhouette; "
+        f'scale the values: --start_from "{with_option(path, "percentile", 99)}"'
+    ]
 
 
 def build_objective(spec: dict[str, Any]) -> Objective:
