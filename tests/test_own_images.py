@@ -9,7 +9,7 @@ from benchmarks.drawings import LETTERS, write_drawings
 from mnist3d.cli.parser import parse_command_line
 from mnist3d.data.ground import ground_of, most_common
 from mnist3d.data.image_files import ImageFile
-from mnist3d.data.images import load_images
+from mnist3d.data.images import load_images, reduced
 from mnist3d.data.options import DataOptions
 from mnist3d.errors import ConfigError, DataError
 from mnist3d.runs.config import written_config
@@ -311,3 +311,10 @@ def test_the_drawings_of_the_benchmark_need_no_option(tmp_path, letters):
     # JPEG leaves a few levels of 255 beside a stroke, and a stroke is nearly white
     assert images.images[..., [0, -1], :].max() <= 10 / 255
     assert images.images.flatten(1).amax(1).min() > 0.6
+
+
+@pytest.mark.parametrize(("size", "advised"), [(28, True), (64, False), (96, False)])
+def test_a_preset_of_64_pixels_is_advised_to_whom_it_helps(size, advised):
+    (line,) = reduced(200, 100, size)
+    assert ("--config drawings" in line) == advised
+    assert reduced(size, size, size) == []

@@ -137,6 +137,18 @@ def test_an_edge_of_no_whole_number_of_voxels_keeps_place_and_depth(tmp_path):
     assert read_voxels(tmp_path / "thick.nrrd")[1, 4, :, 4] == pytest.approx([0.0, 0.0625, 0.25])
 
 
+def test_thick_slices_of_a_thin_box_leave_the_cube_empty_around_it(tmp_path):
+    """A coronal scan: its slices are stacked along the line of sight, where the cube is 18 long and the box 6.6."""
+    nrrd = library("nrrd")
+    header = {"space": "LPS", "space directions": np.diag([1.0, 3.3, 1.0]), "space origin": np.zeros(3)}
+    nrrd.write(str(tmp_path / "coronal.nrrd"), np.ones((18, 2, 18), np.float32), header)
+    values = read_voxels(tmp_path / "coronal.nrrd")
+    assert values.shape == (2, 5, 18, 18)  # 18 / 3.3 = 5.45
+    along = values[0].mean(axis=(1, 2)) / 9.0  # to attenuation per unit of the file
+    # Parts of 3.6; the slices reach from 5.7 to 12.3.
+    assert along == pytest.approx([0.0, 1.5 / 3.6, 1.0, 1.5 / 3.6, 0.0], abs=1e-6)
+
+
 def test_edges_uneven_along_two_axes_lose_no_matter(tmp_path):
     """5 x 2 x 8 voxels of 1.5 x 3 x 1: the cube's edge of 8 is 5.33 and 2.67 of them long, so 5 and 3 are made."""
     nrrd = library("nrrd")

@@ -244,3 +244,24 @@ def test_only_formats_with_named_arrays_take_a_name(tmp_path):
     from mnist3d.formats.reading import OF_ARRAYS
 
     assert set(READERS) >= OF_ARRAYS == {".npz", ".vti", ".vdb"}
+
+
+def test_a_pick_that_is_named_can_be_typed_from_any_folder(tmp_path, monkeypatch):
+    """The name in the message is the one that was given, folder and all."""
+    (tmp_path / "of#1").mkdir()
+    monkeypatch.chdir(tmp_path)
+    np.save("of#1/a.npy", np.stack([np.full(SHAPE, k) for k in range(3)]))
+    np.savez("of#1/b.npz", rho=np.full(SHAPE, 3.0))
+    for name, value in (("of#1/a.npy#frame=0", 0), ("of#1/b.npz#array=NAME", 3)):
+        with pytest.raises(VolumeFileError) as refused:
+            read_voxels(name.rpartition("#")[0])
+        assert name in str(refused.value)
+        assert the_value(name.replace("NAME", "rho")) == value
+
+
+@pytest.mark.parametrize("twice", ["frame=0,frame=1", "negative=refuse,frame=0,negative=clip", "array=a,array=a"])
+def test_nothing_is_picked_twice(tmp_path, twice):
+    np.save(tmp_path / "a.npy", np.stack([np.full(SHAPE, k) for k in range(3)]))
+    key = twice.partition("=")[0]
+    with pytest.raises(VolumeFileError, match=rf"a\.npy#{twice.rpartition(',')[2]}: {key} is given twice"):
+        read_voxels(f"{tmp_path / 'a.npy'}#{twice}")

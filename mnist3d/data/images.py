@@ -87,9 +87,10 @@ def reduced(width: int, height: int, image_size: int) -> list[str]:
     """A line about images that are larger than views, and what to do for finer ones; none where they are not."""
     if max(width, height) <= image_size:
         return []
+    preset = "; --config drawings has 64" if image_size < 64 else ""
     return [
         f"renderer.image_size={image_size}: images of up to {width}x{height} are reduced to {image_size}x{image_size} "
-        "pixels; a larger --renderer.image_size keeps more of them, and --config drawings has 64"
+        f"pixels; a larger --renderer.image_size keeps more of them{preset}"
     ]
 
 

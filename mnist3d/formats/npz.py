@@ -41,7 +41,7 @@ def read_npz(path: Path, pick: Pick) -> Voxels:
         if missing:
             raise VolumeFileError(
                 f"{path}: holds no {', '.join(sorted(missing))}; {program_name('voxels')} writes them, and "
-                f"{path.name}#array=NAME takes one array ({', '.join(file.files) or 'it has none'})"
+                f"{path}#array=NAME takes one array ({', '.join(file.files) or 'it has none'})"
             )
         for name in ("attenuation", "absorbance"):  # from the header, before a small file fills the memory
             shape, dtype = _npy_header(file, name)

@@ -53,9 +53,12 @@ def split_pick(path: str | Path) -> tuple[Path, Pick]:
         cut = cuts[-1]
         if "=" not in text[cut:]:
             return Path(text), Pick()
-    pick = Pick()
+    pick, told = Pick(), set[str]()
     for item in ITEMS.split(text[cut + 1 :]):
         key, _, value = item.partition("=")
+        if key in told:
+            raise VolumeFileError(f"{text[:cut]}#{item}: {key} is given twice; must be given once")
+        told.add(key)
         if key == "array" and value:
             pick = replace(pick, array=value)
         elif key in (FRAME, COMPONENT) and value.isascii() and value.isdigit():
@@ -87,8 +90,7 @@ def volume_index(path: Path, shape: Sequence[int], roles: Sequence[str], pick: P
         count = shape[axes[0]] if axes else 1
         if wanted is None and count != 1:
             raise VolumeFileError(
-                f"{path}: holds {count} {SEVERAL[role]}; one must be picked, with {path.name}#{role}=0 to "
-                f"{role}={count - 1}"
+                f"{path}: holds {count} {SEVERAL[role]}; one must be picked, with {path}#{role}=0 to {role}={count - 1}"
             )
         if wanted is not None and wanted >= count:
             raise VolumeFileError(f"{path}#{role}={wanted}: must be in [0, {count - 1}], as it holds {count}")
