@@ -265,3 +265,18 @@ def test_nothing_is_picked_twice(tmp_path, twice):
     key = twice.partition("=")[0]
     with pytest.raises(VolumeFileError, match=rf"a\.npy#{twice.rpartition(',')[2]}: {key} is given twice"):
         read_voxels(f"{tmp_path / 'a.npy'}#{twice}")
+
+
+def test_who_types_what_each_message_says_arrives(tmp_path):
+    """Vectors at three times, with noise below 0: each pick keeps those before it."""
+    nibabel = library("nibabel")
+    data = np.ones((*SHAPE, 3, 2), np.float32)
+    data[0] = -1.0
+    nibabel.save(nibabel.Nifti1Image(data, np.eye(4)), str(tmp_path / "a.nii"))
+    name = f"{tmp_path / 'a.nii'}#negative=clip"
+    for ending in ("#frame=0,negative=clip", "#frame=0,component=0,negative=clip"):
+        with pytest.raises(VolumeFileError) as refused:
+            read_voxels(name)
+        name = str(refused.value).partition("one must be picked, with ")[2].partition(" to ")[0]
+        assert name == f"{tmp_path / 'a.nii'}{ending}"
+    assert set(read_voxels(name)[0].ravel().tolist()) == {0.0, 2.0}

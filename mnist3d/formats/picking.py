@@ -37,6 +37,11 @@ class Pick:
     component: int | None = None
     values: Mapping[str, str] = field(default_factory=dict)
 
+    def typed(self, path: Path, **more: int) -> str:
+        """FILE#..., with more behind the # than was there; what is picked already stays."""
+        parts = {"array": self.array, FRAME: self.frame, COMPONENT: self.component, **self.values, **more}
+        return f"{path}#" + ",".join(f"{name}={value}" for name, value in parts.items() if value is not None)
+
 
 def split_pick(path: str | Path) -> tuple[Path, Pick]:
     """The file, and what is picked from it; a file whose own name contains # still opens.
@@ -90,7 +95,8 @@ def volume_index(path: Path, shape: Sequence[int], roles: Sequence[str], pick: P
         count = shape[axes[0]] if axes else 1
         if wanted is None and count != 1:
             raise VolumeFileError(
-                f"{path}: holds {count} {SEVERAL[role]}; one must be picked, with {path}#{role}=0 to {role}={count - 1}"
+                f"{path}: holds {count} {SEVERAL[role]}; one must be picked, with {pick.typed(path, **{role: 0})} to "
+                f"{role}={count - 1}"
             )
         if wanted is not None and wanted >= count:
             raise VolumeFileError(f"{path}#{role}={wanted}: must be in [0, {count - 1}], as it holds {count}")
