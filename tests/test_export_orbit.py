@@ -297,3 +297,12 @@ def test_too_fast_a_gif_says_so(tmp_path):
     with pytest.raises(ExportError, match="fps=60: a gif has at most 50"):
         write_orbit(tmp_path / "o.gif", [np.zeros((4, 4), np.uint8)], 60)
     assert not list(Path(tmp_path).iterdir())
+
+
+@pytest.mark.parametrize(("background", "ground", "ink"), [(None, 0, 230), ("black", 0, 230), ("white", 255, 0)])
+def test_a_caption_can_be_read_on_its_ground(background, ground, ink, half_and_half):
+    style = FrameStyle(512, background=background)  # large enough that a stroke is wider than its smooth edges
+    (frame,) = orbit_frames(half_and_half, AbsorptionRenderer(16), turntable(1), style, ["8"])
+    strip = frame[512:].reshape(-1, frame.shape[2] if frame.ndim == 3 else 1)
+    assert {*np.unique(strip[(strip == strip[0]).all(1)])} == {ground}  # the corner, and most of the strip
+    assert (strip == ink).all(1).any()
