@@ -219,6 +219,14 @@ def test_animations_and_pages_show_their_first(tmp_path):
         assert np.abs(np.asarray(image.grey, int) - HALF).max() <= 1, name
 
 
+def test_a_camera_image_with_its_preview_is_one_image(tmp_path):
+    image = Image.fromarray(HALF)
+    image.save(tmp_path / "a.jpg", format="MPO", save_all=True, append_images=[image], quality=98)
+    with Image.open(tmp_path / "a.jpg") as opened:
+        assert (opened.format, opened.n_frames) == ("MPO", 2)
+    assert not read_image(tmp_path / "a.jpg").several
+
+
 def test_a_colour_profile_is_not_misread(tmp_path):
     """A profile with linear light: half the light is .735 of sRGB's white."""
     linear = tmp_path / "linear.png"

@@ -136,6 +136,8 @@ def test_an_icon_of_neither_shade_follows_the_others(tmp_path):
         (drawn(255, 0), "white"),
         (drawn(160, 0), "white"),
         (drawn(128, 0), None),
+        (drawn(150, 255), None),  # white on light blue
+        (drawn(200, 40), "white"),
         (drawn(100, 255), "black"),
         (Image.new("L", (28, 28), 255), None),  # nothing is drawn, and inverted it were as black
         (Image.new("L", (28, 28)), None),
@@ -149,6 +151,13 @@ def test_the_ground_of_an_image(image, ground):
 
 def test_an_image_with_nothing_in_it_has_no_ground():
     assert ground_of(ImageFile(drawn(255, 0), Image.new("L", (28, 28)))) is None
+
+
+def test_an_icon_may_touch_its_transparent_border():
+    """A black bar on nothing covers 28 + 2 * 7 of the 108 outermost pixels."""
+    opacity = Image.new("L", (28, 28))
+    opacity.paste(255, (0, 0, 28, 8))
+    assert ground_of(ImageFile(Image.new("L", (28, 28)), opacity)) == "white"
 
 
 def test_strokes_may_touch_the_border():
@@ -240,6 +249,17 @@ def test_what_is_left_out_is_said(tmp_path):
     remarks = load(tmp_path).remarks
     assert any("1 animations or files of several pages; the first image of each" in line for line in remarks)
     assert any("1 images beside the subfolders belong to no class; left out" in line for line in remarks)
+    assert not any("not read" in line for line in remarks)
+    for name in ("a/photo.HEIC", "a/photo.svg", "b.heic", ".hidden.heic"):
+        (tmp_path / name).write_bytes(b"\0")
+    assert any(
+        line.endswith("3 files of kinds that are not read (.heic, .svg); left out") for line in load(tmp_path).remarks
+    )
+
+
+def test_one_size_that_is_not_square_is_said_once(tmp_path):
+    write(tmp_path, drawn(255, 0, (40, 20)), drawn(255, 0, (40, 20)))
+    assert any(": all 40x20: each image is fitted into a square" in line for line in load(tmp_path).remarks)
 
 
 def test_sets_with_names_are_inverted_on_demand_only():

@@ -198,3 +198,29 @@ def test_the_absorbance_beside_an_oblique_volume_must_lie_as_it_does(tmp_path):
         )
         with pytest.raises(VolumeFileError, match=r"a_absorbance\.nrrd: its axes must run as those of a\.nrrd"):
             read_voxels(tmp_path / "a.nrrd")
+
+
+@pytest.mark.parametrize("length", [0.0, np.nan])
+def test_an_analyze_file_that_tells_no_lengths_has_cubes_and_the_axes_of_its_kind(tmp_path, length):
+    nibabel = library("nibabel")
+    data = np.random.default_rng(0).random((3, 4, 5)).astype(np.float32)
+    nibabel.save(nibabel.AnalyzeImage(data, None), str(tmp_path / "a.img"))
+    wanted = read_voxels(tmp_path / "a.hdr")
+    header = bytearray((tmp_path / "a.hdr").read_bytes())
+    assert np.frombuffer(header[80:92], np.float32).tolist() == [1.0] * 3  # pixdim
+    header[80:92] = np.full(3, length, "<f4").tobytes()
+    (tmp_path / "a.hdr").write_bytes(header)
+    assert np.array_equal(read_voxels(tmp_path / "a.hdr"), wanted)
+
+
+def test_a_volume_of_one_section_is_none_of_micrographs(tmp_path):
+    mrcfile = library("mrcfile")
+    with mrcfile.new(str(tmp_path / "a.mrc")) as mrc:
+        mrc.set_data(np.ones((1, 4, 4), np.float32))
+        mrc.set_volume()
+        assert mrc.header.ispg == 1
+    assert np.count_nonzero(read_voxels(tmp_path / "a.mrc")[0]) == 16
+    with mrcfile.mmap(str(tmp_path / "a.mrc"), mode="r+") as mrc:
+        mrc.header.ispg = 0
+    with pytest.raises(VolumeFileError, match="2D data"):
+        read_voxels(tmp_path / "a.mrc")

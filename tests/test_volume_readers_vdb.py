@@ -149,7 +149,7 @@ def test_each_way_in_which_openvdb_packs_inactive_values(theirs):
 
 def test_a_component_of_a_vector_grid_is_picked(theirs):
     path, arrays = theirs
-    with pytest.raises(VolumeFileError, match=r"holds 3 numbers a voxel .*#component=0 to component=2"):
+    with pytest.raises(VolumeFileError, match=r"holds 3 numbers a voxel .*#array=flow,component=0 to component=2"):
         read_voxels(f"{path}#array=flow")
     values = read_voxels(f"{path}#array=flow,component=1")[0]
     same(values, from_upright(arrays["flow"][..., 1].transpose(2, 1, 0)))

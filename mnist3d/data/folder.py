@@ -8,7 +8,7 @@ import numpy as np
 
 from ..errors import DataError
 from .ground import Ground, ground_of, is_inverted, most_common, seen, squared
-from .image_files import IMAGE_SUFFIXES, is_litter, read_image
+from .image_files import IMAGE_SUFFIXES, UNREAD_SUFFIXES, is_litter, read_image
 from .loaded import Loaded
 from .options import DataOptions, Part
 
@@ -62,16 +62,24 @@ def load_folder(options: DataOptions, image_size: int, part: Part) -> Loaded:
         remarks.append(f"data.path={folder}: {several} animations or files of several pages; the first image of each")
     if names and beside:
         remarks.append(f"data.path={folder}: {len(beside)} images beside the subfolders belong to no class; left out")
+    unread = [path for place in (folder, *classes) for path in _visible_files(place, UNREAD_SUFFIXES)]
+    if unread:
+        kinds = ", ".join(sorted({path.suffix.lower() for path in unread}))
+        remarks.append(f"data.path={folder}: {len(unread)} files of kinds that are not read ({kinds}); left out")
     return Loaded(
         np.stack([np.asarray(image) for image in images]), labels, names, False, square.largest, tuple(remarks)
     )
 
 
 def _image_files(folder: Path) -> list[Path]:
+    return _visible_files(folder, IMAGE_SUFFIXES)
+
+
+def _visible_files(folder: Path, suffixes: Sequence[str]) -> list[Path]:
     return sorted(
         path
         for path in folder.iterdir()
-        if path.suffix.lower() in IMAGE_SUFFIXES and not is_litter(path) and not path.is_dir()
+        if path.suffix.lower() in suffixes and not is_litter(path) and not path.is_dir()
     )
 
 
@@ -141,7 +149,10 @@ class _Square:
         if not self.fitting or self.options.resize is True:
             return []
         least, most = min(self.sizes, key=max), max(self.sizes, key=max)
+        sizes = f"all {most[0]}x{most[1]}"
+        if len(self.sizes) > 1:
+            sizes = f"sizes from {least[0]}x{least[1]} to {most[0]}x{most[1]}"
         return [
-            f"sizes from {least[0]}x{least[1]} to {most[0]}x{most[1]}: each image is fitted into a square of "
+            f"{sizes}: each image is fitted into a square of "
             f"{self.image_size}x{self.image_size}; --data.resize false refuses them instead"
         ]

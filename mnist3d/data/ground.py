@@ -42,7 +42,7 @@ def ground_of(image: ImageFile) -> Ground | None:
         return "white" if mean < INK else "black" if mean > LIGHT else None
     if np.ptp(grey[there]) < CONTRAST:
         return None
-    return _plain(grey[border & there])
+    return _plain(grey[border & there], grey[there])
 
 
 def ground_of_all(images: np.ndarray) -> Ground | None:
@@ -53,7 +53,7 @@ def ground_of_all(images: np.ndarray) -> Ground | None:
     """
     some = images[:: max(1, len(images) // 1000)] / 255.0
     border = _border(images.shape[1:])
-    found = Counter(_plain(each[border]) for each in some if np.ptp(each) >= CONTRAST)
+    found = Counter(_plain(each[border], each) for each in some if np.ptp(each) >= CONTRAST)
     return next((ground for ground in ("white", "black") if found[ground] > len(some) / 2), None)
 
 
@@ -115,8 +115,10 @@ def _border(shape: tuple[int, ...]) -> np.ndarray:
     return ~inside
 
 
-def _plain(border: np.ndarray) -> Ground | None:
+def _plain(border: np.ndarray, whole: np.ndarray) -> Ground | None:
     median = float(np.median(border))
     if (np.abs(border - median) <= NEAR).mean() < PLAIN:
         return None
-    return "white" if median > WHITE else "black" if median < BLACK else None
+    if median > WHITE:  # white on light blue would be lost if it were inverted
+        return "white" if median - whole.min() >= whole.max() - median else None
+    return "black" if median < BLACK else None

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from PIL.Image import Image, Transpose
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".jfif", ".bmp", ".gif", ".tif", ".tiff", ".webp")
+# Images too, of telephones and drawing programs: they are left out, and that is said.
+UNREAD_SUFFIXES = (".heic", ".heif", ".avif", ".jxl", ".jp2", ".svg", ".psd", ".pdf")
 LITTER = ("__MACOSX", "@eaDir", "#recycle", "$RECYCLE.BIN", "System Volume Information")  # folders of other programs
 ORIENTATION = 0x0112  # a tag of EXIF and of TIFF
 BITS, PHOTOMETRIC, WHITE_IS_ZERO = 258, 262, 0  # tags of TIFF, and a value
