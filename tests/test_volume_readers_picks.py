@@ -168,6 +168,16 @@ def test_bytes_of_imod_are_unsigned_unless_it_says_so(tmp_path):
                 read_voxels(tmp_path / "a.mrc")
 
 
+def test_bytes_of_itk_are_unsigned_where_its_largest_is_none_of_signed_ones(tmp_path):
+    itk = library("SimpleITK")
+    values = np.random.default_rng(0).integers(0, 256, SHAPE).astype(np.uint8)
+    for largest in (100, 255):
+        kept = np.minimum(values, largest)
+        itk.WriteImage(itk.GetImageFromArray(kept), str(tmp_path / "a.mrc"))
+        found = read_voxels(tmp_path / "a.mrc")[0]
+        assert found.max() / found[found > 0].min() == pytest.approx(kept.max() / kept[kept > 0].min())
+
+
 def test_an_array_of_another_programs_npz_is_picked(tmp_path):
     path = tmp_path / "a.npz"
     np.savez(path, rho=np.full(SHAPE, 3.0), several=np.stack([np.full(SHAPE, k) for k in range(3)]), text="a")

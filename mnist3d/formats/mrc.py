@@ -87,5 +87,8 @@ def _directions(path: Path, header: Any) -> Float[np.ndarray, "3 3"]:
 
 
 def _has_unsigned_bytes(header: Any) -> bool:
+    """IMOD says so in a flag. ITK does not, but its statistics do: no signed byte is above 127."""
+    if float(header.dmin) >= 0.0 and 127.0 < float(header.dmax) <= 255.0:
+        return True
     stamp, flags = np.frombuffer(header.tobytes()[152:160], header.mode.dtype)  # in the file's byte order
     return int(stamp) == IMOD_STAMP and not int(flags) & 1
