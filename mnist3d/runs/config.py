@@ -54,8 +54,8 @@ class Config:
         seed: Random seed, 0 to 2^63 - 1. On the CPU of the same machine, the same seed and max_steps give the same
             result to the bit.
         device: Where to compute: auto takes a CUDA GPU if there is one, else the CPU.
-        start_from: Voxel file to start from (.npz, .npy, .nrrd, .nii.gz, .mrc, .map, .vti, .vdb and others:
-            docs/formats.md); the volume must be able to take voxels. What is done with its values stands after a #:
+        start_from: Voxel file to start from (.npz, .npy, .nrrd, .nii.gz, .mrc, .map, .vti, .vdb and others);
+            the volume must be able to take voxels. What is done with its values stands after a #:
             FILE#negative=clip,percentile=99.
         watchdog: What happens when a run goes wrong. warn: a message. rewind: also goes back to the last good state
             with smaller learning rates, and ends the run if that does not help. off: nothing is checked.
