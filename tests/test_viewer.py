@@ -1,6 +1,7 @@
 """The viewer without a browser: the images, the wire, hostile clients, and a training that never notices."""
 
 import contextlib
+import dataclasses
 import io
 import json
 import math
@@ -303,6 +304,50 @@ def test_the_map_comes_by_itself(viewer):
     like = expected(blob(), step, -step, 16)
     like = torch.nn.functional.interpolate(like, (28, 28), mode="bilinear", antialias=True)
     assert np.abs(cell / 255.0 - like[0, 0].numpy()).max() < 0.01
+
+
+class NothingToRead:
+    """A reader of images without classes: it answers without looking."""
+
+    class_names: list[str] = []  # noqa: RUF012 (nobody changes it)
+
+    def read(self, images):
+        raise AssertionError("nothing can be read")
+
+
+def test_a_view_is_read_once_again_when_it_turns_and_now_and_then_while_a_run_goes_on(monkeypatch):
+    clock = SimpleNamespace(now=100.0)
+    monkeypatch.setattr("mnist3d.viewer.render_thread.time", SimpleNamespace(monotonic=lambda: clock.now))
+    painter = Painter(list, Allowance(1.0))
+    monkeypatch.setattr(painter, "_map", lambda page, now: False)
+    sent = []
+    page = SimpleNamespace(
+        scene=scene(reader=NothingToRead()),
+        view=View(),
+        read=None,
+        read_at=0.0,
+        has_room=lambda: True,
+        send=sent.append,
+    )
+
+    def is_read():
+        return painter._read_or_map([page])
+
+    assert is_read()
+    assert not is_read()  # the same view of the same snapshot
+    page.view = View(azimuth=0.3)
+    assert is_read()
+    page.scene.snapshot = dataclasses.replace(page.scene.snapshot, version=1)
+    assert not is_read()  # the run goes on, and this view was read just now
+    clock.now += 0.9
+    assert not is_read()
+    clock.now += 0.2
+    assert is_read()
+    page.view = View(azimuth=0.4, moving=True)
+    assert not is_read()
+    page.view, page.scene.reader = View(azimuth=0.5), None
+    assert not is_read()
+    assert len(sent) == 3
 
 
 def test_the_next_free_port_is_taken(viewer):
