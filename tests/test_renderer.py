@@ -3,6 +3,9 @@
 import copy
 import math
 import re
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,7 +14,7 @@ from torch import nn
 
 from mnist3d.geometry.rotations import euler_matrix, turntable
 from mnist3d.rendering import renderer as renderer_module
-from mnist3d.rendering.renderer import AbsorptionRenderer, render_views
+from mnist3d.rendering.renderer import AbsorptionRenderer, for_few_views, render_views
 from mnist3d.volumes import HashGrid, VMGrid
 from mnist3d.volumes.base import Volume
 from mnist3d.volumes.occupancy import occupied_cells
@@ -370,3 +373,45 @@ def test_options_out_of_range(size, samples):
 def test_an_unknown_implementation_is_named():
     with pytest.raises(ValueError, match="impl='fastest'"):
         AbsorptionRenderer(4, impl="fastest")(VoxelGrid(2), torch.eye(3))
+
+
+def test_few_views_of_a_grid_are_made_without_the_compiled_kernel_and_differ_by_rounding():
+    grid = VoxelGrid.from_array(torch.rand(2, 12, 12, 12, generator=torch.Generator().manual_seed(5)))
+    renderer = AbsorptionRenderer((28, 32), 20)
+    views = 12_000_000 // (28 * 28 * 20)
+    few = for_few_views(renderer, grid, views)
+    assert few.impl == "reference"
+    assert (few.image_size, few.options) == (renderer.image_size, renderer.options)
+    rotations = turntable(3, 0.3)
+    # float32 along 20 samples a ray
+    assert (render_views(grid, few, rotations) - render_views(grid, renderer, rotations)).abs().max() < 5e-6
+
+
+@pytest.mark.parametrize(
+    ("renderer", "volume", "views"),
+    [
+        (AbsorptionRenderer(28, 20), VoxelGrid(12), 12_000_000 // (28 * 28 * 20) + 1),
+        (AbsorptionRenderer(28, 20, "slices"), VoxelGrid(12), 1),
+        (AbsorptionRenderer(28, 20, impl="numba"), VoxelGrid(12), 1),
+        (AbsorptionRenderer(28, 20), HashGrid(), 1),
+        (AbsorptionRenderer(28, 20), VoxelGrid(12).to("meta"), 1),
+    ],
+)
+def test_all_other_views_keep_their_renderer(renderer, volume, views):
+    assert for_few_views(renderer, volume, views) is renderer
+
+
+def test_a_small_export_imports_neither_numba_nor_trimesh(tmp_path):
+    run = Path(__file__).parent / "data" / "run_of_0_1_dense"
+    commands = [
+        ["orbit", str(run), "--output", str(tmp_path / "strip.png"), "--frames", "8", "--size", "32"],
+        ["view", str(run), "--snapshot", str(tmp_path / "views.png")],
+        ["mesh", str(run), "--output", str(tmp_path / "sculpture.stl")],
+    ]
+    script = (
+        "import sys\nfrom mnist3d.cli.program import _main_of\n"
+        f"for name, *rest in {commands!r}:\n    _main_of(name)(rest)\n"
+        "print(sorted({'numba', 'trimesh', 'matplotlib', 'torch._dynamo'} & sys.modules.keys()), file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=300)
+    assert done.stderr.splitlines()[-1] == "[]"

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from ..errors import ConfigError, ViewerError
 from ..invocation import program_name
-from ..rendering.pictures import contact_sheet, sheet_views
+from ..rendering import for_few_views
+from ..rendering.pictures import SHEET_VIEWS, contact_sheet, sheet_views
 from ..runs.building import RUNS_ROOT
 from ..runs.gallery import Gallery, scene_of
 from ..storage.atomic import write_atomically
@@ -51,7 +52,8 @@ def main(arguments: Sequence[str]) -> None:
     path = Path(options.run or latest_run(RUNS_ROOT))
     run = open_sculpture(path, options.volume)
     if options.snapshot is not None:
-        sheet = contact_sheet(sheet_views(run.volume, run.renderer, run.config.poses), columns=8)
+        renderer = for_few_views(run.renderer, run.volume, SHEET_VIEWS)
+        sheet = contact_sheet(sheet_views(run.volume, renderer, run.config.poses), columns=8)
         print(f"40 views of {path}: {write_atomically(options.snapshot, png_bytes(sheet))}")
         return
     name = path.name if path.resolve().parent == Path(RUNS_ROOT).resolve() else str(path)

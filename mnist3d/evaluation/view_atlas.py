@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from ..geometry.rotations import map_rotations, turntable
-from ..rendering.renderer import AbsorptionRenderer, render_views
+from ..rendering.renderer import AbsorptionRenderer, for_few_views, render_views
 from ..volumes.base import Field
 from .classifiers import LEGIBLE, Classifiers, Reading
 
@@ -64,7 +64,7 @@ def view_atlas(
     has_map = classifiers is not None and bool(classifiers.class_names)
     canvas = Image.new("RGB", (left + width + (gap + width if has_map else 0) + 24, top + height + bottom), BACKGROUND)
     draw = ImageDraw.Draw(canvas)
-    views = render_views(volume, renderer, map_rotations(ROWS, COLUMNS))
+    views = render_views(volume, for_few_views(renderer, volume, ROWS * COLUMNS), map_rotations(ROWS, COLUMNS))
     for k, view in enumerate(views):
         row, column = divmod(k, COLUMNS)
         canvas.paste(_thumbnail(view, THUMBNAIL - 1), (left + column * THUMBNAIL, top + row * THUMBNAIL))

@@ -13,7 +13,7 @@ from PIL import Image, ImageColor, ImageDraw, ImageFont
 from torch import Tensor
 
 from ..errors import ExportError
-from ..rendering.renderer import MAX_IMAGE_SIZE, AbsorptionRenderer, render_views
+from ..rendering.renderer import MAX_IMAGE_SIZE, AbsorptionRenderer, for_few_views, render_views
 from ..storage import require
 from ..storage.labels import printable
 from ..volumes.base import Field
@@ -100,6 +100,7 @@ def orbit_frames(
         style.size * style.supersample, options.samples_per_ray, options.quadrature, impl=renderer.impl
     )
     frozen = FrozenField(volume)
+    fine = for_few_views(fine, frozen, len(rotations) * (1 if style.background is None else 2))
     unabsorbed = None if style.background is None else FrozenField(UnabsorbedField(frozen))
     for k, rotation in enumerate(rotations):
         image = _shrunk(render_views(frozen, fine, rotation[None]), style.supersample)

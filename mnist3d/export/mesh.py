@@ -4,11 +4,12 @@ A surface at a level, made fit for use, and written by suffix. `solid` chooses t
 `printability` says whether it can be printed.
 """
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int, UInt8
 from numpy.typing import ArrayLike
 
 from ..errors import ExportError
@@ -72,7 +73,8 @@ def export_mesh(
         raise ExportError(f"size_mm={size_mm}: must be in [0.1, 10000]")
     if not 0 <= smoothing <= MAX_SMOOTHING:
         raise ExportError(f"smoothing={smoothing}: must be in [0, {MAX_SMOOTHING}] (passes)")
-    require("trimesh", f"{suffix} meshes")
+    if suffix not in WRITERS:
+        require("trimesh", f"{suffix} meshes")
     if suffix == ".3mf":
         require("lxml", ".3mf meshes")
     values = as_array(volume, resolution)
@@ -81,17 +83,17 @@ def export_mesh(
         level, match = best_level(values, matter)
     surface, report = _inspected(values, matter, level, match, smoothing, largest_only, size_mm)
     del values  # of a field, a fine grid that is not needed any more
-    mesh = _in_unit_and_axes(surface, size_mm, suffix)
+    placed = _in_unit_and_axes(surface, size_mm, suffix)
     described = {
         **(description or {}),
         "format": suffix,
-        "unit": "m" if suffix == ".glb" else "mm",
+        "unit": placed.unit,
         "axes": "x right, y up, z towards the viewer" if suffix in Y_UP else "x right, y away from the viewer, z up",
         "matter": matter,
         "report": report.as_dict(),
     }
     with whole_files(path) as folder:
-        WRITERS.get(suffix, _written_by_trimesh)(mesh, folder / path.name)
+        WRITERS.get(suffix, _written_by_trimesh)(placed, folder / path.name)
         write_description(folder, path.name, described)
     return report
 
@@ -119,19 +121,24 @@ def _inspected(
     return surface, inspect_surface(surface, opacity, threshold, level=level, match=match, mm_per_unit=mm_per_unit)
 
 
-def _in_unit_and_axes(surface: Surface, size_mm: float, suffix: str) -> Any:
-    """As trimesh, which writes all formats: in mm, or in metres for glb; z or y up; vertices coloured."""
-    trimesh = require("trimesh", f"{suffix} meshes")
-    scale = size_mm / float(surface.extents.max()) * (1e-3 if suffix == ".glb" else 1.0)
+@dataclass(frozen=True)
+class _Placed:
+    """A surface as a file holds it: in the file's unit and axes, with the file's unit in words."""
+
+    vertices: Float[np.ndarray, "V 3"]
+    faces: Int[np.ndarray, "F 3"]
+    grey: UInt8[np.ndarray, " V"]
+    unit: str
+
+
+def _in_unit_and_axes(surface: Surface, size_mm: float, suffix: str) -> _Placed:
+    """In mm, or in metres for glb; z or y up; vertices coloured."""
+    unit, scale = ("m", 1e-3) if suffix == ".glb" else ("mm", 1.0)
+    scale *= size_mm / float(surface.extents.max())
     vertices = scale * surface.vertices.astype(np.float64)
     if suffix in Y_UP:
         vertices = np.stack([vertices[:, 0], vertices[:, 2], -vertices[:, 1]], axis=1)
-    mesh = trimesh.Trimesh(vertices, surface.faces, process=False)
-    grey = np.rint(255.0 * surface.brightness).astype(np.uint8)
-    mesh.visual.vertex_colors = np.stack([grey, grey, grey, np.full_like(grey, 255)], axis=1)
-    if suffix != ".glb":
-        mesh.units = "mm"
-    return mesh
+    return _Placed(vertices, surface.faces, np.rint(255.0 * surface.brightness).astype(np.uint8), unit)
 
 
 def _contoured_field(
@@ -159,29 +166,35 @@ def _contoured_field(
     return opacity, min(threshold, float(np.nextafter(opacity.max(), np.float32(0.0))))
 
 
-def _written_by_trimesh(mesh: Any, path: Path) -> None:
+def _written_by_trimesh(surface: _Placed, path: Path) -> None:
+    """The formats that have no writer here; trimesh takes half a second to import."""
+    trimesh = require("trimesh", f"{path.suffix} meshes")
+    mesh = trimesh.Trimesh(surface.vertices, surface.faces, process=False)
+    mesh.visual.vertex_colors = np.stack([*[surface.grey] * 3, np.full_like(surface.grey, 255)], axis=1)
+    if surface.unit == "mm":
+        mesh.units = "mm"
     mesh.export(path, file_type=path.suffix[1:])
 
 
-def _stl(mesh: Any, path: Path) -> None:
+def _stl(surface: _Placed, path: Path) -> None:
     """Part by part: trimesh's own writer holds several times the volume in corners and normals."""
     with path.open("wb") as file:
-        file.write(bytes(80) + len(mesh.faces).to_bytes(4, "little"))  # of the header readers expect nothing
-        for begin in range(0, len(mesh.faces), FACES_AT_ONCE):
-            corners = mesh.vertices.view(np.ndarray)[mesh.faces[begin : begin + FACES_AT_ONCE]]
+        file.write(bytes(80) + len(surface.faces).to_bytes(4, "little"))  # of the header readers expect nothing
+        for begin in range(0, len(surface.faces), FACES_AT_ONCE):
+            corners = surface.vertices[surface.faces[begin : begin + FACES_AT_ONCE]]
             part = np.zeros(len(corners), STL_TRIANGLE)
             part["normal"], part["corners"] = unit_normals(corners), corners
             file.write(part.tobytes())
 
 
-def _obj(mesh: Any, path: Path) -> None:
+def _obj(surface: _Placed, path: Path) -> None:
     """Line by line; trimesh makes one text of everything. Colours follow the position, as MeshLab reads them."""
     with path.open("wb") as file:
-        for begin in range(0, len(mesh.vertices), FACES_AT_ONCE):
+        for begin in range(0, len(surface.vertices), FACES_AT_ONCE):
             some = slice(begin, begin + FACES_AT_ONCE)
-            colours = mesh.visual.vertex_colors[some, :3] / 255.0
-            np.savetxt(file, np.hstack([mesh.vertices[some], colours]), fmt="v %.7g %.7g %.7g %.4g %.4g %.4g")
-        np.savetxt(file, mesh.faces + 1, fmt="f %d %d %d")
+            colours = np.repeat(surface.grey[some, None] / 255.0, 3, axis=1)
+            np.savetxt(file, np.hstack([surface.vertices[some], colours]), fmt="v %.7g %.7g %.7g %.4g %.4g %.4g")
+        np.savetxt(file, surface.faces + 1, fmt="f %d %d %d")
 
 
 WRITERS = {".stl": _stl, ".obj": _obj}

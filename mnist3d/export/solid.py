@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..geometry.grids import scaled_size, voxel_centres
 from ..geometry.rotations import turntable
-from ..rendering.renderer import AbsorptionRenderer, render_views
+from ..rendering.renderer import AbsorptionRenderer, for_few_views, render_views
 from ..volumes.resampling import resampled
 from ..volumes.wrappers import GridField
 
@@ -54,14 +54,17 @@ def best_level(values: Float[np.ndarray, "2 Z Y X"], matter: Matter) -> tuple[fl
     if highest <= 0.0:
         return 0.0, 0.0
     rotations = torch.cat([turntable(COMPARED_VIEWS, elevation).to(grid) for elevation in COMPARED_ELEVATIONS])
-    views = render_views(GridField(grid), AbsorptionRenderer(COMPARED_SIZE), rotations)[:, 0]
+    field = GridField(grid)
+    renderer = for_few_views(AbsorptionRenderer(COMPARED_SIZE), field, len(rotations))
+    views = render_views(field, renderer, rotations)[:, 0]
     levels = highest * (torch.arange(LEVELS, device="cpu") + 0.5) / LEVELS
     channels = torch.stack([opacity, 1.0 - grid[1]])
     shared, joint = torch.zeros(LEVELS, device="cpu"), torch.zeros(LEVELS, device="cpu")
     for rotation, view in zip(rotations, views, strict=True):
         along = _along_rays(channels, rotation)
+        densest = along[0].amax(dim=0)
         for k, level in enumerate(levels):
-            shown = _shown(along, float(level), matter)
+            shown = _shown(along, densest, float(level), matter)
             shared[k] += torch.minimum(shown, view).sum()
             joint[k] += torch.maximum(shown, view).sum()
     similarity = shared / joint.clamp_min(1e-9)
@@ -79,9 +82,11 @@ def _along_rays(channels: Float[Tensor, "2 Z Y X"], rotation: Float[Tensor, "3 3
     return found * (camera.square().sum(dim=-1) < 1.0)
 
 
-def _shown(along: Float[Tensor, "2 S H W"], level: float, matter: Matter) -> Float[Tensor, "H W"]:
-    solid = along[0] >= level
+def _shown(
+    along: Float[Tensor, "2 S H W"], densest: Float[Tensor, "H W"], level: float, matter: Matter
+) -> Float[Tensor, "H W"]:
+    hit = densest >= level
     if matter == "bright":
-        return solid.any(dim=0).float()
-    first = solid.int().argmax(dim=0, keepdim=True)
-    return along[1].gather(0, first)[0] * solid.any(dim=0)
+        return hit.float()
+    first = (along[0] >= level).int().argmax(dim=0, keepdim=True)
+    return along[1].gather(0, first)[0] * hit

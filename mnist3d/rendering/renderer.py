@@ -29,6 +29,7 @@ MAX_IMAGE_SIZE = 4096
 MAX_SAMPLES = 4096
 VIEWS_AT_ONCE = 16  # bounds the memory of many views,
 POINTS_AT_ONCE = 2**20  # bounds the memory of a large view of a field
+FEW_SAMPLES = 12_000_000  # of a grid: plain PyTorch takes as long for them as to load the compiled kernel, .6 s
 
 
 @dataclass
@@ -227,6 +228,30 @@ def _ask(
     filled = found.new_zeros(2, *asked.shape)
     filled[:, asked] = found
     return filled[0], filled[1]
+
+
+def for_few_views(renderer: AbsorptionRenderer, volume: Field, views: int) -> AbsorptionRenderer:
+    """The renderer for a command that makes so many views and ends.
+
+    A few views of a grid are made in plain PyTorch before the compiled kernel is loaded. The work alone decides, never
+    what else the process has done, so the same command writes the same file; a view of the two differs by rounding.
+
+    Args:
+        renderer: itself returned, unless its `impl` is "auto", the work is small and the volume a grid on the CPU.
+        volume: what is rendered.
+        views: how many, all together.
+    """
+    like, options = volume.like(), renderer.options
+    # Plain PyTorch takes long over the many small slices of the other quadrature.
+    if renderer.impl != "auto" or options.quadrature != "trilinear" or like.device.type != "cpu":
+        return renderer
+    grid = volume.dense()
+    if grid is None:
+        return renderer
+    samples = views * options.image_size**2 * (options.samples_per_ray or max(grid.shape[1:]))
+    if samples > FEW_SAMPLES:
+        return renderer
+    return AbsorptionRenderer(renderer.image_size, options.samples_per_ray, options.quadrature, impl="reference")
 
 
 @torch.no_grad()
