@@ -45,14 +45,15 @@ class Page(threading.Thread):
     """A page without a browser: takes every view in, and turns the volume if asked to.
 
     Args:
-        port: of the viewer.
+        viewer: that serves it.
         turning: ask for the next view as soon as one has arrived.
         views: end after so many; 0 for when the viewer ends.
     """
 
-    def __init__(self, port: int, turning: bool, views: int = 0) -> None:
+    def __init__(self, viewer: Viewer, turning: bool, views: int = 0) -> None:
         super().__init__(daemon=True)
-        self.port, self.turning, self.views = port, turning, views
+        self.address = f"ws://127.0.0.1:{viewer.port}/socket?token={viewer.access.token}"
+        self.turning, self.views = turning, views
         self.latencies: list[float] = []
         self.ready = threading.Event()
         self.done = threading.Event()
@@ -62,7 +63,7 @@ class Page(threading.Thread):
         from websockets.exceptions import ConnectionClosed
         from websockets.sync.client import connect
 
-        with connect(f"ws://127.0.0.1:{self.port}/socket", compression=None, proxy=None, close_timeout=1) as wire:
+        with connect(self.address, compression=None, proxy=None, close_timeout=1) as wire:
             number, asked = 1, time.perf_counter()
             wire.send(json.dumps({"view": {"size": LATENCY_SIZE, "number": number}}))
             while not self.done.is_set():
@@ -125,7 +126,7 @@ def slow_down(steps: int, rounds: int, arguments: list[str]) -> dict[str, Any]:
     for kind in KINDS * rounds:
         page = None
         if kind == "page":
-            page = Page(live.viewer.port, turning=False)
+            page = Page(live.viewer, turning=False)
             page.start()
             page.ready.wait(10.0)
             live.viewer.allowance.pay(live.viewer.allowance.saved())  # what is saved up is spent once, not all along
@@ -158,7 +159,7 @@ def latency(views: int, arguments: list[str]) -> dict[str, Any]:
     found = {}
     for kind in ("paused", "training"):
         viewer.allowance.unlimited = kind == "paused"
-        page = Page(viewer.port, turning=True, views=views)
+        page = Page(viewer, turning=True, views=views)
         page.start()
         while page.is_alive():
             timed(trainer, [], 1) if kind == "training" else page.join(0.2)
@@ -174,7 +175,7 @@ def attributed(steps: int, arguments: list[str]) -> dict[str, Any]:
     live = page_of(trainer)
     found = {}
     for kind in ("no_page", "page"):
-        page = Page(live.viewer.port, turning=False)
+        page = Page(live.viewer, turning=False)
         if kind == "page":
             page.start()
             page.ready.wait(10.0)

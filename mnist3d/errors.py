@@ -3,13 +3,22 @@
 Every message is one line: which key or file, what was given, what it must be, what to do.
 """
 
+import unicodedata
 from typing import Any
 
 SHOWN = 100  # characters of a value in a message
+LONGEST = 2000  # characters of a message
+# Control characters, halves of characters, separators of lines, and what turns the direction of writing or is unseen;
+# the two joiners are letters' own.
+HIDDEN = ("Cc", "Cs", "Zl", "Zp", "Cf")
+JOINERS = "\u200c\u200d"
 
 
 class UserError(Exception):
     """Something that the user can mend; a command prints its message as one line and ends with exit code 2."""
+
+    def __str__(self) -> str:
+        return one_line(super().__str__())
 
 
 class ConfigError(UserError, ValueError):
@@ -40,8 +49,22 @@ class WatchdogGaveUp(RuntimeError):
     """A run went wrong, and going back did not help; its last good state is saved. No mistake of the user's."""
 
 
+class NotSaved(WatchdogGaveUp):
+    """A run whose last state holds numbers that are not finite, so it is in no file; what was saved before stays."""
+
+
 class ViewerError(UserError, RuntimeError):
     """A page that cannot be served."""
+
+
+def one_line(message: str) -> str:
+    r"""A message as a terminal may get it, whatever the names and values in it: what it hides is written as \x1b."""
+    text = " ".join(message.split())
+    if len(text) > LONGEST:
+        text = f"{text[: LONGEST // 2]} ... {text[-LONGEST // 2 :]}"
+    return "".join(
+        ascii(each)[1:-1] if each not in JOINERS and unicodedata.category(each) in HIDDEN else each for each in text
+    )
 
 
 def shown(value: Any) -> str:

@@ -99,5 +99,5 @@ def test_only_a_run_that_is_not_complete_says_how_to_go_on(more, tmp_path, capsy
     run = sculpt(parse_command_line([*TINY, *QUIET, *more, "--run_dir", str(tmp_path / "run")]))
     said = capsys.readouterr()
     assert ("go on with" in said.err) == bool(more)
-    assert not more or f"stopped at step 2; go on with: mnist3d train --resume {run}\n" in said.err
+    assert not more or f"go on with: mnist3d train --resume {run} --viewer.enabled false\n" in said.err
     assert f"Look at it: mnist3d view {run}\n" in said.out

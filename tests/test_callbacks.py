@@ -145,7 +145,7 @@ def test_a_checkpoint_when_its_time_has_come_and_at_the_end(tmp_path, monkeypatc
     now = [0.0]
     monkeypatch.setattr("mnist3d.callbacks.checkpoints.time", SimpleNamespace(monotonic=lambda: now[0]))
     run, trainer, steps = RunDirectory(tmp_path), small(steps=5), []
-    saver = Checkpoints(run, every_seconds=25.0)
+    saver = Checkpoints(run, "25s")
 
     class Ticks:
         def after_step(self, trainer, report):

@@ -616,16 +616,6 @@ def test_a_file_may_have_dotted_keys_as_flags_do(text, key, tmp_path):
     assert (config.volume["init_args"]["resolution"], config.volume["init_args"]["pyramid"]) == (9, [])
 
 
-def test_a_pipe_is_read_as_a_file_is():
-    reading, writing = os.pipe()
-    os.write(writing, b"seed: 5")
-    os.close(writing)
-    try:
-        assert parse_command_line(["--config", f"/dev/fd/{reading}"]).config.seed == 5
-    finally:
-        os.close(reading)
-
-
 @pytest.mark.parametrize(
     ("arguments", "key", "expected"),
     [

@@ -294,5 +294,4 @@ def test_upright_is_a_rotation_and_lengths_follow():
     assert min(voxels.spacing) == pytest.approx(MM)
     assert upright(voxels.attenuation).shape == (16, 12, 20)
     assert np.array_equal(from_upright(upright(values[1])), values[1])
-    assert voxels.attenuation * SCALE == pytest.approx(values[0], rel=1e-6)  # divided in fp32
     assert np.linalg.det([place(0, 0, 10), place(0, 8, 0), place(6, 0, 0)]) != 0

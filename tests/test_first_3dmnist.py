@@ -138,6 +138,38 @@ def test_other_content_is_one_line(tmp_path, content, words):
     assert "\n" not in str(error.value)
 
 
+class Bytes:
+    def __reduce__(self):
+        return bytearray, (10**10,)
+
+
+def test_what_would_fill_the_memory_is_refused_before_torch_sees_it(tmp_path, stored, monkeypatch):
+    path, content = stored
+    torch.save({**content, "absorbance": Bytes()}, tmp_path / "asks.pt")
+    packed = tmp_path / "packed.pt"
+    with zipfile.ZipFile(path) as plain, zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as bad:
+        for name in plain.namelist():
+            bad.writestr(name, plain.read(name))
+    monkeypatch.setattr(torch, "load", lambda *_, **__: pytest.fail("torch was asked"))
+    for name, words in (("asks.pt", "asks for code to be run"), ("packed.pt", "its members are packed")):
+        with pytest.raises(VolumeFileError, match=words):
+            load_volume(tmp_path / name)
+
+
+def test_a_tensor_that_is_longer_than_its_numbers_is_refused(tmp_path, stored, monkeypatch):
+    """Torch of some versions would read on in memory that is somebody else's; here it is made to."""
+    path, content = stored
+    longer = {name: torch.zeros(value.numel() + 1)[:-1].reshape(value.shape) for name, value in content.items()}
+    monkeypatch.setattr(torch, "load", lambda *_, **__: longer)
+    with pytest.raises(VolumeFileError, match="attenuation claims more numbers than the file holds"):
+        load_volume(path)
+
+
+def test_an_old_file_of_torch_opens(tmp_path):
+    torch.save(logits((4, 4, 4, 1)), tmp_path / "old.pt", _use_new_zipfile_serialization=False)
+    assert isinstance(load_volume(tmp_path / "old.pt"), VoxelGrid)
+
+
 def test_damaged_and_missing(tmp_path, stored):
     path, _ = stored
     for content in (b"", b"abc", path.read_bytes()[:-100], path.read_bytes()[:500]):

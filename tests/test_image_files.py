@@ -287,5 +287,5 @@ def test_whatever_is_damaged_is_one_kind_of_error(tmp_path, suffix):
 
 def test_a_folder_is_no_image(tmp_path):
     (tmp_path / "a.png").mkdir()
-    with pytest.raises(DataError, match=r"a\.png: not a readable image .no such file"):
+    with pytest.raises(DataError, match=r"a\.png: not a readable image .is a folder, not a plain file"):
         read_image(Path(tmp_path / "a.png"))

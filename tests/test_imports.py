@@ -70,7 +70,7 @@ PARTS = {
     ),
     "evaluation": Part(
         "How good and how diverse views are.",
-        "rendering.renderer volumes.base storage.atomic geometry.rotations errors",
+        "rendering.renderer volumes.base storage.atomic storage.plain_files geometry.rotations errors",
     ),
     "export": Part(
         "Videos, meshes, pages, plots.",
@@ -78,13 +78,18 @@ PARTS = {
     ),
     "rendering": Part(
         "Volume + rotation -> view.",
-        "volumes.base volumes.occupancy volumes.wrappers kernels.absorption kernels.compositing geometry",
+        "volumes.base volumes.occupancy volumes.wrappers storage.memory kernels.absorption kernels.compositing "
+        "geometry errors",
     ),
-    "data": Part("Images to learn from.", "geometry.rotations errors"),
-    "volumes": Part("The fields one can train.", "formats.reading storage.atomic kernels geometry errors notebook"),
+    "data": Part("Images to learn from.", "storage.memory storage.plain_files geometry.rotations errors"),
+    "volumes": Part(
+        "The fields one can train.",
+        "formats.reading storage.atomic storage.inflating storage.plain_files kernels geometry errors notebook",
+    ),
     "formats": Part(
         "A file format's reader and writer side by side.",
-        "storage.labels storage.optional geometry.grids errors invocation version",
+        "storage.inflating storage.labels storage.memory storage.optional storage.plain_files geometry.grids errors "
+        "invocation version",
     ),
     "storage": Part("On disk whole or not at all.", "errors invocation"),
     "kernels": Part(

@@ -8,7 +8,6 @@ import math
 import os
 import shutil
 import socket
-import struct
 import sys
 import threading
 import time
@@ -23,52 +22,43 @@ import pytest
 import torch
 from PIL import Image
 from trainers import make_trainer  # pyright: ignore[reportMissingImports]
+from viewer_client import ANY_PORT, PATIENCE, Client, blob, get, scene, wait_until  # pyright: ignore[reportMissingImports]
 
-from mnist3d.callbacks.live_page import LivePage, start_page
+from mnist3d.callbacks.live_page import LAST_FIGURES_SECONDS, LivePage, start_page
 from mnist3d.cli.parser import parse_command_line
+from mnist3d.cli.view import _newest_that_opens
 from mnist3d.data.images import ImageSet
-from mnist3d.errors import RunError, ViewerError
+from mnist3d.errors import RunError, ViewerError, VolumeFileError
 from mnist3d.geometry.rotations import euler_matrix
 from mnist3d.rendering.renderer import AbsorptionRenderer, RendererOptions
 from mnist3d.runs.gallery import Gallery
 from mnist3d.runs.session import sculpt
 from mnist3d.training.options import TrainerOptions
-from mnist3d.viewer import Live, Scene, Snapshot, Viewer, ViewerOptions
+from mnist3d.viewer import Live, Snapshot, Viewer, ViewerOptions, server
 from mnist3d.viewer import jobs as workshop
 from mnist3d.viewer import network as gate
-from mnist3d.viewer.client import MAX_OUTBOX, MAX_UNREAD
+from mnist3d.viewer.access import TOKEN_VARIABLE
+from mnist3d.viewer.client import MAX_OUTBOX
 from mnist3d.viewer.cpu_budget import BURST_SECONDS, Allowance
-from mnist3d.viewer.curves import Curves, read_curves
+from mnist3d.viewer.curves import LONGEST_NAME, MAX_CLASSES, MAX_CURVES, Curves, histogram_of, read_curves
 from mnist3d.viewer.downloads import DOWNLOADS
-from mnist3d.viewer.messages import parse_request
+from mnist3d.viewer.messages import pack, parse_request
 from mnist3d.viewer.network import may_connect
 from mnist3d.viewer.render_thread import Painter, one_thread
 from mnist3d.viewer.scene import View, rendered_view
-from mnist3d.viewer.server import MAX_PAGES
+from mnist3d.viewer.server import FIGURES_SECONDS, MAX_PAGES
 from mnist3d.volumes import load_volume
 from mnist3d.volumes.base import Volume
 from mnist3d.volumes.hash_grid import HashGrid
 from mnist3d.volumes.voxel_grid import VoxelGrid
 from mnist3d.volumes.wrappers import FrozenField
 
+TOKEN = "a-token-for-tests-0123"
 TINY = ["--trainer.views", "4", "--volume.resolution", "12", "--data.limit", "40"]
-ANY_PORT = ViewerOptions(port=0)
-
-
-def blob():
-    """A grid without any symmetry."""
-    generator = torch.Generator().manual_seed(3)
-    grid = torch.rand(2, 13, 14, 15, generator=generator)
-    grid[0] *= 6.0 * torch.linspace(0, 1, 15)
-    return VoxelGrid.from_array(grid)
 
 
 def same_grid(first, second):
     return torch.equal(first.dense(), second.dense())
-
-
-def scene(volume=None, name="blob", **more):
-    return Scene(name, RendererOptions(16, 15), Snapshot(FrozenField(volume or blob()), 0, 7), **more)
 
 
 @pytest.fixture
@@ -77,59 +67,6 @@ def viewer():
     made.start()
     yield made
     made.close()
-
-
-class Client:
-    """A page as the viewer sees it."""
-
-    def __init__(self, viewer, **more):
-        from websockets.sync.client import connect
-
-        address = f"ws://127.0.0.1:{viewer.port}/socket"
-        self._connection = connect(address, compression=None, proxy=None, close_timeout=1, **more)
-        self.socket = self._connection.__enter__()
-
-    def close(self):
-        self._connection.__exit__(None, None, None)
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.close()
-
-    def tell(self, **message):
-        self.socket.send(json.dumps(message))
-
-    def next(self, kind, timeout=20.0):
-        """The next message of a kind: header and image."""
-        until = time.monotonic() + timeout
-        while True:
-            data = self.socket.recv(timeout=max(0.01, until - time.monotonic()))
-            self.tell(received=1)
-            (length,) = struct.unpack(">I", data[:4])
-            head = json.loads(data[4 : 4 + length])
-            if head["kind"] == kind:
-                body = data[4 + length :]
-                return head, np.asarray(Image.open(io.BytesIO(body))) if body else np.zeros((0, 0))
-
-
-def wait_until(condition, seconds=60.0):
-    """As long as it takes, but not for ever."""
-    until = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < until, "never came"
-        time.sleep(0.01)
-
-
-def get(viewer, path, **headers):
-    """Status and body, the path exactly as given."""
-    lines = [f"GET {path} HTTP/1.1", *(f"{k}: {v}" for k, v in {"Host": f"127.0.0.1:{viewer.port}", **headers}.items())]
-    with socket.create_connection(("127.0.0.1", viewer.port), timeout=10) as raw:
-        raw.sendall("\r\n".join([*lines, "", ""]).encode())
-        answer = b"".join(iter(lambda: raw.recv(65536), b""))
-    head, _, body = answer.partition(b"\r\n\r\n")
-    return int(head.split()[1]), body
 
 
 # ---- images ---------------------------------------------------------------------------------------------------
@@ -175,6 +112,7 @@ def test_a_cut_through_infinite_attenuation_is_no_nan():
     "wrong",
     [
         b"\x00\xff\xfe",
+        b'{"received": 1}',
         "{",
         "[]",
         "7",
@@ -265,6 +203,22 @@ def test_every_loss_of_any_objective_is_a_curve_and_scores_are_others():
     assert last is records[2]
 
 
+def test_curves_of_a_file_made_to_harm_are_few_and_short_and_what_is_no_number_is_counted():
+    """Names without end, in each line others; text, nan and lists where a number belongs."""
+    many = [{"step": k, **{f"{k}_{n}{'x' * 300}_loss": 1.0 + n for n in range(200)}} for k in range(200)]
+    scored = {"step": 5, "legible": [], "clean": None, "histogram": {f"{'y' * 300}{n}": 0.1 for n in range(9)}}
+    losses, scores, last = read_curves([*many, scored, {"step": 7, "a_loss": math.nan, "b_loss": "4", "c_loss": True}])
+    columns = losses.as_columns()
+    assert len(columns) == 1 + MAX_CURVES
+    assert max(map(len, columns)) <= LONGEST_NAME
+    assert len(json.dumps(columns)) < 200_000
+    assert scores.as_columns() == {"step": [5]}
+    assert max(map(len, histogram_of(last))) <= LONGEST_NAME
+    assert len(histogram_of({"histogram": {str(n): 1.0 for n in range(5000)}})) == MAX_CLASSES
+    assert losses.note == "4 values in stats.jsonl are no finite numbers and are not shown"
+    assert read_curves([{"step": 1, "a_loss": 1.0, "b_loss": None}])[0].note == ""
+
+
 def test_curves_of_a_damaged_file_stay_few_too():
     curves = Curves(limit=50)
     for _ in range(5000):
@@ -353,7 +307,7 @@ def test_a_view_is_read_once_again_when_it_turns_and_now_and_then_while_a_run_go
 def test_the_next_free_port_is_taken(viewer):
     second = Viewer(ViewerOptions(port=viewer.port), first=scene())
     try:
-        assert second.start() == f"http://127.0.0.1:{second.port}/"
+        assert second.start() == f"http://127.0.0.1:{second.port}/?token={second.access.token}"
         assert second.port != viewer.port
         assert get(second, "/")[0] == 200
     finally:
@@ -387,7 +341,7 @@ def test_nobody_else_gets_in(viewer):
     for method in ("POST", "PUT", "DELETE"):
         request = urllib.request.Request(f"http://{own}/", data=b"x", method=method)
         with pytest.raises((urllib.error.HTTPError, ConnectionError, urllib.error.URLError)) as refused:
-            urllib.request.urlopen(request, timeout=10)
+            urllib.request.urlopen(request, timeout=PATIENCE)
         if isinstance(refused.value, urllib.error.HTTPError):
             refused.value.close()
     assert get(viewer, "/")[1].startswith(b"<!doctype html>")
@@ -401,7 +355,7 @@ def test_downloads_are_made_and_fetched_once_asked_for(viewer, tmp_path):
         assert {*names, "volume.nrrd.zip"} == {*DOWNLOADS}  # NRRD needs a library that not everybody has
         for name in names:
             client.tell(do="download", name=name)
-            head, _ = client.next("file", timeout=60.0)
+            head, _ = client.next("file")
             status, contents[name] = get(viewer, "/" + head["path"])
             assert status == 200
         client.tell(do="download", name="../../etc/passwd")
@@ -439,7 +393,7 @@ def test_fifty_pages_garbage_and_one_that_never_reads(viewer):
     for client, garbage in zip(clients, [b"\x00" * 100, "{", "[" * 3000, "x" * 100_000, '{"do": 5}'], strict=False):
         client.socket.send(garbage)
         with pytest.raises(ConnectionClosed):
-            client.next("nothing", timeout=10)
+            client.next("nothing")
     for client in clients:
         client.close()
     for payload in (b"\x16\x03\x01\x00", b"GET / HTTP/1.1\r\nHost: a\r\n" + b"A: b\r\n" * 1000 + b"\r\n"):
@@ -454,20 +408,37 @@ def test_what_waits_for_a_page_that_never_reads_is_bounded(viewer):
     """Far more than the sockets' buffers hold is sent to a page that claims to take it all in, and does not."""
     upgrade = "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: "
     with socket.create_connection(("127.0.0.1", viewer.port)) as raw:
-        host = f"GET /socket HTTP/1.1\r\nHost: 127.0.0.1:{viewer.port}\r\n"
+        host = f"GET /socket?token={viewer.access.token} HTTP/1.1\r\nHost: 127.0.0.1:{viewer.port}\r\n"
         raw.sendall(f"{host}{upgrade}AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n".encode())
         assert b"101" in raw.recv(4096)
         wait_until(lambda: viewer._sessions)
         session = viewer._sessions[0]
-        for _ in range(400):
-            session.send(bytes(100_000))
-            session.received(1)
-            time.sleep(0.001)
-        assert MAX_UNREAD < session.outbox.qsize() <= MAX_OUTBOX + 5  # what another thread has on its way
+        for size in (100_000, 1_000_000, 10, MAX_OUTBOX + 1):
+            for _ in range(400):
+                session.send(bytes(size))
+                session.received(1)
+        assert 3 * MAX_OUTBOX // 4 < session.waiting_bytes <= MAX_OUTBOX
         assert not session.has_room()
     with Client(viewer) as good:
         good.tell(view={"size": 20, "number": 1})
         assert good.next("frame")[1].shape == (20, 20)
+
+
+def test_a_page_that_takes_nothing_in_is_dropped(viewer, monkeypatch):
+    """Its line is full: not even a ping goes out, whose answer would be missed."""
+    monkeypatch.setattr(server, "STALLED_SECONDS", 0.5)
+    upgrade = "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: "
+    with socket.create_connection(("127.0.0.1", viewer.port)) as raw:
+        host = f"GET /socket?token={viewer.access.token} HTTP/1.1\r\nHost: 127.0.0.1:{viewer.port}\r\n"
+        raw.sendall(f"{host}{upgrade}AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n".encode())
+        wait_until(lambda: viewer._sessions)
+        session = viewer._sessions[0]
+        until = time.monotonic() + PATIENCE
+        while session in viewer._sessions:
+            assert time.monotonic() < until
+            session.send(bytes(1_000_000))
+            session.received(1)
+            time.sleep(0.01)
 
 
 def test_connections_are_few_and_whoever_asks_nothing_is_dropped(viewer, monkeypatch):
@@ -477,7 +448,7 @@ def test_connections_are_few_and_whoever_asks_nothing_is_dropped(viewer, monkeyp
         monkeypatch.setattr(gate, "REQUEST_SECONDS", 0.5)
         strangers = []
         for _ in range(12):
-            strangers.append(socket.create_connection(("127.0.0.1", viewer.port), timeout=10))
+            strangers.append(socket.create_connection(("127.0.0.1", viewer.port), timeout=PATIENCE))
             strangers[-1].sendall(b"GET /sock")
         assert len(viewer._gate.open) <= gate.MAX_CONNECTIONS
         for raw in strangers:
@@ -510,7 +481,7 @@ def test_pings_without_end_and_messages_in_pieces_end_a_page(viewer):
 def test_a_file_over_a_slow_line_arrives_whole_and_its_memory_is_bounded(viewer, monkeypatch):
     monkeypatch.setattr(gate, "MAX_CARRIED", 30_000_000)
     viewer._workshop.files["x"] = ("volume.vdb", bytes(20_000_000), time.monotonic())
-    with socket.create_connection(("127.0.0.1", viewer.port), timeout=60) as raw:
+    with socket.create_connection(("127.0.0.1", viewer.port), timeout=PATIENCE) as raw:
         raw.sendall(f"GET /file/x/volume.vdb HTTP/1.1\r\nHost: 127.0.0.1:{viewer.port}\r\n\r\n".encode())
         wait_until(lambda: sum(viewer._gate.open.values()) >= 20_000_000)
         (slow,) = (connection for connection, size in viewer._gate.open.items() if size)
@@ -567,7 +538,7 @@ def test_a_server_that_breaks_leaves_no_run_paused(monkeypatch):
     loop = made._loop
     assert loop is not None
     loop.call_soon_threadsafe(loop.stop)
-    made._thread.join(10.0)
+    made._thread.join(PATIENCE)
     assert not live.paused
     assert len(said) == 1
     made.close()
@@ -599,6 +570,7 @@ class Watching(threading.Thread):
     def __init__(self, port, script=None):
         super().__init__(daemon=True)
         self.port, self.script, self.frames, self.error = port, script, [], None
+        self.access = SimpleNamespace(token=TOKEN)
 
     def run(self):
         try:
@@ -610,7 +582,8 @@ class Watching(threading.Thread):
             self.error = error
 
     def connect(self):
-        until = time.monotonic() + 60.0
+        assert os.environ[TOKEN_VARIABLE] == TOKEN  # the page is not there yet, and so it cannot say one
+        until = time.monotonic() + PATIENCE
         while True:
             try:
                 return Client(self)
@@ -666,6 +639,7 @@ class WaitsForFrames:
 
 
 def test_the_same_volume_to_the_bit_with_and_without_a_page(capsys, monkeypatch):
+    monkeypatch.setenv(TOKEN_VARIABLE, TOKEN)
     monkeypatch.setattr("mnist3d.callbacks.live_page.COPY_SECONDS", 0.0)  # a copy at every step
     monkeypatch.setattr("mnist3d.callbacks.live_page.COPY_SHARE", 1e9)
 
@@ -678,7 +652,7 @@ def test_the_same_volume_to_the_bit_with_and_without_a_page(capsys, monkeypatch)
     watching = Watching(port)
     watching.start()
     with_page = train(ViewerOptions(port=port, share=1.0), WaitsForFrames(watching, (5, 10, 15)))
-    watching.join(60.0)
+    watching.join(PATIENCE)
     without = train(ViewerOptions(enabled=False))
     assert watching.error is None
     steps = [head["step"] for head, _ in watching.frames]
@@ -688,7 +662,8 @@ def test_the_same_volume_to_the_bit_with_and_without_a_page(capsys, monkeypatch)
     assert f"watch it: http://127.0.0.1:{port}/" in capsys.readouterr().err
 
 
-def test_pause_resume_and_stop_from_the_page(tmp_path, capsys):
+def test_pause_resume_and_stop_from_the_page(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv(TOKEN_VARIABLE, TOKEN)
     port, told = free_port(), {}
 
     def script(client):
@@ -713,13 +688,17 @@ def test_pause_resume_and_stop_from_the_page(tmp_path, capsys):
     # the minutes end a run whose page never asks for its end; the test then fails
     arguments = [*TINY, "--trainer.max_minutes", "3", "--viewer.port", str(port), "--run_dir", str(tmp_path / "run")]
     run = sculpt(parse_command_line(arguments))
-    watching.join(20.0)
+    watching.join(PATIENCE)
     assert watching.error is None
     assert told["again"]["step"] > told["paused"]["step"] >= told["training"]["step"]
     assert told["end"]["progress"] < 1.0
     assert told["training"]["curves"]["step"]
     assert (run / "resume.pt").is_file()
-    error = capsys.readouterr().err
+    files = [path for path in run.rglob("*") if path.is_file()]
+    assert run / "config.yaml" in files
+    assert [path for path in files if TOKEN.encode() in path.read_bytes()] == []
+    out, error = capsys.readouterr()
+    assert TOKEN not in out + error
     assert "paused on the page" in error
     assert "asked for on the page" in error or "stopping and saving" in error
 
@@ -770,6 +749,46 @@ def test_no_failure_of_the_page_reaches_the_run(fault, capsys, monkeypatch):
         "hook": "the viewer is off for the rest of this run: the page broke",
     }
     assert error.count(words[fault]) == 1, error
+
+
+def test_the_end_of_a_run_waits_until_its_pages_were_told_and_not_for_ever(monkeypatch):
+    """By a clock that only waiting moves."""
+    now = [0.0]
+    monkeypatch.setattr(
+        "mnist3d.callbacks.live_page.time",
+        SimpleNamespace(monotonic=lambda: now[0], sleep=lambda seconds: now.__setitem__(0, now[0] + seconds)),
+    )
+    ends = []
+    for told_after in (0.0, 3.0, math.inf):
+        trainer, now[0] = small_trainer(), 0.0
+        live = Live(trainer.averaged, trainer.renderer.options)
+        live.watched = True
+        viewer = Viewer(ANY_PORT, live=live)
+        monkeypatch.setattr(viewer, "all_told", lambda after=told_after: now[0] >= after)
+        LivePage(live, viewer).finish(trainer)
+        ends.append(now[0])
+        assert live.scene.figures is not None
+        assert live.scene.figures["state"] == "finished"
+    assert ends == pytest.approx([1.0, 3.0, 1.0 + LAST_FIGURES_SECONDS], abs=0.2)  # two polls
+
+
+def test_a_page_behind_another_window_hears_of_the_end(viewer):
+    """It acknowledges nothing, so that it has no room for figures, but for the last."""
+    with Client(viewer) as client:
+        wait_until(lambda: viewer._sessions)
+        session = viewer._sessions[0]
+        for _ in range(5):
+            session.send(pack({"kind": "other"}))
+        assert not session.has_room()
+        wait_until(viewer.all_told)
+        session.scene.figures = {"state": "training"}
+        assert not viewer.all_told()
+        time.sleep(2 * FIGURES_SECONDS)
+        assert session.figures is None
+        session.scene.figures = {"state": "finished"}
+        wait_until(viewer.all_told)
+        client.tell = lambda **_: None
+        assert client.next("figures")[0]["state"] == "finished"
 
 
 def test_live_hands_over_copies():
@@ -905,6 +924,61 @@ def test_a_run_with_damaged_figures_is_shown_all_the_same(stats, runs, tmp_path)
         made.close()
 
 
+def test_the_page_says_what_is_wrong_with_the_figures_of_a_run(runs, tmp_path):
+    root = tmp_path / "runs"
+    shutil.copytree(runs, root)
+    stats = root / "one" / "stats.jsonl"
+    stats.write_text('{"step": 1, "a_loss": "much"}\n{"step": 2, "a_loss": 1.5}\n')
+    figures = Gallery(root).open("one").figures
+    assert figures is not None
+    assert figures["curves_note"] == "1 values in stats.jsonl are no finite numbers and are not shown"
+    stats.unlink()
+    stats.mkdir()
+    figures = Gallery(root).open("one").figures
+    assert figures is not None
+    assert "stats.jsonl" in figures["curves_note"]
+
+
+def test_a_shelf_that_cannot_be_read_and_one_without_end_leave_the_page_as_it_is(viewer):
+    viewer.shelf = SimpleNamespace(names=lambda: [f"run {n}" for n in range(9999)])
+    with Client(viewer) as client:
+        assert client.next("scenes")[0]["names"] == ["blob", *(f"run {n}" for n in range(server.MAX_NAMES))]
+
+    def fail():
+        raise PermissionError("no")
+
+    viewer.shelf, viewer._names = SimpleNamespace(names=fail), (-server.NAMES_SECONDS, [])
+    with Client(viewer) as client:
+        assert client.next("scenes")[0]["names"] == ["blob"]
+
+
+def test_view_passes_over_what_does_not_open_and_says_so(runs, tmp_path, monkeypatch, capsys):
+    """The newest run is damaged, the next is of somebody's own class, the third opens; without any, one line."""
+    root = tmp_path / "runs"
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(RunError, match="no finished run"):
+        _newest_that_opens(None)
+    shutil.copytree(runs, root)
+    for name, when in (("damaged", 3e9), ("foreign", 2e9)):
+        shutil.copytree(root / "one", root / name)
+        file = root / name / "volume.safetensors"
+        content = file.read_bytes()
+        file.write_bytes(content[:99] if name == "damaged" else content.replace(b"mnist3d.volumes", b"theirs3.volumes"))
+        os.utime(file, (when, when))
+    path, run = _newest_that_opens(None)
+    assert str(path) == os.path.join("runs", "two")
+    assert type(run.volume) is VoxelGrid
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 2
+    assert said[0].startswith(f"{os.path.join('runs', 'damaged')} is left out: ")
+    assert "theirs3.volumes" in said[1]
+    shutil.rmtree(root / "one")
+    shutil.rmtree(root / "two")
+    with pytest.raises(VolumeFileError, match="damaged"):  # the newest one's own reason
+        _newest_that_opens(None)
+    assert capsys.readouterr().err == ""
+
+
 def test_a_run_made_to_harm_is_refused_in_one_line(runs, tmp_path):
     """A pipe that would be waited for, lines of YAML that stand for billions of values, lists in lists."""
     root = tmp_path / "runs"
@@ -918,7 +992,7 @@ def test_a_run_made_to_harm_is_refused_in_one_line(runs, tmp_path):
     if hasattr(os, "mkfifo"):
         config.unlink()
         os.mkfifo(config)
-        with pytest.raises(RunError, match="no plain file"):
+        with pytest.raises(RunError, match="is a named pipe, not a plain file"):
             Gallery(root).open("one")
 
 

@@ -2,6 +2,7 @@
 
 import io
 import math
+import os
 import re
 import subprocess
 import sys
@@ -18,7 +19,8 @@ from PIL import Image
 from mnist3d import load_run
 from mnist3d.geometry.rotations import euler_matrix
 from mnist3d.rendering.renderer import AbsorptionRenderer, RendererOptions
-from mnist3d.viewer import Scene, Snapshot, Viewer, ViewerOptions
+from mnist3d.viewer import Live, Scene, Snapshot, Viewer, ViewerOptions
+from mnist3d.viewer.access import TOKEN_VARIABLE
 from mnist3d.viewer.downloads import DOWNLOADS
 from mnist3d.volumes import load_volume
 from mnist3d.volumes.voxel_grid import VoxelGrid
@@ -27,6 +29,7 @@ from mnist3d.volumes.wrappers import FrozenField
 ROOT = Path(__file__).parent.parent
 TINY = ["--trainer.views", "4", "--volume.resolution", "12", "--data.limit", "40", "--trainer.max_steps", "100000"]
 SIZE = 128
+PATIENCE = 120.0  # seconds: a busy machine is slow, and no step may hang for ever
 
 
 def shown(page):
@@ -45,9 +48,9 @@ def pose(page):
     return [float(value) for value in found]
 
 
-def settled(page, timeout=30.0):
+def settled(page):
     """Wait until the image is the one last asked for."""
-    until = time.monotonic() + timeout
+    until = time.monotonic() + PATIENCE
     while time.monotonic() < until:
         if page.evaluate("!dirty && !tick.moved && +document.getElementById('view').dataset.number === number"):
             return
@@ -56,21 +59,25 @@ def settled(page, timeout=30.0):
 
 
 def opened(browser, url, **more):
-    page = browser.new_page(**more)
-    page.errors = []
-    page.on("pageerror", lambda error: page.errors.append(str(error)))
+    page = empty_page(browser, **more)
     page.goto(url)
-    page.locator("#view[data-number]").wait_for(timeout=30_000)
+    page.locator("#view[data-number]").wait_for()
     settled(page)
     return page
 
 
 def opened_file(browser, path):
-    page = browser.new_page()
+    page = empty_page(browser)
+    page.goto(path.as_uri())
+    page.locator("#view[data-azimuth]").wait_for()
+    return page
+
+
+def empty_page(browser, **more):
+    page = browser.new_page(**more)
+    page.set_default_timeout(1000.0 * PATIENCE)
     page.errors = []
     page.on("pageerror", lambda error: page.errors.append(str(error)))
-    page.goto(path.as_uri())
-    page.locator("#view[data-azimuth]").wait_for(timeout=30_000)
     return page
 
 
@@ -139,7 +146,7 @@ def test_dragging_arrows_and_the_map_turn_it_as_the_renderer_does(chromium, view
     page.locator("#plain").click()
     page.locator("#orbit").click()
     page.locator("#orbit[aria-pressed=true]").wait_for()
-    before, until = pose(page), time.monotonic() + 60.0
+    before, until = pose(page), time.monotonic() + PATIENCE
     while abs(pose(page)[0] - before[0]) <= 0.05:
         assert time.monotonic() < until, "the orbit does not turn"
         time.sleep(0.05)
@@ -225,7 +232,10 @@ def test_names_from_outside_stay_text_and_a_run_that_is_gone_is_said(chromium, t
     assert "cannot be reached" in page.locator("#problem").inner_text()
     again = Viewer(ViewerOptions(port=made.port), first=scenes["good"])
     again.start()
+    assert again.port == made.port
     page.locator("#view[data-scene=good]").wait_for()
+    # Another program has another token, and the page has the old one.
+    assert page.locator("#why_not").inner_text() == "Read only: open the printed address to download."
     settled(page)
     assert not page.locator("#problem").is_visible()
     again.close()
@@ -254,11 +264,93 @@ def test_two_pages_and_a_finger_turn_independently(chromium, viewer):
     first.close()
 
 
+# ---- the token --------------------------------------------------------------------------------------------------
+def live_viewer(**options):
+    run = Live(VoxelGrid.from_array(grid()), RendererOptions(16))
+    made = Viewer(ViewerOptions(**{"port": 0, **options}), live=run)
+    made.start()
+    run.tell({"state": "training", "step": 7, "progress": 0.5})
+    return made, run
+
+
+def can_act(page):
+    """Whether the page offers its buttons; it has none, or all."""
+    page.locator("#state.training").wait_for()
+    seen = [page.locator(name).is_visible() for name in ("#pause", "#stop", "#downloads")]
+    assert len({*seen}) == 1
+    assert bool(page.locator("#why_not").inner_text()) is not seen[0]
+    return seen[0]
+
+
+def test_the_token_leaves_the_address_bar_and_a_reload_keeps_it(chromium):
+    made, run = live_viewer()
+    context = chromium.new_context()
+    page = opened(context, made.url)
+    assert page.url == made.access.address
+    assert can_act(page)
+    page.reload()
+    settled(page)
+    assert page.url == made.access.address
+    assert can_act(page)
+    page.locator("#pause").click()
+    until = time.monotonic() + PATIENCE
+    while not run.paused:
+        assert time.monotonic() < until
+        time.sleep(0.02)
+    assert context.cookies() == []  # they would go to every port of this machine
+    stranger = opened(context, made.access.address)  # another tab: without the printed address one can look
+    assert not can_act(stranger)
+    assert stranger.locator("#why_not").inner_text() == "Read only: open the printed address to pause or download."
+    once = opened(context, made.access.url_for_browser())
+    assert once.url == made.access.address
+    assert can_act(once)
+    assert page.errors + stranger.errors + once.errors == []
+    made.close()
+    context.close()
+
+
+def test_a_read_only_page_has_no_buttons(chromium):
+    made, _ = live_viewer(read_only=True)
+    page = opened(chromium, made.url)
+    assert not can_act(page)
+    assert page.locator("#why_not").inner_text() == "This page is read only."
+    assert page.errors == []
+    made.close()
+    page.close()
+
+
+def test_from_other_machines_the_page_opens_with_the_token_alone(chromium):
+    made, _ = live_viewer(host="0.0.0.0")
+    page = empty_page(chromium)
+    page.goto(made.access.address)
+    page.locator("p", has_text="open the address that the terminal printed").wait_for()
+    assert page.locator("#view").count() == 0
+    page.goto(made.url)
+    assert can_act(page)
+    page.reload()
+    assert can_act(page)
+    assert page.url == made.access.address
+    made.close()
+    page.locator("#problem.shown", has_text="cannot be reached").wait_for()
+    again, _ = live_viewer(host="0.0.0.0", port=made.port)
+    assert again.port == made.port
+    page.locator("#problem.shown", has_text="Another program serves this page now").wait_for()
+    page.reload()
+    page.locator("p", has_text="open the address that the terminal printed").wait_for()
+    assert page.errors == []
+    again.close()
+    page.close()
+
+
 @pytest.fixture
 def training(tmp_path):
     """train.py as a user starts it, until its page is up."""
-    command = [sys.executable, "train.py", *TINY, "--viewer.port", "0", "--run_dir", str(tmp_path / "run")]
-    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    # All of the time that it wants: two hundredths of a core of a busy machine draw no view in a minute.
+    page = ["--viewer.port", "0", "--viewer.share", "1"]
+    command = [sys.executable, "train.py", *TINY, *page, "--run_dir", str(tmp_path / "run")]
+    environment = {name: value for name, value in os.environ.items() if name != TOKEN_VARIABLE}  # it prints its own
+    pipes = {"stderr": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    process = subprocess.Popen(command, cwd=ROOT, env=environment, **pipes)
     assert process.stderr is not None
     said, url = [], None
     for line in process.stderr:
@@ -277,7 +369,7 @@ def test_a_run_is_watched_paused_taken_home_and_stopped_from_its_page(chromium, 
     process, url, run = training
     page = opened(chromium, url, accept_downloads=True)
     first, version = shown(page), int(page.locator("#view").get_attribute("data-version"))
-    until = time.monotonic() + 60.0
+    until = time.monotonic() + PATIENCE
     while int(page.locator("#view").get_attribute("data-version")) < version + 3:
         assert time.monotonic() < until, "the page shows no newer volume"
         time.sleep(0.1)
@@ -286,6 +378,7 @@ def test_a_run_is_watched_paused_taken_home_and_stopped_from_its_page(chromium, 
     page.locator("#rate", has_text=re.compile("[0-9]")).wait_for()  # it waits for a few steps before it says one
     assert float(page.locator("#rate").inner_text()) > 0
     page.locator("#loss_key", has_text="discriminator").wait_for()
+    page.locator("#bars div").nth(9).wait_for()
     assert page.locator("#bars div").count() == 10
 
     page.locator("#pause").click()
@@ -309,7 +402,7 @@ def test_a_run_is_watched_paused_taken_home_and_stopped_from_its_page(chromium, 
     page.locator("#problem.shown", has_text="The terminal says how to look at it again").wait_for()
     assert page.errors == []
     page.close()
-    out, error = process.communicate(timeout=60)
+    out, error = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0, error
     assert "The sculpture lies in" in out
     assert load_run(run).volume is not None

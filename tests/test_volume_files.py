@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 import mnist3d
@@ -161,12 +162,20 @@ def test_unknown_arguments_newer_formats_and_nan(saved):
     rewrite(saved, format_version=99)
     with pytest.raises(VolumeFileError, match="format version 99"):
         load_volume(saved)
-    volume = VoxelGrid(4)
+
+
+def test_weights_that_are_not_a_number_are_neither_written_nor_read(tmp_path):
+    path, volume = tmp_path / "volume.safetensors", VoxelGrid(4)
+    path.write_bytes(volume_bytes(volume))
+    with safe_open(path, framework="pt") as file:
+        metadata = file.metadata()
     with torch.no_grad():
         volume.levels[0].fill_(float("nan"))
-    saved.write_bytes(volume_bytes(volume))
     with pytest.raises(VolumeFileError, match="not a number"):
-        load_volume(saved)
+        volume_bytes(volume)
+    save_file({name: weight.contiguous() for name, weight in volume.state_dict().items()}, path, metadata)
+    with pytest.raises(VolumeFileError, match="not a number"):
+        load_volume(path)
 
 
 @pytest.mark.parametrize("content", [b"", b"abc", b"\x00" * 64])

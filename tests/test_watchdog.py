@@ -10,17 +10,20 @@ import pytest
 import torch
 from trainers import discriminator_of, make_trainer  # pyright: ignore[reportMissingImports]
 
-from mnist3d.callbacks.diagnosis import PROBE_LENGTH, RealFigures, ball_points, diagnose, finite, opaque_share
+from mnist3d.callbacks.diagnosis import PROBE_LENGTH, RealFigures, ball_points, diagnose, opaque_share
 from mnist3d.callbacks.watchdog import WINDOW, Watchdog, WatchdogGaveUp
 from mnist3d.cli.parser import parse_command_line
 from mnist3d.cli.program import run_command_line
 from mnist3d.data.images import ImageSet
+from mnist3d.errors import WriteError
 from mnist3d.rendering.renderer import AbsorptionRenderer
 from mnist3d.runs.session import sculpt
 from mnist3d.training.discriminator import DiscriminatorOptions
+from mnist3d.training.finite import finite
 from mnist3d.training.options import TrainerOptions
 from mnist3d.training.report import StepReport, variety
 from mnist3d.training.trainer import Trainer
+from mnist3d.volumes import read_description
 from mnist3d.volumes.voxel_grid import VoxelGrid
 
 REALS = RealFigures(brightness=0.13, variety=0.7, largest_class=0.1)
@@ -327,6 +330,19 @@ def test_it_gives_up_when_the_cause_stays_and_the_last_good_state_is_what_callba
     assert finite(good.values())
 
 
+def test_a_full_disk_does_not_keep_a_hopeless_run_going():
+    def full(_):
+        raise WriteError("stats.jsonl: cannot be written (no space left on device)")
+
+    trainer, said = make(), []
+    watchdog = Watchdog("rewind", said.append, full, window=20, max_rewinds=0)
+    watchdog.begin(trainer)
+    bad_weight(trainer)
+    with pytest.raises(WatchdogGaveUp, match="gave up after 0 rewinds"):
+        watchdog.after_step(trainer, StepReport(1, 0.1, {}))
+    assert said == ["stats.jsonl: cannot be written (no space left on device)"]
+
+
 def test_nothing_good_to_go_back_to():
     trainer, events = make(), Events()
     bad_weight(trainer)
@@ -423,18 +439,91 @@ def test_the_program_ends_with_one_line_code_1_and_the_last_good_state(tmp_path,
 
 
 @pytest.mark.usefixtures("poisoned_steps")
-def test_the_program_goes_on_when_told_to(tmp_path, monkeypatch, capsys):
-    assert program([*TINY, "--watchdog", "warn", "--run_dir", tmp_path / "a"], monkeypatch) == 0
-    assert capsys.readouterr().err.count("watchdog: step") == 1
-    assert program([*TINY, "--watchdog", "off", "--run_dir", tmp_path / "b"], monkeypatch) == 0
-    assert "watchdog: step" not in capsys.readouterr().err
+@pytest.mark.parametrize("action", ["warn", "off"])
+def test_the_program_goes_on_when_told_to_but_no_file_gets_a_nan(action, tmp_path, monkeypatch, capsys):
+    """It ends with code 1, as when the watchdog gives up; the pair of step 2 stays."""
+    run = tmp_path / "run"
+    saving = ["--trainer.save_every", "2steps", "--watchdog", action, "--run_dir", run]
+    assert program([*TINY, *saving], monkeypatch) == 1
+    said = capsys.readouterr().err
+    assert said.count("watchdog: step") == (action == "warn")
+    lines = [line for line in said.splitlines() if "not saved" in line]
+    wrong = "volume.levels.2 holds 1 NaN; not saved, the checkpoint of step 2 stays"  # then it spreads
+    assert lines[0] == f"step 4: {wrong}"
+    assert len(lines) == 2
+    assert lines[1].startswith("train.py: step 12: volume.levels.0 holds ")
+    assert torch.load(run / "resume.pt", weights_only=True)["steps_done"] == 2
+    assert read_description(run / "volume.safetensors")["step"] == 2
+    assert "NaN" not in (run / "stats.jsonl").read_text()
+
+
+@pytest.mark.usefixtures("poisoned_steps")
+def test_what_goes_wrong_at_once_goes_back_to_the_state_that_was_resumed(tmp_path, monkeypatch, capsys):
+    """Its first snapshot is what was loaded, so the good checkpoint is not lost."""
+    run = tmp_path / "run"
+    assert program([*TINY, "--trainer.stop_after", "3", "--run_dir", run], monkeypatch) == 0
+    before = torch.load(run / "resume.pt", weights_only=True)
+    capsys.readouterr()
+    assert program(["--resume", run, "--trainer.stop_after", "null"], monkeypatch) == 1
+    assert "watchdog: step 4: weights of the volume" in (said := capsys.readouterr().err)
+    assert "back at step 3, learning rates x 0.5" in said
+    after = torch.load(run / "resume.pt", weights_only=True)
+    assert after["steps_done"] == 7  # three rewinds, and the step at which it gave up
+    assert all(torch.equal(after["volume"][name], value) for name, value in before["volume"].items())
+
+
+def test_a_fresh_run_can_go_back_to_its_start():
+    trainer, events = make(max_steps=3), Events()
+    start = copy.deepcopy(trainer.volume.state_dict())
+    step = trainer.step
+
+    def poisoned():
+        report = step()
+        if report.step == 1:
+            bad_weight(trainer)
+        return report
+
+    trainer.step = poisoned
+    trainer.run([events.watchdog])
+    assert events.kinds == ["not_finite"]
+    assert "back at step 0" in events.lines[0]
+    first = events.watchdog.snapshots[0]["volume"]
+    assert all(torch.equal(first[name], value) for name, value in start.items())
+    assert finite(trainer.volume.parameters())
+
+
+@torch.no_grad()
+def bad_moment(trainer):
+    next(iter(trainer.volume_optimiser.state.values()))["exp_avg_sq"][0, 0, 0, 0] = math.inf
+
+
+@torch.no_grad()
+def bad_average(trainer):
+    trainer.averaged.levels[-1][0, 0, 0, 0] = math.nan
+
+
+@pytest.mark.parametrize(
+    ("inject", "name"),
+    [
+        (bad_moment, "volume_optimiser.state.0.exp_avg_sq holds 1 Inf"),
+        (bad_average, "averaged.levels.1 holds 1 NaN"),
+    ],
+)
+def test_what_no_view_shows_but_a_file_would_hold_is_looked_at_too(inject, name):
+    trainer, events = make(), Events()
+    steps(trainer, events, 9)
+    inject(trainer)
+    steps(trainer, events, 1)
+    assert events.kinds == ["not_finite"]
+    assert name in events.lines[0]
 
 
 def test_empty_voxels_of_a_file_are_no_failure_but_new_infinities_are():
     trainer, events = make(), Events()
     finest = list(trainer.volume.parameters())[-1]
     with torch.no_grad():
-        finest[0, :2] = -math.inf
+        for part in (trainer.volume, trainer.averaged):
+            list(part.parameters())[-1][0, :2] = -math.inf
     steps(trainer, events, 3)
     assert events.records == []
     with torch.no_grad():

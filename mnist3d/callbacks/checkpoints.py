@@ -1,12 +1,17 @@
-"""`volume.safetensors` and `resume.pt`, now and then and at the end."""
+"""`volume.safetensors` and `resume.pt`, now and then and at the end: the last two of each, never with a NaN."""
 
 import dataclasses
 import io
+import math
 import time
+from collections.abc import Callable
 
 import torch
 
+from ..errors import NotSaved
 from ..storage.run_directory import RESUME_FILE, VOLUME_FILE, RunDirectory
+from ..training.finite import Infinities
+from ..training.options import Interval
 from ..training.report import StepReport
 from ..training.trainer import Trainer
 from ..volumes.files import volume_bytes
@@ -15,28 +20,72 @@ from ..volumes.files import volume_bytes
 class Checkpoints:
     """`volume.safetensors` and `resume.pt`, now and then and at the end.
 
+    Both are of one step. The two of the save before are kept as `volume.previous.safetensors` and
+    `resume.previous.pt`. A state with a number that is not finite is not written; the files of the last good one stay.
+
     Args:
         run: where they lie.
-        every_seconds: between saves; a crash loses at most this much.
+        every: between saves: "60s" or "500steps"; a crash loses at most this much.
+        say: is handed the line about a state that is not saved; default: none.
+        whole: whether the files of an earlier session, if there are any, can be read; others are not kept.
+
+    Raises:
+        NotSaved: from `finish`, where the last state is not finite.
     """
 
-    def __init__(self, run: RunDirectory, every_seconds: float = 60.0) -> None:
-        self.run, self.every_seconds = run, every_seconds
+    def __init__(
+        self,
+        run: RunDirectory,
+        every: str = "60s",
+        say: Callable[[str], None] | None = None,
+        *,
+        whole: bool = True,
+    ) -> None:
+        self.run, self.every, self.say, self.whole = run, Interval.of(every), say, whole
         self.last = time.monotonic()
+        self.saved: int | None = None  # step of the files
+        self.said = False
+        self.at_first: Infinities | None = None
+
+    def begin(self, trainer: Trainer) -> None:
+        """Note what the run begins with."""
+        self.at_first = self.at_first or Infinities(trainer.state_dict())
+        if self.saved is None and trainer.steps_done and self.run.resume_path.is_file():
+            self.saved = trainer.steps_done
 
     def after_step(self, trainer: Trainer, report: StepReport) -> None:
         """Save when it is time."""
-        if time.monotonic() - self.last >= self.every_seconds:
-            self._save(trainer)
+        if self.every.is_over(time.monotonic() - self.last, report.step):
+            wrong = self._save(trainer)
+            if wrong is not None and not self.said and self.say is not None:
+                self.say(wrong)
+                self.said = True
 
     def finish(self, trainer: Trainer) -> None:
         """Save what there is."""
-        self._save(trainer)
+        if (wrong := self._save(trainer)) is not None:
+            raise NotSaved(wrong)
 
-    def _save(self, trainer: Trainer) -> None:
-        extra = {"step": trainer.steps_done, "renderer": dataclasses.asdict(trainer.renderer.options)}
-        self.run.write(VOLUME_FILE, volume_bytes(trainer.averaged, extra))
-        buffer = io.BytesIO()
-        torch.save(trainer.state_dict(), buffer)
-        self.run.write(RESUME_FILE, buffer.getvalue())
+    def _save(self, trainer: Trainer) -> str | None:
+        """Write both files, or return the line about what is wrong."""
         self.last = time.monotonic()
+        state = trainer.state_dict()
+        if (wrong := (self.at_first or Infinities({})).wrong_in(state)) is not None:
+            stays = "nothing was saved before" if self.saved is None else f"the checkpoint of step {self.saved} stays"
+            return f"step {trainer.steps_done}: {wrong}; not saved, {stays}"
+        complete = trainer.progress >= 1.0 or trainer.seconds >= trainer.options.seconds_limit
+        extra = {
+            "step": trainer.steps_done,
+            "complete": complete,
+            "renderer": dataclasses.asdict(trainer.renderer.options),
+        }
+        if trainer.options.seconds_limit < math.inf:  # a run of so many steps is the same file each time
+            extra["seconds"] = state["seconds_done"]
+        buffer = io.BytesIO()
+        torch.save(state, buffer)
+        contents = {VOLUME_FILE: volume_bytes(trainer.averaged, extra), RESUME_FILE: buffer.getbuffer()}
+        # A second save at one step replaces the first: two of the same would be no two.
+        self.run.write_newest(contents, keep=self.whole and trainer.steps_done != self.saved)
+        self.saved, self.whole = trainer.steps_done, True
+        self.last = time.monotonic()
+        return None

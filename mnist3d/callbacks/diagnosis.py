@@ -5,7 +5,7 @@ measured and what broken ones did (docs/watchdog.md has the table). `watchdog` a
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean, median
 from typing import Literal
@@ -192,10 +192,3 @@ def ball_points(count: int) -> Float[Tensor, "P 3"]:
     generator = torch.Generator().manual_seed(0)
     directions = torch.nn.functional.normalize(torch.randn(count, 3, generator=generator, device="cpu"), dim=1)
     return directions * torch.rand(count, 1, generator=generator, device="cpu") ** (1.0 / 3.0)
-
-
-@torch.no_grad()
-def finite(tensors: Iterable[Tensor]) -> bool:
-    """Whether all numbers are finite; one synchronisation with the device, however many tensors."""
-    sums = [tensor.sum(dtype=torch.float32) for tensor in tensors if tensor.is_floating_point()]
-    return not sums or bool(torch.stack(sums).isfinite().all())

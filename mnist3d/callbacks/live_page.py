@@ -25,6 +25,8 @@ COPY_SECONDS = 0.25  # between copies at least: faster than the page would draw 
 COPY_SHARE = 0.005  # of the time that copying may take
 FIGURES_SECONDS = 0.5
 PAUSE_POLL = 0.1
+LAST_VIEW_SECONDS = 1.0  # for the pages to fetch the view of the finished run
+LAST_FIGURES_SECONDS = 5.0  # that the end of a run waits at most until each page was told that it has ended
 
 
 class LivePage:
@@ -53,10 +55,10 @@ class LivePage:
         self.failed = False
 
     def announce(self) -> None:
-        """Say where the page is, and who can reach it."""
-        print(f"watch it: {self.viewer.url}", file=sys.stderr, flush=True)
-        if self.viewer.options.host not in ("127.0.0.1", "localhost", "::1"):
-            print("everybody who reaches that port can watch, pause and stop this run", file=sys.stderr, flush=True)
+        """Say where the page is, and what its token protects."""
+        print(f"watch it: {self.viewer.access.printed_url}", file=sys.stderr, flush=True)
+        if not self.viewer.access.local:
+            print(self.viewer.access.who_can_open(live=True), file=sys.stderr, flush=True)
 
     def after_step(self, trainer: Trainer, report: StepReport) -> None:
         """Note the figures; when a page is open, hand over copies now and then; wait while paused."""
@@ -77,7 +79,10 @@ class LivePage:
                 self._copy(trainer)
                 self._tell(trainer, "finished")
                 self.viewer.wake()
-                time.sleep(1.0)  # for the page to fetch them
+                time.sleep(LAST_VIEW_SECONDS)
+                until = time.monotonic() + LAST_FIGURES_SECONDS
+                while not self.viewer.all_told() and time.monotonic() < until:
+                    time.sleep(PAUSE_POLL)
         except Exception as error:  # the volume is saved already, and nothing here may change that
             _say(f"the viewer could not show the end of the run: {' '.join(str(error).split())[:200]}")
         finally:
@@ -140,6 +145,7 @@ class LivePage:
                 "seconds": plain(trainer.seconds),
                 "seconds_left": None if state == "finished" else plain(self.pace.seconds_left),
                 "curves": self.curves.as_columns(),
+                "curves_note": self.curves.note,
                 "scores": self.score_curves.as_columns(),
                 "why_no_scores": self.why_no_scores,
                 "histogram": histogram,

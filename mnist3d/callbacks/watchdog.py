@@ -7,15 +7,16 @@ both players down. A healthy run stays the same to the bit with or without it.
 import copy
 import math
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
 from typing import Any, Literal
 
-from torch import Tensor, nn
+from torch import nn
 
-from ..errors import WatchdogGaveUp
+from ..errors import WatchdogGaveUp, WriteError
+from ..training.finite import Infinities, finite
 from ..training.report import StepReport
 from ..training.trainer import Trainer
-from .diagnosis import Diagnosis, Kind, RealFigures, ball_points, finite, not_finite, opaque_share
+from .diagnosis import Diagnosis, Kind, RealFigures, ball_points, not_finite, opaque_share
 from .diagnosis import diagnose as diagnose
 
 # A volume begins as fog, which looks the same from everywhere and is read as one class. Before a run has been
@@ -72,14 +73,19 @@ class Watchdog:
         self.varied_at = math.inf  # step at which the start was over
         self.said: dict[Kind, int] = {}  # when each was last seen, where nothing is done about it
         self.reals: RealFigures | None = None
-        self.infinite_at_first: dict[str, int] = {}
+        self.at_first: Infinities | None = None
         self.points = ball_points(PROBES)
+
+    def begin(self, trainer: Trainer) -> None:
+        """Note what the run begins with, and copy it: what goes wrong in the first steps can go back to that."""
+        if self.at_first is None:
+            self._note(trainer)
+            self._snapshot(trainer)
 
     def after_step(self, trainer: Trainer, report: StepReport) -> None:
         """Look at the step; snapshot, or speak and act."""
-        if self.reals is None:
-            self.reals, self.points = RealFigures.of(trainer), self.points.to(trainer.device)
-            self.infinite_at_first = {name: _infinite(module.parameters()) for name, module in _watched(trainer)}
+        if self.at_first is None:
+            self._note(trainer)
         self.history.append(report)
         fully = report.step % LOOK_EVERY == 0
         diagnosis = self._look(trainer, report, fully)
@@ -98,22 +104,23 @@ class Watchdog:
     def finish(self, trainer: Trainer) -> None:
         """Nothing is left to do."""
 
-    def _more_infinite(self, name: str, weights: Sequence[Tensor]) -> bool:
-        """Whether more weights are infinite than at first, or any is NaN: empty voxels of a file are -inf for good."""
-        return _infinite(weights) > self.infinite_at_first[name] or any(
-            bool(weight.isnan().any()) for weight in weights
-        )
+    def _note(self, trainer: Trainer) -> None:
+        self.reals, self.points = RealFigures.of(trainer), self.points.to(trainer.device)
+        self.at_first = Infinities(trainer.state_dict())
 
     def _look(self, trainer: Trainer, report: StepReport, fully: bool) -> Diagnosis | None:
         assert self.reals is not None
-        for name, module in _watched(trainer):
-            weights = list(module.parameters())
-            if not finite(weights) and self._more_infinite(name, weights):
+        assert self.at_first is not None
+        for name, part, module in _watched(trainer):
+            weights = {f"{part}.{key}": weight for key, weight in module.named_parameters()}
+            if not finite(weights.values()) and any(self.at_first.wrong_with(*each) for each in weights.items()):
                 return not_finite(f"weights of {name}")
-            if not finite(weight.grad for weight in weights if weight.grad is not None):
+            if not finite(weight.grad for weight in weights.values() if weight.grad is not None):
                 return not_finite(f"gradient of {name}")
         if not fully:
             return diagnose([report], self.reals, window=self.window)
+        if wrong := self.at_first.wrong_in(trainer.state_dict()):  # averages, optimisers: what a file would hold
+            return not_finite(wrong)
         opaque = opaque_share(trainer.volume, self.points)
         return diagnose(self.history, self.reals, window=self.window, opaque_share=opaque)
 
@@ -122,7 +129,10 @@ class Watchdog:
         latest = max(self.snapshots[-1]["steps_done"], self.rewound_at) if self.snapshots else -math.inf
         if not self.acts or trainer.steps_done - latest < self.window:
             return
-        self.snapshots.append(copy.deepcopy(trainer.state_dict()))
+        state = trainer.state_dict()
+        if self.at_first is not None and self.at_first.wrong_in(state):
+            return
+        self.snapshots.append(copy.deepcopy(state))
         if self.snapshots[0]["steps_done"] > self.rewound_at:
             self.rewinds_in_a_row = 0  # a state from after the last rewind counts as good by now
 
@@ -155,29 +165,28 @@ class Watchdog:
 
     def _tell(self, trainer: Trainer, report: StepReport, diagnosis: Diagnosis, action: str, aloud: bool = True) -> str:
         line = f"watchdog: step {report.step}: {diagnosis.message}; {action}"
-        self.record(
-            {
-                "step": report.step,
-                "watchdog": diagnosis.kind,
-                "message": diagnosis.message,
-                "action": action,
-                "rate_scale": trainer.rate_scale,
-                "seconds": round(trainer.seconds, 2),
-            }
-        )
+        record = {
+            "step": report.step,
+            "watchdog": diagnosis.kind,
+            "message": diagnosis.message,
+            "action": action,
+            "rate_scale": trainer.rate_scale,
+            "seconds": round(trainer.seconds, 2),
+        }
+        try:
+            self.record(record)
+        except WriteError as error:  # a full disk must not keep a hopeless run going
+            self.say(" ".join(str(error).split()))
         if aloud:
             self.say(line)
         return line
 
 
-def _watched(trainer: Trainer) -> list[tuple[str, nn.Module]]:
-    """What learns, by the name that a message gives it."""
-    objectives = [(f"the objective {objective.name}", objective) for objective in trainer.each_objective()]
-    return [("the volume", trainer.volume), *objectives]
-
-
-def _infinite(weights: Iterable[Tensor]) -> int:
-    return sum(int(weight.isinf().sum()) for weight in weights)
+def _watched(trainer: Trainer) -> list[tuple[str, str, nn.Module]]:
+    """What learns, by the name that a message gives it and by that of its part of the trainer's state."""
+    names = [objective.name for objective in trainer.each_objective()]
+    objectives = [(f"the objective {name}", f"objectives.{name}", trainer.objectives[name]) for name in names]
+    return [("the volume", "volume", trainer.volume), *objectives]
 
 
 def _ignore(_: Any) -> None:

@@ -24,7 +24,11 @@ OF_THE_COMMAND: dict[str, tuple[str, Any, str]] = {  # metavar, hint and meaning
     "run_dir": ("FOLDER", str | None, "Folder for the new run; default runs/<time>-<preset>."),
     "resume": ("FOLDER", str | None, "Folder of the run to continue."),
 }
-WITHOUT_VALUE = "print_config", "help"
+WITHOUT_VALUE = {  # likewise
+    "print_config": "Print the complete configuration as YAML, and exit.",
+    "trust": "With --resume: let the run read the folders and files that its config.yaml names, and download. Classes "
+    "of other packages must be named all the same.",
+}
 CHOICES = {  # what chooses a class, before that class's options are known
     "volume": "Class of the volume: VoxelGrid (the default), HashGrid, VMGrid, or package.Class of another package.",
     "volume.class_path": argparse.SUPPRESS,
@@ -73,9 +77,6 @@ def full_parser(
     )
     parser.set_defaults(given=[])
     _add_choices(parser)
-    parser.add_argument(
-        "--print_config", action="store_true", help="Print the complete configuration as YAML, and exit."
-    )
     for name, option in options_of(Config).items():
         if name not in SECTIONS and name not in CHOICES:
             _add_option(parser, name, option, documented(Config, name))
@@ -98,7 +99,7 @@ def known_keys(volume: type[Volume], objectives: Sequence[type[Objective]]) -> l
     """What can be written behind `--`, for who has mistyped it."""
     owners = {"": Config, "volume": volume, **_sections(objectives)}
     keys = [f"{section}.{name}" for section, owner in owners.items() for name in options_of(owner)]
-    return [*OF_THE_COMMAND, *WITHOUT_VALUE, "objectives.add", *(key.lstrip(".") for key in keys)]
+    return [*OF_THE_COMMAND, *WITHOUT_VALUE, "help", "objectives.add", *(key.lstrip(".") for key in keys)]
 
 
 def _sections(objectives: Sequence[type[Objective]]) -> dict[str, type[Any]]:
@@ -111,6 +112,8 @@ def _add_choices(parser: argparse.ArgumentParser) -> None:
     for key, meaning in CHOICES.items():
         hint = {"volume": str | dict[str, Any], "objectives": list[Any]}.get(key, str)
         parser.add_argument(f"--{key}", dest=key, action=_Given, hint=hint, metavar="CLASS_PATH", help=meaning)
+    for key, meaning in WITHOUT_VALUE.items():
+        parser.add_argument(f"--{key}", action="store_true", help=meaning)
 
 
 def _add_unlisted(parser: argparse.ArgumentParser, flag: str, key: str, hint: Any) -> None:

@@ -19,7 +19,7 @@ from ..volumes import Volume
 from .flags import OF_THE_COMMAND, WITHOUT_VALUE
 
 Values = dict[Any, Any]  # YAML's keys can be anything
-TAKEN = {*options_of(Config), *OF_THE_COMMAND, *WITHOUT_VALUE}
+TAKEN = {*options_of(Config), *OF_THE_COMMAND, *WITHOUT_VALUE, "help"}
 SPELT = "class_path", "init_args"
 
 

@@ -18,8 +18,16 @@ from ..export.video import FOLDER, KEEPS_TRANSPARENCY, ORBIT_FORMATS, SUFFIXES, 
 from ..invocation import program_name
 from ..rendering.renderer import render_views
 from ..runs.loading import Run
+from ..runs.trust import check_data_is_trusted, check_work_is_trusted
 from ..storage.atomic import describe_file
-from .tool_parser import OneLineParser, add_sculpture_arguments, export_description, in_range, open_sculpture
+from .tool_parser import (
+    OneLineParser,
+    add_sculpture_arguments,
+    add_trust_argument,
+    export_description,
+    in_range,
+    open_sculpture,
+)
 
 
 def readings(run: Run, rotations: Float[torch.Tensor, "B 3 3"]) -> list[str]:
@@ -39,6 +47,7 @@ def build_parser() -> OneLineParser:
     """All flags."""
     result = OneLineParser(prog=program_name("orbit"), description=__doc__)
     add_sculpture_arguments(result)
+    add_trust_argument(result)
     result.add_argument(
         "--output",
         type=Path,
@@ -113,6 +122,9 @@ def main(arguments: Sequence[str]) -> None:
     rotations = camera_path(
         options.path, options.frames, elevation=elevation, seed=options.seed, poses=run.config.poses
     )
+    if options.caption:
+        check_data_is_trusted(run.path, run.config.data, options.trust)
+        check_work_is_trusted(run.path, run.renderer.options, run.volume, len(rotations), options.trust)
     captions = readings(run, rotations) if options.caption else None
     frames = orbit_frames(run.volume, run.renderer, rotations, style, captions)
     shown = tqdm(frames, total=len(rotations), unit="frame", leave=False, disable=not sys.stderr.isatty())

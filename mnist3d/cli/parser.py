@@ -10,9 +10,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..errors import ConfigError
+from ..errors import ConfigError, shown
 from ..runs.building import CommandLine
 from ..runs.class_paths import full_path
+from ..runs.config import flat
+from ..runs.trust import check_resume_is_trusted
 from ..runs.validation import checked, did_you_mean, no_such_key
 from ..runs.version_0_1 import moved_or_gone
 from ..storage.plain_yaml import read_yaml_file
@@ -32,7 +34,7 @@ def parse_command_line(arguments: Sequence[str]) -> CommandLine:
         ConfigError, RunError: one line about what is wrong with them.
         SystemExit: after `--help` and `--print_config`.
     """
-    read = functools.cache(_read_file)  # a pipe can be read only once
+    read = functools.cache(_read_file)  # once, so that what is trusted is what is used
     chosen = _parsed(choosing_parser(), arguments)[0].given
     named = _merged({}, chosen, read)
     resume = checked(str | None, named.get("resume"), "resume")
@@ -56,6 +58,10 @@ def parse_command_line(arguments: Sequence[str]) -> CommandLine:
         check_resumable(config_of(base), config, written)
         if run_dir is not None:
             raise ConfigError("run_dir and resume: a resumed run goes on in its own folder; give only one of the two")
+        if not parsed.trust:
+            check_resume_is_trusted(resume, config, flat(_merged({}, parsed.given, read)))
+    elif parsed.trust:
+        raise ConfigError("trust: is for a run that is there already; add --resume FOLDER, or leave --trust out")
     if parsed.print_config:
         print(config.to_yaml(), end="")
         raise SystemExit(0)
@@ -89,16 +95,18 @@ def _unknown(argument: str, volume: str, known: Sequence[str]) -> ConfigError:
     if argument in preset_names() or (argument.endswith(".yaml") and argument[0] != "-"):
         return ConfigError(f"{argument}: must follow a flag, as in --config {argument}")
     key = argument.lstrip("-").partition("=")[0]
+    if key in ("preset", "presets"):
+        return ConfigError(f"{key}: no such key; a preset is chosen with --config, as in --config {preset_names()[0]}")
     place, _, name = key.rpartition(".")
     message = moved_or_gone(f"volume.init_args.{name}" if place == "volume" else key, volume)
     return no_such_key(key, known) if message is None else ConfigError(message)
 
 
 def _read_file(name: str) -> Values:
-    """The mapping in a YAML file; or a preset, by its name."""
+    """The mapping in a preset or in a YAML file; a file that is named as a preset needs its folder, ./digits."""
     path, presets = Path(name), preset_names()
     try:
-        values = read_yaml_file(preset_file(name) if name in presets and not path.is_file() else path)
+        values = read_yaml_file(preset_file(name) if name in presets else path)
     except FileNotFoundError:
         hint = did_you_mean(path.stem, presets) or f"; presets are {', '.join(presets)}"
         raise ConfigError(f"config={name}: no such file{hint}") from None
@@ -107,7 +115,7 @@ def _read_file(name: str) -> Values:
     except OSError as error:
         raise ConfigError(f"config={name}: cannot be read ({error.strerror})") from None
     except ValueError as error:
-        raise ConfigError(f"config={name}: {error}") from None
+        raise ConfigError(f"config={shown(name)}: {error}") from None
     if not isinstance(values, dict):
         raise ConfigError(f"config={name}: the file is empty or no mapping; write lines KEY: VALUE, as the presets do")
     return values

@@ -1,23 +1,26 @@
 """Draw the losses, the scores over time and the view atlas of a run; for a volume file, only the atlas."""
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from ..data.images import load_images
 from ..errors import DataError, RunError
 from ..evaluation import cached_classifiers, view_atlas
-from ..evaluation.view_atlas import class_colour
+from ..evaluation.view_atlas import ATLAS_VIEWS, COLUMNS, ROWS, class_colour
 from ..export.plots import PLOT_FORMATS, plot_run
 from ..invocation import program_name
+from ..runs.trust import acts_of_data, check_work_is_trusted
 from ..storage.atomic import check_output, describe_file
 from ..storage.run_directory import RunDirectory
-from .tool_parser import OneLineParser, add_sculpture_arguments, export_description, open_sculpture
+from .tool_parser import OneLineParser, add_sculpture_arguments, add_trust_argument, export_description, open_sculpture
 
 
 def build_parser() -> OneLineParser:
     """All flags."""
     parser = OneLineParser(prog=program_name("plot"), description=__doc__)
     add_sculpture_arguments(parser)
+    add_trust_argument(parser)
     parser.add_argument(
         "--output",
         type=Path,
@@ -36,8 +39,13 @@ def main(arguments: Sequence[str]) -> None:
     records = [] if alone else RunDirectory(run.path).read_stats()
     if not records and not alone:
         raise RunError(f"{run.path}: stats.jsonl holds nothing to draw; it is written while a run goes on")
-    classifiers = None
-    if not alone:
+    classifiers, trusted = None, options.trust or not acts_of_data(run.config.data)
+    rendered = ATLAS_VIEWS if trusted and not alone else COLUMNS * ROWS
+    check_work_is_trusted(run.path, run.renderer.options, run.volume, rendered, options.trust)
+    if not trusted and not alone:
+        note = "the atlas comes without a map of what is read: its images are read or downloaded only with --trust"
+        print(f"{run.path}: {note}", file=sys.stderr)
+    if trusted and not alone:
         try:
             held_out = load_images(run.config.data, run.renderer.options.image_size, "held_out")
             classifiers = cached_classifiers(held_out.images, held_out.labels, held_out.class_names)

@@ -1,16 +1,17 @@
 """The command `mnist3d`: its subcommands, and how each ends. Nothing heavy is imported before one is chosen."""
 
+import atexit
 import errno
-import io
 import os
+import signal
 import sys
-from collections.abc import Callable, Sequence
-from typing import NoReturn
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any, NoReturn
 
-from ..errors import UserError, WatchdogGaveUp
-from ..invocation import program_name
-from ..version import __version__
-from .tool_parser import one_of
+from ..errors import UserError, WatchdogGaveUp, one_line
+from ..runs.signals import Ended, end_at_once, end_in_order, on_signals
+from .terminal import NOBODY_READS, drop, lasting_terminal
 
 COMMANDS = {
     "train": "train a volume, or resume a run",
@@ -30,7 +31,7 @@ def mnist3d_command() -> NoReturn:
     name, *rest = sys.argv[1:] or ["--help"]
     if name in COMMANDS:
         run_command(name, rest)
-    run_command_line(_without_command, sys.argv[1:] or ["--help"], program_name(""))
+    run_command_line(_without_command, sys.argv[1:] or ["--help"], _called(""))
 
 
 def run_command(name: str, arguments: Sequence[str] | None = None) -> NoReturn:
@@ -43,7 +44,18 @@ def run_command(name: str, arguments: Sequence[str] | None = None) -> NoReturn:
     # Before torch is imported: waiting OpenMP threads sleep instead of spinning, which costs nothing on a free machine
     # and saves a factor of ten on one that does something else as well.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    run_command_line(lambda rest: _main_of(name)(rest), arguments, program_name(name))
+    program = _called(name)
+
+    def import_and_run(rest: Sequence[str]) -> object:
+        with _ended_by_signals(program):
+            if name == "train":
+                from .early import refuse_early
+
+                refuse_early(rest)
+            main = _main_of(name)
+        return main(rest)
+
+    run_command_line(import_and_run, arguments, program)
 
 
 def run_command_line(
@@ -51,8 +63,9 @@ def run_command_line(
 ) -> NoReturn:
     """Call a program's `main` with the command line, and end the process.
 
-    Exit code 0; 1 and one line where the watchdog ended a run; 2 and one line on stderr for a user's error; 130 after
-    Ctrl-C; 141 where the reader of our output has gone.
+    Exit code 0; 1 and one line where the watchdog ended a run; 2 and one line on stderr for a user's error, and where
+    the machine lacks memory, disk or files; 128 + n after signal n, so 130 after Ctrl-C; 141 where the reader of our
+    output has gone.
 
     Args:
         main: is handed the arguments.
@@ -60,48 +73,94 @@ def run_command_line(
         program: what messages begin with; default the file that runs.
     """
     program = os.path.basename(sys.argv[0]) if program is None else program
-    _escape_what_the_terminal_lacks()
+    with lasting_terminal():
+        code, line = _ending(main, sys.argv[1:] if arguments is None else arguments, program)
+        if line:
+            print(f"{program}: {one_line(line)}", file=sys.stderr)
+    # All is said and done: while the interpreter takes itself apart, Ctrl-C is no longer an exception.
+    atexit.register(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    sys.exit(code)
+
+
+def _called(name: str) -> str:
+    """What messages begin with. Looked up first of all, so that Ctrl-C is an exception as briefly as may be."""
+    with _ended_by_signals(os.path.basename(sys.argv[0])):
+        from ..invocation import program_name
+
+        return program_name(name)
+
+
+def _ended_by_signals(program: str) -> AbstractContextManager[None]:
+    """For imports: some libraries take an exception for a failed one, and there is nothing to clean up yet."""
+    return on_signals(lambda number: end_at_once(number, program), program)
+
+
+def _ending(main: Callable[[Sequence[str]], object], arguments: Sequence[str], program: str) -> tuple[int, str]:
+    """Exit code and last line of a command, "" for none."""
     try:
-        main(sys.argv[1:] if arguments is None else arguments)
-        if sys.stdout is not None:  # it is None where a shell closed it, `>&-`
-            sys.stdout.flush()
+        with on_signals(end_in_order, program), _no_signal_ignored(program):
+            main(arguments)
+            if sys.stdout is not None:  # it is None where a shell closed it, `>&-`
+                sys.stdout.flush()
     except UserError as error:
-        print(f"{program}: error: {' '.join(str(error).split())}", file=sys.stderr)
-        sys.exit(2)
+        return 2, f"error: {' '.join(str(error).split())}"
     except UnicodeEncodeError as error:
         if sys.getfilesystemencoding() == "utf-8":
             raise
         beyond = f"a name beyond {sys.getfilesystemencoding()}, all that file names have in this locale"
-        print(f"{program}: error: {error.object!r}: {beyond}; set PYTHONUTF8=1", file=sys.stderr)
-        sys.exit(2)
+        return 2, f"error: {error.object!r}: {beyond}; set PYTHONUTF8=1"
     except WatchdogGaveUp as error:
-        print(f"{program}: {error}", file=sys.stderr)
-        sys.exit(1)
-    except KeyboardInterrupt:
-        print(f"{program}: interrupted", file=sys.stderr)
-        sys.exit(130)
-    except BrokenPipeError:  # the reader of our output has gone, as in `... | head`
-        _drop_output()
-        sys.exit(141)
+        return 1, str(error)
+    except (KeyboardInterrupt, Ended) as error:
+        _drop_what_nobody_reads()
+        return (error.code, str(error)) if isinstance(error, Ended) else (130, "interrupted")
     except OSError as error:
-        if error.errno != errno.ENOSPC or error.filename is not None:  # what a file has no room for is a `WriteError`
-            raise
-        print(f"{program}: error: the output cannot be written ({error.strerror})", file=sys.stderr)
-        _drop_output()
-        sys.exit(2)
-    sys.exit(0)
+        if error.filename is None and error.errno in NOBODY_READS:  # as in `... | head`
+            _drop_what_nobody_reads()
+            return 141, ""
+        return 2, f"error: {_of_the_machine(error)}"
+    except (MemoryError, RuntimeError, ImportError, SystemError) as error:
+        return 2, f"error: {_of_the_machine(error)}"
+    return 0, ""
 
 
-def _escape_what_the_terminal_lacks() -> None:
-    r"""Letters beyond a terminal's encoding, as in the name of a run, are printed as \xf6 and end no command."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # None where a shell closed it; something else in a notebook
-            stream.reconfigure(errors="backslashreplace")
+def _of_the_machine(error: BaseException) -> str:
+    """What a machine lacks, in words; what is no fault of the machine is raised again."""
+    from ..storage.exhausted import out_of_memory, system_failure
+
+    if memory := out_of_memory(error):
+        return f"{memory}; lower the resolution, the size or the number of what was asked for, or end other programs"
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC and error.filename is None:
+        drop(sys.stdout)  # what a file has no room for is a `WriteError`
+        return f"the output cannot be written ({error.strerror})"
+    if failure := system_failure(error):
+        return failure
+    raise error
 
 
-def _drop_output() -> None:
-    """What is still to be printed goes nowhere, or the interpreter complains at its end."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+def _drop_what_nobody_reads() -> None:
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError:
+        drop(sys.stdout)
+
+
+@contextmanager
+def _no_signal_ignored(program: str) -> Iterator[None]:
+    """An exception that meets Python while it collects garbage is dropped there; that of a signal must not be."""
+    before = sys.unraisablehook
+
+    def hook(dropped: Any) -> None:
+        if isinstance(dropped.exc_value, KeyboardInterrupt | Ended):
+            end_at_once(getattr(dropped.exc_value, "code", 130) - 128, program)
+        before(dropped)
+
+    sys.unraisablehook = hook
+    try:
+        yield
+    finally:
+        sys.unraisablehook = before
 
 
 def _main_of(name: str) -> Callable[[Sequence[str]], object]:
@@ -129,14 +188,18 @@ def _main_of(name: str) -> Callable[[Sequence[str]], object]:
 
 def _without_command(arguments: Sequence[str]) -> None:
     """`mnist3d` with a flag of its own, or with a command that there is not."""
-    program, first = program_name(""), arguments[0]
+    program, first = _called(""), arguments[0]
     if first in ("-h", "--help", "help"):
         print(_help(program))
     elif first in ("-V", "--version"):
+        from ..version import __version__
+
         print(f"mnist3d {__version__}")
     elif first.startswith("-"):
         raise UserError(f"{first}: a command comes first, as in {program} train {first}; {program} --help lists them")
     else:
+        from .tool_parser import one_of
+
         raise UserError(f"{first}: no such command{one_of(first, COMMANDS)}")
 
 

@@ -8,6 +8,7 @@ from ..errors import ConfigError, RunError
 from ..runs.class_paths import import_objective_class, import_volume_class
 from ..runs.config import SECTIONS, Config, flat, read_values
 from ..runs.validation import shown
+from ..storage.last_two import previous
 from ..storage.run_directory import RunDirectory
 from ..viewer.options import ViewerOptions
 from ..volumes import OWN_VOLUMES, class_path
@@ -17,6 +18,7 @@ RESUMABLE = (
     "trainer.max_steps",
     "trainer.max_minutes",
     "trainer.stop_after",
+    "trainer.save_every",
     "device",
     "scorecard.every",
     "watchdog",
@@ -27,6 +29,8 @@ RESUMABLE = (
 def values_to_resume(path: str, named: dict[Any, Any]) -> dict[Any, Any]:
     """The configuration of a run that is to go on, after a look at whether its classes are trusted.
 
+    Of its page it says nothing: who may watch is for the user who goes on with it.
+
     Args:
         path: the run directory.
         named: what the user says, merged: a run directory alone never causes an import.
@@ -35,8 +39,8 @@ def values_to_resume(path: str, named: dict[Any, Any]) -> dict[Any, Any]:
         RunError: nothing to resume there, or a class that the user has not named.
     """
     run = RunDirectory(path)
-    for needed in (run.config_path, run.resume_path):
-        if not needed.is_file():
+    for needed, instead in ((run.config_path, run.config_path), (run.resume_path, previous(run.resume_path))):
+        if not needed.is_file() and not instead.is_file():
             raise RunError(f"resume={path}: nothing to resume there, {needed.name} is missing")
     values = read_values(run, exactly=True)
     volume = values.get("volume", {}).get("class_path")
@@ -45,9 +49,9 @@ def values_to_resume(path: str, named: dict[Any, Any]) -> dict[Any, Any]:
         raise RunError(f"resume={path}: its volume is a {volume}; to trust it, add --volume {shlex.quote(volume)}")
     for objective in [spec["class_path"] for spec in values.get("objectives", [])]:
         if objective not in named.get("objectives", []):
-            trust = f"--objectives.add {shlex.quote(objective)}"
-            raise RunError(f"resume={path}: its objective is a {objective}; to trust it, add {trust}")
-    return values
+            adding = f"--objectives.add {shlex.quote(objective)}"
+            raise RunError(f"resume={path}: its objective is a {objective}; to trust it, add {adding}")
+    return {key: value for key, value in values.items() if key != "viewer"}
 
 
 def check_resumable(before: Config, after: Config, written: dict[Any, Any]) -> None:

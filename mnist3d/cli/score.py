@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..data.images import load_images
+from ..errors import ConfigError
 from ..evaluation import (
     ImageScore,
     Scorecard,
@@ -17,9 +18,13 @@ from ..evaluation import (
     turntable_strip,
     view_atlas,
 )
+from ..evaluation.scores import VIEWS
+from ..evaluation.view_atlas import ATLAS_VIEWS
 from ..invocation import program_name
+from ..runs.trust import check_data_is_trusted, check_work_is_trusted
+from ..storage.labels import printable
 from ..storage.run_directory import RunDirectory
-from .tool_parser import OneLineParser, add_sculpture_arguments, in_range, open_sculpture
+from .tool_parser import OneLineParser, add_sculpture_arguments, add_trust_argument, in_range, open_sculpture
 
 ROWS = {
     "legible": ("legible views", "{:.3f}"),
@@ -44,7 +49,7 @@ def table(card: Scorecard) -> str:
     for k, name in enumerate(card.class_names):
         cells = [(score.histogram or {}).get(name, 0.0) for score in columns.values()]
         title = "share of each class" if k == 0 else ""
-        lines.append(f"{title:19} {name[:8]:>8}" + "".join(f"{cell:15.3f}" for cell in cells))
+        lines.append(f"{title:19} {printable(name)[:8]:>8}" + "".join(f"{cell:15.3f}" for cell in cells))
     return "\n".join([*lines, card.note] if card.note else lines)
 
 
@@ -52,10 +57,11 @@ def build_parser() -> OneLineParser:
     """All flags."""
     parser = OneLineParser(prog=program_name("score"), description=__doc__)
     add_sculpture_arguments(parser)
+    add_trust_argument(parser)
     parser.add_argument(
         "--views",
         type=in_range(int, 2, 1_000_000),
-        default=2000,
+        default=VIEWS,
         help="number of views of each pose distribution, >= 2 (default %(default)s)",
     )
     parser.add_argument("--output", type=Path, help="folder for the files; default the run directory")
@@ -70,11 +76,19 @@ def main(arguments: Sequence[str]) -> None:
     options = build_parser().parse_args(arguments)
     logging.basicConfig(format="%(message)s")
     logging.getLogger("mnist3d.evaluation").setLevel(logging.INFO)  # training the classifiers is announced
+    for key in ("output", "classifiers"):  # before the work, which takes minutes
+        folder = getattr(options, key)
+        if folder is not None and folder.exists() and not folder.is_dir():
+            raise ConfigError(f"{key}={folder}: must be a folder; give another name")
     run = open_sculpture(options.run, options.volume)
+    check_data_is_trusted(run.path, run.config.data, options.trust)
+    rotations = fixed_rotations(run.config.poses, options.views)
+    # More views are the user's own wish.
+    rendered = min(options.views, VIEWS) * len(rotations) + ATLAS_VIEWS
+    check_work_is_trusted(run.path, run.renderer.options, run.volume, rendered, options.trust)
     size = run.renderer.options.image_size
     held_out, training = (load_images(run.config.data, size, part) for part in ("held_out", "training"))
     classifiers = load_classifiers(held_out.images, held_out.labels, held_out.class_names, options.classifiers)
-    rotations = fixed_rotations(run.config.poses, options.views)
     card = score_views(run.volume, run.renderer, classifiers, training.images, rotations)
     print(table(card))
     folder = RunDirectory(options.output or run.path)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from ..errors import one_line
 from ..version import __version__
 
 if TYPE_CHECKING:  # `mnist3d presets` needs no torch
@@ -21,7 +22,7 @@ class OneLineParser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Exit code 2 and one line, without the usage text."""
-        print(f"{self.prog}: error: {message}; {self.prog} --help explains", file=sys.stderr)
+        print(f"{self.prog}: error: {one_line(message)}; {self.prog} --help explains", file=sys.stderr)
         sys.exit(2)
 
 
@@ -46,6 +47,16 @@ def add_sculpture_arguments(parser: argparse.ArgumentParser, *, default: str | N
         metavar="CLASS_PATH",
         help="class of the volume, package.Class, if it is not one of mnist3d; this imports its code, "
         "so name only a class that you trust",
+    )
+
+
+def add_trust_argument(parser: argparse.ArgumentParser) -> None:
+    """`--trust`: whether a tool may do what a run directory asks for, and not only read what lies in it."""
+    parser.add_argument(
+        "--trust",
+        action="store_true",
+        help="let the run have its images read in the folder that its config.yaml names, or downloaded, and views "
+        "rendered at a size that takes hours; needed for images other than mnist_5k",
     )
 
 

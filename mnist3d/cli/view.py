@@ -7,16 +7,19 @@ import webbrowser
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..errors import ConfigError, ViewerError
+from ..errors import ConfigError, UserError, ViewerError
 from ..invocation import program_name
 from ..rendering import for_few_views
 from ..rendering.pictures import SHEET_VIEWS, contact_sheet, sheet_views
 from ..runs.building import RUNS_ROOT
 from ..runs.gallery import Gallery, scene_of
+from ..runs.loading import Run
+from ..runs.trust import check_work_is_trusted
 from ..storage.atomic import write_atomically
+from ..storage.labels import printable
 from ..storage.run_directory import latest_run, png_bytes
 from ..viewer import Viewer, ViewerOptions
-from .tool_parser import OneLineParser, add_sculpture_arguments, in_range, open_sculpture
+from .tool_parser import OneLineParser, add_sculpture_arguments, add_trust_argument, in_range, open_sculpture
 
 
 def build_parser() -> OneLineParser:
@@ -24,6 +27,7 @@ def build_parser() -> OneLineParser:
     default = ViewerOptions()
     parser = OneLineParser(prog=program_name("view"), description=__doc__)
     add_sculpture_arguments(parser, default=f"default the newest run under {RUNS_ROOT}/")
+    add_trust_argument(parser)
     parser.add_argument(
         "--snapshot",
         type=Path,
@@ -41,6 +45,7 @@ def build_parser() -> OneLineParser:
         default=default.host,
         help="address to listen on; 0.0.0.0 lets other machines open the page (default %(default)s)",
     )
+    parser.add_argument("--read_only", action="store_true", help="nobody can download anything on the page")
     return parser
 
 
@@ -49,9 +54,13 @@ def main(arguments: Sequence[str]) -> None:
     options = build_parser().parse_args(arguments)
     if options.snapshot is not None and options.snapshot.suffix.lower() != ".png":
         raise ConfigError(f"snapshot={options.snapshot}: it is a picture; give a name that ends in .png")
-    path = Path(options.run or latest_run(RUNS_ROOT))
-    run = open_sculpture(path, options.volume)
+    if options.run or options.snapshot is not None:  # views of another run than the newest would look like its own
+        path = Path(options.run or latest_run(RUNS_ROOT))
+        run = open_sculpture(path, options.volume)
+    else:
+        path, run = _newest_that_opens(options.volume)
     if options.snapshot is not None:
+        check_work_is_trusted(path, run.renderer.options, run.volume, SHEET_VIEWS, options.trust)
         renderer = for_few_views(run.renderer, run.volume, SHEET_VIEWS)
         sheet = contact_sheet(sheet_views(run.volume, renderer, run.config.poses), columns=8)
         print(f"40 views of {path}: {write_atomically(options.snapshot, png_bytes(sheet))}")
@@ -59,16 +68,42 @@ def main(arguments: Sequence[str]) -> None:
     name = path.name if path.resolve().parent == Path(RUNS_ROOT).resolve() else str(path)
     try:
         gallery = Gallery(RUNS_ROOT, trusted=[type(run.volume)])
-        viewer = Viewer(ViewerOptions(port=options.port, host=options.host), shelf=gallery, first=scene_of(run, name))
-        url = viewer.start()
+        served = ViewerOptions(port=options.port, host=options.host, read_only=options.read_only)
+        viewer = Viewer(served, shelf=gallery, first=scene_of(run, name))
+        viewer.start()
     except (ViewerError, ValueError) as error:
         raise ConfigError(f"no page: {error}") from None
     try:  # whoever reads the address may press Ctrl-C at once
-        print(f"{path}: {url} (Ctrl-C ends)", flush=True)
+        print(printable(f"{path}: {viewer.access.printed_url} (Ctrl-C ends)"), flush=True)
+        if not viewer.access.local:
+            print(viewer.access.who_can_open(live=False), file=sys.stderr, flush=True)
         if sys.stdout.isatty() and (sys.platform in ("darwin", "win32") or os.environ.get("DISPLAY")):
-            webbrowser.open(url)
+            webbrowser.open(viewer.access.url_for_browser())
         threading.Event().wait()
     except KeyboardInterrupt:
         return  # the way to end it, not a mistake
     finally:
         viewer.close()
+
+
+def _newest_that_opens(volume: str | None) -> tuple[Path, Run]:
+    """The newest run; one that is damaged or of a class that is not trusted is named, and the next one is taken.
+
+    Args:
+        volume: class path that the user trusts, or None.
+
+    Raises:
+        ConfigError, RunError, VolumeFileError: no run opens; what is wrong with the newest.
+    """
+    failed: list[tuple[Path, UserError]] = []
+    for name in Gallery(RUNS_ROOT).names() or [latest_run(RUNS_ROOT).name]:  # which says where there is none
+        path = Path(RUNS_ROOT) / name
+        try:
+            run = open_sculpture(path, volume)
+        except UserError as error:
+            failed.append((path, error))
+            continue
+        for newer, error in failed:
+            print(printable(f"{newer} is left out: {error}"), file=sys.stderr, flush=True)
+        return path, run
+    raise failed[0][1]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..errors import DataError
+from ..storage.memory import check_fits
 from .ground import Ground, ground_of, is_inverted, most_common, seen, squared
 from .image_files import IMAGE_SUFFIXES, UNREAD_SUFFIXES, is_litter, read_image
 from .loaded import Loaded
@@ -24,7 +25,7 @@ def load_folder(options: DataOptions, image_size: int, part: Part) -> Loaded:
     Raises:
         DataError: no such folder, no images in it, a damaged one, or several sizes that may not be fitted.
     """
-    folder = Path(str(options.path))
+    folder = Path(str(options.path)).expanduser()
     if not folder.is_dir():
         raise DataError(f"data.path={folder}: no such folder; it must hold images, or one subfolder a class")
     classes = [child for child in folder.iterdir() if child.is_dir() and not is_litter(child)]
@@ -42,9 +43,11 @@ def load_folder(options: DataOptions, image_size: int, part: Part) -> Loaded:
     images: list[Image] = []
     grounds: list[Ground | None] = []
     several = 0
-    for path, _ in files:
+    for number, (path, _) in enumerate(files):
         file = read_image(path)
         ground = ground_of(file)
+        if number == 0:
+            square.check_fits(len(files), file.grey.size)
         if square.begins_with(file.grey.size, path):
             images = [square.fit(image, None) for image in images]  # all of one square size: nothing is around them
         images.append(square.fit(seen(file, is_inverted(options.invert, ground), ground), ground))
@@ -134,6 +137,22 @@ class _Square:
             )
         self.fitting = True
         return True
+
+    def check_fits(self, count: int, size: tuple[int, int]) -> None:
+        """Fail before many images are read that memory cannot hold.
+
+        Args:
+            count: images.
+            size: of the first; where all are square and of one size, they are kept as they are.
+
+        Raises:
+            DataError: they would not fit.
+        """
+        kept = self.image_size**2 if self.fitting or size[0] != size[1] else size[0] * size[1]
+        # Bytes, and once more where they are joined; then in the size of views as numbers, once more likewise.
+        needed = count * (2 * kept + 8 * self.image_size**2)
+        what = f"data.path={self.options.path}: {count:,} images of {size[0]}x{size[1]} pixels take"
+        check_fits(needed, what, "give fewer or smaller ones, or lower renderer.image_size", DataError)
 
     def fit(self, image: "Image", ground: Ground | None) -> "Image":
         """The image as it is, or in the square."""

@@ -32,17 +32,18 @@ def ground_of(image: ImageFile) -> Ground | None:
 
     What stands on nothing (a transparent border) counts as drawn on white if it is dark, on black if it is bright.
     """
-    grey = np.asarray(image.grey) / 255.0
+    grey = np.asarray(image.grey)  # of 8 bits: as numbers it would take eight times the memory
     there = np.ones(grey.shape, bool) if image.opacity is None else np.asarray(image.opacity) >= 128
     if not there.any():
         return None
     border = _border(grey.shape)
     if there[border].mean() < 0.5:
-        mean = grey[there].mean()
+        mean = grey[there].mean() / 255.0
         return "white" if mean < INK else "black" if mean > LIGHT else None
-    if np.ptp(grey[there]) < CONTRAST:
+    low, high = grey[there].min() / 255.0, grey[there].max() / 255.0
+    if high - low < CONTRAST:
         return None
-    return _plain(grey[border & there], grey[there])
+    return _plain(grey[border & there] / 255.0, low, high)
 
 
 def ground_of_all(images: np.ndarray) -> Ground | None:
@@ -51,9 +52,14 @@ def ground_of_all(images: np.ndarray) -> Ground | None:
     Args:
         images: (N, rows, columns), bytes.
     """
-    some = images[:: max(1, len(images) // 1000)] / 255.0
+    some = images[:: max(1, len(images) // 1000)]
     border = _border(images.shape[1:])
-    found = Counter(_plain(each[border], each) for each in some if np.ptp(each) >= CONTRAST)
+    ranges = [(each.min() / 255.0, each.max() / 255.0) for each in some]
+    found = Counter(
+        _plain(each[border] / 255.0, low, high)
+        for each, (low, high) in zip(some, ranges, strict=True)
+        if high - low >= CONTRAST
+    )
     return next((ground for ground in ("white", "black") if found[ground] > len(some) / 2), None)
 
 
@@ -115,10 +121,11 @@ def _border(shape: tuple[int, ...]) -> np.ndarray:
     return ~inside
 
 
-def _plain(border: np.ndarray, whole: np.ndarray) -> Ground | None:
+def _plain(border: np.ndarray, low: float, high: float) -> Ground | None:
+    """Of the border's brightness, and the darkest and the brightest of the whole image."""
     median = float(np.median(border))
     if (np.abs(border - median) <= NEAR).mean() < PLAIN:
         return None
     if median > WHITE:  # white on light blue would be lost if it were inverted
-        return "white" if median - whole.min() >= whole.max() - median else None
+        return "white" if median - low >= high - median else None
     return "black" if median < BLACK else None

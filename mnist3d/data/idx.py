@@ -1,24 +1,31 @@
 """Files in idx form, as those of MNIST: the source `idx`."""
 
 import gzip
+import math
 import re
 import struct
 import zlib
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 
 from ..errors import DataError
+from ..storage.memory import check_fits
+from ..storage.plain_files import Readable, open_plain, read_at_most, size_in_words
 from .ground import ground_of_all, is_inverted
-from .image_files import is_litter
+from .image_files import MAX_EDGE, is_litter
 from .loaded import Loaded
 from .options import DataOptions, Part
 
+MAX_BYTES = 2**30  # of one file, unpacked
 TEST_SET = re.compile(r"(^|[-_.])(t10k|test)([-_.]|$)")  # in the name of an idx file
 
 
 def read_idx(path: Path) -> np.ndarray:
     """An idx file of unsigned bytes, gzipped or not.
+
+    No more is read or unpacked than its header claims, and no more than `MAX_BYTES`.
 
     Raises:
         DataError: no such file, or not an idx file of unsigned bytes.
@@ -27,17 +34,40 @@ def read_idx(path: Path) -> np.ndarray:
         http://yann.lecun.com/exdb/mnist, "the IDX file format".
     """
     try:
-        content = path.read_bytes()
-        if content[:2] == b"\x1f\x8b":
-            content = gzip.decompress(content)
-        zero, kind, axes = struct.unpack(">HBB", content[:4])
-        shape = struct.unpack(f">{axes}I", content[4 : 4 + 4 * axes])
-        body = np.frombuffer(content, np.uint8, offset=4 + 4 * axes)
+        with open_plain(path) as file:
+            packed = file.read(2) == b"\x1f\x8b"
+            file.seek(0)
+            if not packed:
+                return _read_idx(path, file)
+            with gzip.GzipFile(fileobj=file) as unpacked:
+                return _read_idx(path, cast("Readable", unpacked))
+    except DataError:
+        raise
     except (OSError, EOFError, struct.error, ValueError, zlib.error) as error:
-        raise DataError(f"data.path={path}: not a readable idx file ({error})") from None
-    if zero != 0 or kind != 8 or body.size != int(np.prod(shape, dtype=object)):
-        raise DataError(f"data.path={path}: not an idx file of unsigned bytes, or cut short")
-    return body.reshape(shape)
+        reason = getattr(error, "strerror", None) or error
+        raise DataError(f"data.path={path}: not a readable idx file ({reason})") from None
+
+
+def _read_idx(path: Path, stream: Readable) -> np.ndarray:
+    """What the header claims, and not a byte more."""
+    wrong = f"data.path={path}: not an idx file of unsigned bytes, or cut short"
+    zero, kind, axes = struct.unpack(">HBB", stream.read(4))
+    if zero != 0 or kind != 8:
+        raise DataError(wrong)
+    shape = struct.unpack(f">{axes}I", stream.read(4 * axes))
+    claimed = math.prod(shape)
+    if claimed > MAX_BYTES:
+        raise DataError(
+            f"data.path={path}: its header claims {size_in_words(claimed)}; at most {size_in_words(MAX_BYTES)} are read"
+        )
+    check_fits(2 * claimed, f"data.path={path}: reading it takes", "give a smaller set", DataError)
+    try:
+        body = read_at_most(stream, claimed)
+    except ValueError:
+        raise DataError(f"data.path={path}: holds more than its header claims, {shape}") from None
+    if len(body) != claimed:
+        raise DataError(wrong)
+    return np.frombuffer(body, np.uint8).reshape(shape)
 
 
 def load_idx(options: DataOptions, image_size: int, part: Part) -> Loaded:
@@ -46,7 +76,7 @@ def load_idx(options: DataOptions, image_size: int, part: Part) -> Loaded:
     Raises:
         DataError: no such folder, no idx files in it or several sets, or damaged ones.
     """
-    folder = Path(str(options.path))
+    folder = Path(str(options.path)).expanduser()
     if not folder.is_dir():
         raise DataError(f"data.path={folder}: no such folder; it must hold idx files")
     files = _idx_files(folder)
@@ -98,6 +128,9 @@ def _idx_set(path: Path, files: list[Path]) -> tuple[np.ndarray, np.ndarray | No
     images = read_idx(path)
     if images.ndim != 3:
         raise DataError(f"data.path={path}: {images.ndim} axes; images have three (number, rows, columns)")
+    if not 1 <= min(images.shape[1:]) <= max(images.shape[1:]) <= MAX_EDGE:
+        rows, columns = images.shape[1:]
+        raise DataError(f"data.path={path}: images of {columns}x{rows} pixels; each edge must be in [1, {MAX_EDGE}]")
     if path.name.startswith("emnist-"):
         images = images.swapaxes(1, 2)  # EMNIST stores columns first (Cohen et al. 2017)
     name = path.name.replace("images", "labels").replace("idx3", "idx1")
@@ -114,5 +147,7 @@ def _idx_set(path: Path, files: list[Path]) -> tuple[np.ndarray, np.ndarray | No
 def _in_squares(images: np.ndarray) -> np.ndarray:
     """Images that are not square, centred in black ones that are."""
     edge = max(images.shape[1:])
+    what = f"data.path: {len(images):,} images in squares of {edge}x{edge} pixels take"
+    check_fits(len(images) * edge**2, what, "give fewer, or images that are nearly square", DataError)
     missing = [edge - length for length in images.shape[1:]]
     return np.pad(images, [(0, 0), *((length // 2, length - length // 2) for length in missing)])

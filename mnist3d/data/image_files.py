@@ -1,12 +1,13 @@
 """One image file as an image viewer shows it: upright, in grey, with what is transparent in it.
 
 All that a file says about itself counts: orientation, transparency, depth, colour profile. What is made of the image
-stands in `ground`.
+stands in `ground`. Only the kinds of `KINDS` are read: Pillow would hand others to programs of the machine.
 """
 
 import io
 import struct
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,11 +15,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..errors import DataError
+from ..storage.plain_files import read_plain
 
 if TYPE_CHECKING:
     from PIL.Image import Image, Transpose
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".jfif", ".bmp", ".gif", ".tif", ".tiff", ".webp")
+KINDS = ("PNG", "JPEG", "BMP", "DIB", "GIF", "TIFF", "WEBP")  # whatever the suffix
+MAX_FILE = 2**28  # bytes
+MAX_EDGE = 8192  # pixels
+BAND = 2**22  # pixels that are converted at once, so that a large image needs little more memory than it has pixels
 # Images too, of telephones and drawing programs: they are left out, and that is said.
 UNREAD_SUFFIXES = (".heic", ".heif", ".avif", ".jxl", ".jp2", ".svg", ".psd", ".pdf")
 LITTER = ("__MACOSX", "@eaDir", "#recycle", "$RECYCLE.BIN", "System Volume Information")  # folders of other programs
@@ -55,20 +61,27 @@ def read_image(path: Path) -> ImageFile:
     The first image of an animation, the first page of a TIFF. 16 bits become 8; so do floating-point numbers.
 
     Raises:
-        DataError: it is missing, damaged, no image, or its values have no agreed black and white.
+        DataError: it is missing, no plain file, too large, damaged, no image, or its values have no agreed black and
+            white.
     """
     from PIL import Image, UnidentifiedImageError
 
-    if not path.is_file():  # a pipe would be waited for
-        raise DataError(f"data.path={path}: not a readable image (no such file)")
     try:
-        content = path.read_bytes()
+        content = read_plain(path, MAX_FILE)
+    except FileNotFoundError:
+        raise DataError(f"data.path={path}: not a readable image (no such file)") from None
+    except (OSError, ValueError) as error:  # of a name that no file can have
+        reason = getattr(error, "strerror", None) or error
+        raise DataError(f"data.path={path}: not a readable image ({reason})") from None
+    try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about damaged tags: what they are about is not needed
             # From memory: Pillow 13 maps a plain TIFF file into it with the edges of the turned image.
-            with Image.open(io.BytesIO(content)) as image:
+            with Image.open(io.BytesIO(content), formats=KINDS) as image:
+                _check_size(image.size, path)
                 several = bool(getattr(image, "is_animated", False)) and image.format != "MPO"  # JPEG and its preview
                 image.load()
+                _check_size(image.size, path)  # the first frame of an animation can be larger than what it stands in
                 opacity = _opacity(image, content)
                 grey = _grey(image, path)
                 turned = _turned(image)
@@ -83,6 +96,25 @@ def read_image(path: Path) -> ImageFile:
     if turned is not None:
         grey, opacity = grey.transpose(turned), None if opacity is None else opacity.transpose(turned)
     return ImageFile(grey, opacity, several)
+
+
+def _check_size(size: tuple[int, int], path: Path) -> None:
+    if not 1 <= min(size) <= max(size) <= MAX_EDGE:
+        raise DataError(
+            f"data.path={path}: {size[0]}x{size[1]} pixels; must be at most {MAX_EDGE} along each edge; make it smaller"
+        )
+
+
+def _by_bands(image: "Image", convert: "Callable[[Image], Image]") -> "Image":
+    """What a conversion pixel by pixel makes of an image, some rows at a time; it gives 8 bits in grey."""
+    from PIL import Image
+
+    width, height = image.size
+    rows, made = max(1, BAND // width), Image.new("L", image.size)
+    for top in range(0, height, rows):
+        band = image.crop((0, top, width, min(height, top + rows)))
+        made.paste(convert(band), (0, top))
+    return made
 
 
 def _turned(image: "Image") -> "Transpose | None":
@@ -110,7 +142,7 @@ def _opacity(image: "Image", content: bytes) -> "Image | None":
 
     key = image.info.get("transparency")
     if image.mode == "P" and (key is not None or (image.palette is not None and image.palette.mode.endswith("A"))):
-        return image.convert("RGBA").getchannel("A")
+        return _by_bands(image, lambda band: band.convert("RGBA").getchannel("A"))
     if image.mode in ("LA", "PA", "RGBA", "La", "RGBa"):
         return image.getchannel(len(image.getbands()) - 1)
     if not isinstance(key, int | tuple):
@@ -130,6 +162,10 @@ def _opacity(image: "Image", content: bytes) -> "Image | None":
 def _grey(image: "Image", path: Path) -> "Image":
     if image.mode[0] in "IF":
         return _from_deep(image, path)
+    return _by_bands(image, _grey_band)
+
+
+def _grey_band(image: "Image") -> "Image":
     if image.mode in ("P", "PA"):
         image = image.convert("RGBA")
     if image.mode in ("LA", "La", "RGBA", "RGBa"):
@@ -165,7 +201,7 @@ def _from_deep(image: "Image", path: Path) -> "Image":
     from PIL import Image
 
     tags = getattr(image, "tag_v2", {})
-    values = np.asarray(image).astype(np.float64)
+    values = np.asarray(image)
     if image.mode == "F":
         low, high = float(values.min()), float(values.max())
         if not 0.0 <= low <= high <= 1.0:
@@ -181,7 +217,10 @@ def _from_deep(image: "Image", path: Path) -> "Image":
     else:
         bits = tags.get(BITS, (16,))
         white = 2.0 ** (bits[0] if isinstance(bits, tuple) else bits) - 1.0
-    share = values / white
-    if tags.get(PHOTOMETRIC) == WHITE_IS_ZERO:  # Pillow turns 8 bits round, and not these
-        share = 1.0 - share
-    return Image.fromarray(np.rint(share * 255.0).astype(np.uint8))
+    turned_round = tags.get(PHOTOMETRIC) == WHITE_IS_ZERO  # Pillow turns 8 bits round, and not these
+    made = np.empty(values.shape, np.uint8)
+    rows = max(1, BAND // values.shape[1])
+    for top in range(0, len(values), rows):
+        share = values[top : top + rows].astype(np.float64) / white
+        made[top : top + rows] = np.rint((1.0 - share if turned_round else share) * 255.0)
+    return Image.fromarray(made)

@@ -14,8 +14,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ..errors import DataError
+from ..storage.memory import check_fits
 from .options import DataOptions, Part
-from .sources import SOURCES
+from .sources import DOWNLOADED, SOURCES, load_downloaded
 
 DECIDED_THERE = ("images", "idx")  # sources of others' images, which see themselves to what is dark on white
 AT_ONCE = 1000
@@ -39,18 +40,22 @@ class ImageSet:
     remarks: tuple[str, ...] = ()
 
 
-def load_images(options: DataOptions, image_size: int, part: Part = "training") -> ImageSet:
+def load_images(options: DataOptions, image_size: int, part: Part = "training", *, download: bool = True) -> ImageSet:
     """All images of a part of a source.
 
     Args:
         options: the source.
         image_size: pixels along each edge of the result; images of another size are resampled.
         part: "training", or "held_out": images that are not used in training.
+        download: whether a source that is not there may be downloaded.
 
     Raises:
         DataError: missing, corrupt or unsuitable images.
     """
-    loaded = SOURCES[options.name](options, image_size, part)
+    if options.name in DOWNLOADED:
+        loaded = load_downloaded(options, part, download)
+    else:
+        loaded = SOURCES[options.name](options, image_size, part)
     images, labels, names = loaded.images, loaded.labels, loaded.class_names
     if len(images) == 0:
         raise DataError(f"data.path={options.path}: no images for the part {part!r}")
@@ -75,6 +80,9 @@ def load_images(options: DataOptions, image_size: int, part: Part = "training") 
         images = 255 - images
     width, height = loaded.largest or images.shape[:0:-1]
     remarks = [*loaded.remarks, *reduced(width, height, image_size)]
+    what = f"renderer.image_size={image_size}: {len(images):,} images of that size take"
+    # As numbers, and once more where they are joined.
+    check_fits(8 * len(images) * image_size**2, what, "lower it, or set data.limit", DataError)
     # A few at a time: as numbers, images that are still as large as their files take four times the memory.
     parts = [
         shrunk_into_square(torch.tensor(some, dtype=torch.float32)[:, None] / 255.0, image_size, options.scale)

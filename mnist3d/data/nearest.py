@@ -9,6 +9,7 @@ from torch import Tensor
 
 from .registration import blur
 
+BLURRED_AT_ONCE = 1024
 CANDIDATES_AT_ONCE = 16384  # bounds the memory of the distances for big data sets
 
 
@@ -24,7 +25,8 @@ class Exemplars:
         self.images = images
         self.labels = torch.zeros(len(images), dtype=torch.long, device=images.device) if labels is None else labels
         order = self.labels.argsort(stable=True)
-        self.blurred = blur(images).flatten(1)[order]
+        # In parts: a convolution of one channel takes sixteen times its images' memory.
+        self.blurred = torch.cat([blur(part) for part in images.split(BLURRED_AT_ONCE)]).flatten(1)[order]
         self.norms = self.blurred.square().sum(dim=1)
         self.order = order
         counts = torch.bincount(self.labels)

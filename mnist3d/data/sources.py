@@ -1,4 +1,4 @@
-"""Where images come from: one function a source, in the table `SOURCES`."""
+"""Where images come from: one function a source, in the table `SOURCES`, and one for all that are downloaded."""
 
 import gzip
 import json
@@ -11,11 +11,18 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import DataError
+from ..storage.plain_files import check_plain_file
 from .folder import load_folder
 from .idx import load_idx
 from .loaded import Loaded
 from .options import DataOptions, Part
 
+DOWNLOADED = {  # by torchvision, each into a folder of that name
+    "mnist": "MNIST",
+    "fashion_mnist": "FashionMNIST",
+    "kmnist": "KMNIST",
+    "emnist": "EMNIST",
+}
 MNIST_SIZE, OF_EACH_DIGIT = 60_000, 500  # of MNIST's training set, and of the set that is named mnist_5k
 # What a damaged file, or one of another version, makes of its readers.
 UNREADABLE = (
@@ -102,17 +109,27 @@ MNIST_PACKAGES: dict[str, tuple[str, Callable[[Path], tuple[np.ndarray, np.ndarr
 }
 
 
-def _load_torchvision(options: DataOptions, image_size: int, part: Part) -> Loaded:
+def load_downloaded(options: DataOptions, part: Part, download: bool = True) -> Loaded:
+    """A part of a set that torchvision knows, from the folder where it keeps it.
+
+    Args:
+        options: which, and where.
+        part: training or test set.
+        download: whether to fetch it where it is not there.
+
+    Raises:
+        DataError: it is not there and cannot be downloaded, or is damaged.
+    """
     from torchvision import datasets  # costs a second, and most runs do not need it
 
-    root = Path(options.path or "data")
-    train = part == "training"
+    root = Path(options.path or "data").expanduser()
+    chosen, train = DOWNLOADED[options.name], part == "training"
+    more = {"split": "letters"} if options.name == "emnist" else {}
     try:
-        if options.name == "emnist":
-            source = datasets.EMNIST(str(root), split="letters", train=train, download=True)
-        else:
-            kinds = {"mnist": datasets.MNIST, "fashion_mnist": datasets.FashionMNIST, "kmnist": datasets.KMNIST}
-            source = kinds[options.name](str(root), train=train, download=True)
+        for path in (root / chosen / "raw").glob("*"):  # torchvision would wait for a pipe
+            if not path.is_dir():
+                check_plain_file(path)
+        source = getattr(datasets, chosen)(str(root), train=train, download=download, **more)
     except (RuntimeError, OSError, ValueError, EOFError) as error:
         reason = " ".join(str(error).split())[:120]
         raise DataError(
@@ -127,12 +144,9 @@ def _load_torchvision(options: DataOptions, image_size: int, part: Part) -> Load
     return Loaded(images, labels, [name.split(" - ")[0] for name in names], split_done=True)
 
 
+# Those that are read where they are; the others come from `load_downloaded`.
 SOURCES: dict[str, Callable[[DataOptions, int, Part], Loaded]] = {
     "mnist_5k": _load_mnist_5k,
-    "mnist": _load_torchvision,
-    "fashion_mnist": _load_torchvision,
-    "kmnist": _load_torchvision,
-    "emnist": _load_torchvision,
     "images": load_folder,
     "idx": load_idx,
 }

@@ -11,26 +11,29 @@ from jaxtyping import Float
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from ..errors import DataError
+from ..errors import DataError, shown
 from .images import shrunk_into_square
 
 HEIGHT = 20 / 28  # of the square, as MNIST's digits
 DIAGONAL = 0.97  # of the square at most, so that the ball cuts no corner off
 UNKNOWN = "\uffff"  # drawn as the font's sign for a letter that it lacks
-OVERSAMPLING = 8
+OVERSAMPLING, FINEST = 8, 2048  # pixels are drawn that many times finer, up to so many along an edge
+MOST_LETTERS = 30
 
 
 def draw_text(text: str, image_size: int) -> Float[Tensor, "1 H W"]:
     """A text, as large as the ball lets it be, at most as high as a digit of MNIST; brightness in [0, 1].
 
     Args:
-        text: one letter or a few, on one line; not empty.
+        text: 1 to 30 letters, on one line.
         image_size: pixels along each edge.
 
     Raises:
         DataError: a letter that the font lacks, nothing to draw, or a Pillow without scalable fonts.
     """
-    pixels = image_size * OVERSAMPLING
+    if len(text) > MOST_LETTERS:
+        raise DataError(f"text={shown(text)!r}: {len(text)} letters; must be 1 to {MOST_LETTERS}")
+    pixels = image_size * max(1, min(OVERSAMPLING, FINEST // image_size))
     font = ImageFont.load_default(pixels)
     if not isinstance(font, ImageFont.FreeTypeFont):
         raise DataError(f"text={text!r}: this Pillow was built without FreeType and cannot draw letters; use image")

@@ -16,11 +16,12 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from ..errors import WriteError
 from ..storage.atomic import write_atomically
+from ..storage.plain_files import read_plain
 from .negatives import Negatives, augmented, blur
 
 RECIPE = 1  # raise it with every change that changes what the classifiers say: older caches are then not used
@@ -33,6 +34,7 @@ AVERAGED_SHARE = 1 / 15  # of the training that the averaged weights remember
 LEGIBLE, CLEAN = 0.5, 0.9  # both classifiers' probability of one class above this
 CLUSTERS = 10  # pseudo-classes of unlabelled images, which only shape the features
 ZOOMS = (0.92, 1.0, 1.1)  # a classifier's answer is its mean over three sizes of the image, which steadies it
+MAX_FILE = 2**26  # bytes of a file of the cache, which has 2 MiB for ten classes
 CHUNK = 256  # images classified at once: what fits a core's cache
 log = logging.getLogger(__name__)
 
@@ -175,7 +177,7 @@ def cached_classifiers(
 ) -> Classifiers | None:
     """As `load_classifiers`, but never trains: None where the cache does not hold them, or holds a damaged file."""
     prepared = _prepare(images, labels, class_names, cache_folder, steps)
-    networks = _restored(prepared.path, prepared.outputs) if prepared.path.is_file() else None
+    networks = _restored(prepared.path, prepared.outputs)
     return None if networks is None else _classifiers(networks, prepared)
 
 
@@ -284,11 +286,12 @@ def _trained(
 
 def _restored(path: Path, outputs: int) -> list[nn.Module] | None:
     """The classifiers in the file; None, with a logged line where that is no good news, where there are none."""
-    if not path.is_file():
-        return None
-    networks = [build(outputs) for build in ARCHITECTURES]
     try:
-        nn.ModuleList(networks).load_state_dict(load_file(path))
+        content = read_plain(path, MAX_FILE)
+        networks = [build(outputs) for build in ARCHITECTURES]
+        nn.ModuleList(networks).load_state_dict(load(content))
+    except FileNotFoundError:
+        return None
     except (SafetensorError, RuntimeError, OSError) as error:
         log.warning("%s: damaged classifiers (%s); training them again", path, " ".join(str(error).split())[:80])
         return None

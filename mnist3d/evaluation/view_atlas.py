@@ -18,6 +18,7 @@ from .classifiers import LEGIBLE, Classifiers, Reading
 
 COLUMNS, ROWS = 24, 12  # cells of 15 degrees
 FINE = 3  # the map is this many times finer than the thumbnails
+ATLAS_VIEWS = COLUMNS * ROWS * (1 + FINE**2)  # that are rendered for both
 THUMBNAIL = 40  # screen pixels
 STRIP_THUMBNAIL = 72
 STRIP_VIEWS = 18  # 20 degrees apart

@@ -30,6 +30,7 @@ MESH_FORMATS: dict[str, str] = {
 }
 Y_UP = (".obj", ".glb")  # glTF demands it, most readers of OBJ expect it; the others are read with z up
 SIZE_MM = 60.0
+BYTES_OF_A_VOXEL = 12  # besides the voxels: what counts as solid, the field that is contoured, its border's copy
 MAX_SMOOTHING = 100
 STL_TRIANGLE = np.dtype([("normal", "<f4", 3), ("corners", "<f4", (3, 3)), ("attribute", "<u2")])
 
@@ -77,7 +78,7 @@ def export_mesh(
         require("trimesh", f"{suffix} meshes")
     if suffix == ".3mf":
         require("lxml", ".3mf meshes")
-    values = as_array(volume, resolution)
+    values = as_array(volume, resolution, besides=BYTES_OF_A_VOXEL)
     match = None
     if level is None:
         level, match = best_level(values, matter)

@@ -3,6 +3,7 @@
 Records of `stats.jsonl` and images -> a figure by suffix.
 """
 
+import math
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -33,6 +34,8 @@ LOSSES: list[tuple[str, list[tuple[str, str]], bool]] = [
     ("views", [("mean_brightness", "mean brightness"), ("view_variety", "variety")], False),
 ]
 SCORES = [("legible", "legible"), ("clean", "clean")]
+MOST_ADDED, MOST_CLASSES = 12, 40  # that are drawn of what a file names, however many that are
+LARGEST = 1e30  # beyond it matplotlib's own arithmetic overflows
 WIDTH, ROW_HEIGHT, DOTS_PER_INCH = 10.0, 2.6, 130
 
 
@@ -66,7 +69,7 @@ def plot_run(
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    scored = [record for record in records if record.get("legible") is not None]
+    scored = [record for record in records if _drawable(record.get("legible"))]
     losses = _panels(records) if records else []
     rows = len(losses) // 2 + bool(scored) + (atlas is not None)
     heights = [1.0] * (rows - (atlas is not None))
@@ -104,12 +107,17 @@ def _panels(records: Sequence[dict[str, Any]]) -> list[tuple[str, list[tuple[str
     """`LOSSES`, with the losses of other objectives among the other losses."""
     named = {key for _, curves, _ in LOSSES for key, _ in curves} | {*OTHER_RANGE}
     more = [key for key in dict.fromkeys(key for record in records for key in record) if key.endswith("_loss")]
-    added = [(key, key.removesuffix("_loss").replace("_", " ")) for key in more if key not in named]
+    added = [(key, key.removesuffix("_loss").replace("_", " ")) for key in more if key not in named][:MOST_ADDED]
     return [(title, curves + added if title == OTHERS else curves, log) for title, curves, log in LOSSES]
 
 
 def _drawable(value: Any) -> bool:
-    return isinstance(value, (int, float)) and bool(np.isfinite(value))
+    """Whether it is a number that a plot can show; a damaged file may hold anything."""
+    return isinstance(value, int | float) and abs(value) < LARGEST  # nan is not, either
+
+
+def _number(value: Any) -> float:
+    return float(value) if _drawable(value) else math.nan
 
 
 def _finish(axes: Any, title: str) -> None:
@@ -139,15 +147,17 @@ def _scores(
     steps = [record["step"] for record in scored]
     axes = figure.add_subplot(grid[0, 0])
     for key, label in SCORES:
-        axes.plot(steps, [record.get(key, np.nan) for record in scored], "o-", label=label, markersize=3)
+        axes.plot(steps, [_number(record.get(key)) for record in scored], "o-", label=label, markersize=3)
     axes.set_ylim(0.0, 1.0)
     _finish(axes, "scorecard: share of views")
-    histograms = [record.get("histogram") or {} for record in scored]
+    found = [record.get("histogram") for record in scored]
+    histograms = [histogram if isinstance(histogram, dict) else {} for histogram in found]
     names = list(class_names) or sorted({name for histogram in histograms for name in histogram})
+    names = names[:MOST_CLASSES]  # a legend of more is larger than the figure
     labels = [printable(name)[:9] for name in names]
     if names:
         axes = figure.add_subplot(grid[0, 1])
-        shares = [[float(histogram.get(name, 0.0)) for histogram in histograms] for name in names]
+        shares = [[_number(histogram.get(name, 0.0)) for histogram in histograms] for name in names]
         hues = [tuple(value / 255.0 for value in colour) for colour in colours] or None
         if len(steps) == 1:  # one score is one bar, no course of time
             below = np.cumsum([0.0, *(row[0] for row in shares)])

@@ -5,6 +5,7 @@ Frames -> the file that its suffix names. `paths` chooses the way around the vol
 
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain, pairwise
+from operator import length_hint
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,13 @@ from PIL import Image
 
 from ..errors import ExportError
 from ..storage import check_folder, check_output, suffix_of, whole_files, write_description
+from ..storage.memory import check_fits
 
 Frame = UInt8[np.ndarray, "..."]
 # Of Frame. A type checker that looked at an item of a generator would swallow an image.
 Frames = Iterable[Any]
 STRIP_FRAMES = 12  # views in a .png strip: as many as can be told apart at a glance
+COPIES = 2  # of the frames of an animation while it is written
 GIF_FASTEST = 50  # frames a second: browsers show shorter frames than 20 ms slowly
 CODECS = {
     # Flat areas of a turning sculpture band visibly at the encoders' defaults.
@@ -100,10 +103,10 @@ def write_orbit(path: str | Path, frames: Frames, fps: int, description: dict[st
 
 
 class _Counted:
-    """An iterable that knows afterwards how long it was."""
+    """An iterable that knows afterwards how long it was; `expected` says before, 0 where the frames do not tell."""
 
     def __init__(self, frames: Frames) -> None:
-        self.frames, self.count = frames, 0
+        self.frames, self.count, self.expected = frames, 0, length_hint(frames)
 
     def __iter__(self) -> Iterator[Frame]:
         for frame in self.frames:
@@ -111,7 +114,7 @@ class _Counted:
             yield frame
 
 
-def _write_video(path: Path, frames: Frames, fps: int) -> None:
+def _write_video(path: Path, frames: _Counted, fps: int) -> None:
     """By ffmpeg, which imageio-ffmpeg brings along; frames go through a pipe, one at a time."""
     import imageio_ffmpeg
 
@@ -132,9 +135,10 @@ def _write_video(path: Path, frames: Frames, fps: int) -> None:
     try:
         for frame in chain([first], iterator):
             writer.send(frame)
-        writer.close()
     except OSError as error:
         raise OSError(f"ffmpeg: {error}") from None
+    finally:  # after a signal too: ffmpeg must end before its folder goes
+        writer.close()
     if not path.is_file() or path.stat().st_size == 0:
         raise OSError("ffmpeg wrote nothing: the disk is full, or its encoder failed")
 
@@ -146,10 +150,15 @@ def _even(frame: Frame) -> UInt8[np.ndarray, "H W 3"]:
     return np.ascontiguousarray(np.pad(grey, padding, mode="edge"))
 
 
-def _write_animation(path: Path, frames: Frames, fps: int) -> None:
-    """By Pillow, lossless but for the palette of a coloured gif."""
-    suffix = path.suffix.lower()
-    images = [Image.fromarray(frame) for frame in frames]
+def _write_animation(path: Path, frames: _Counted, fps: int) -> None:
+    """By Pillow, lossless but for the palette of a coloured gif; it needs all frames at once, and copies them."""
+    suffix, images = path.suffix.lower(), []
+    for frame in frames:
+        if not images:
+            what = f"frames={frames.expected}: so many of {frame.shape[1]}x{frame.shape[0]} pixels take"
+            remedy = "lower frames or size, or give the output the suffix .mp4, whose frames are written one by one"
+            check_fits(COPIES * frames.expected * frame.nbytes, what, remedy, ExportError)
+        images.append(Image.fromarray(frame))
     tick = 10 if suffix == ".gif" else 1  # ms
     ends = [round(k * 1000 / fps / tick) * tick for k in range(len(images) + 1)]
     durations = [late - early for early, late in pairwise(ends)]
@@ -160,13 +169,18 @@ def _write_animation(path: Path, frames: Frames, fps: int) -> None:
     images[0].save(path, kind, save_all=True, append_images=images[1:], duration=durations, loop=0, **options)
 
 
-def _write_strip(path: Path, frames: Frames, fps: int) -> None:
-    every = list(frames)
-    chosen = np.linspace(0, len(every), min(STRIP_FRAMES, len(every)), endpoint=False).astype(int)
-    Image.fromarray(np.concatenate([every[k] for k in chosen], axis=1)).save(path, "PNG")
+def _write_strip(path: Path, frames: _Counted, fps: int) -> None:
+    every = _chosen(frames.expected) if frames.expected else None
+    kept = {k: frame for k, frame in enumerate(frames) if every is None or k in every}
+    Image.fromarray(np.concatenate([kept[k] for k in _chosen(frames.count)], axis=1)).save(path, "PNG")
 
 
-_WRITERS: dict[str, Callable[[Path, Frames, int], None]] = {
+def _chosen(count: int) -> list[int]:
+    """Which of so many frames a strip shows."""
+    return np.linspace(0, count, min(STRIP_FRAMES, count), endpoint=False).astype(int).tolist()
+
+
+_WRITERS: dict[str, Callable[[Path, _Counted, int], None]] = {
     ".mp4": _write_video,
     ".webm": _write_video,
     ".gif": _write_animation,

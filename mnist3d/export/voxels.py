@@ -14,7 +14,7 @@ from ..errors import ExportError
 from ..formats import VOXEL_FORMATS, world_voxels
 from ..storage import check_output, whole_files, write_description
 from ..volumes.base import Field
-from .sampling import as_array
+from .sampling import as_array, filed_voxels
 from .solid import best_level
 
 
@@ -48,12 +48,27 @@ def export_voxels(
     suffix = check_output(path, VOXEL_FORMATS)
     if voxel_size_mm is not None and not 0.0 < voxel_size_mm <= 1e6:
         raise ExportError(f"voxel_size_mm={voxel_size_mm}: must be > 0 and <= 1e6")
-    values, chosen, options = as_array(volume, resolution), {}, {}
-    if VOXEL_FORMATS[suffix].solid:
-        options["level"], chosen["match"] = best_level(values, "all")
-    voxels = world_voxels(values, voxel_size_mm)
-    described = {**(description or {}), "format": suffix, "resolution_zyx": list(voxels.shape), "unit": voxels.unit}
     with whole_files(path) as folder:
-        added = VOXEL_FORMATS[suffix].write(voxels, folder / path.name, described, **options)
-        write_description(folder, path.name, {**described, **added, **chosen})
+        described = _written(volume, folder / path.name, suffix, resolution, voxel_size_mm, description or {})
+        write_description(folder, path.name, described)
     return path
+
+
+def _written(
+    volume: Field | ArrayLike,
+    path: Path,
+    suffix: str,
+    resolution: int | None,
+    voxel_size_mm: float | None,
+    description: dict[str, Any],
+) -> dict[str, Any]:
+    """What there is to say of the file; its voxels, which may lie in a file beside it, end with this call."""
+    written = VOXEL_FORMATS[suffix]
+    chosen, options = {}, {}
+    if written.solid:
+        volume, resolution = as_array(volume, resolution, besides=written.bytes_of_a_voxel), None
+        options["level"], chosen["match"] = best_level(volume, "all")
+    values = filed_voxels(volume, resolution, path.parent, voxel_size_mm, besides=written.bytes_of_a_voxel)
+    voxels = world_voxels(values, voxel_size_mm)
+    described = {**description, "format": suffix, "resolution_zyx": list(voxels.shape), "unit": voxels.unit}
+    return {**described, **written.write(voxels, path, described, **options), **chosen}

@@ -17,7 +17,7 @@ from torch.nn.functional import grid_sample
 
 from ..errors import VolumeFileError
 from ..geometry.grids import MAX_RESOLUTION
-from .voxel_array import Voxels, file_voxels, from_upright, upright_xyz
+from .voxel_array import Voxels, check_growth, file_voxels, from_upright, upright_xyz
 
 STRAIGHT = 0.5  # of a voxel, at the corner that is off farthest: no value can then belong to another voxel
 FLAT = 1e-3  # of the unit cube's volume: three directions that span less lie in a plane
@@ -86,14 +86,24 @@ def straightened(path: Path, voxels: Voxels) -> Voxels:
     x, y, z = (torch.arange(n, dtype=torch.float64).sub((n - 1) / 2.0).mul(step) for n in counts.tolist())
     # In torch's coordinates the volume's edges are -1 and 1, and its last axis comes first.
     to_data = torch.from_numpy(2.0 * np.linalg.inv(directions) / shape[:, None]).flip(0)
-    attenuation, absorbance = voxels.attenuation, voxels.absorbance
-    data = torch.from_numpy(np.stack([attenuation, attenuation * absorbance, absorbance]))[None]
-    found: np.ndarray = np.empty((3, *counts[::-1]), np.float32)
+    check_growth(path, voxels.shape, counts.tolist(), "the straight box around it")
+    data = torch.from_numpy(_weighted(voxels))[None]
+    right, away, up = counts.tolist()
+    values: np.ndarray = np.empty((1 + voxels.tells_absorbance, away, up, right), np.float32)
     across = torch.stack(torch.meshgrid(y, x, indexing="ij"), dim=-1) @ to_data[:, [1, 0]].T
     for layer, height in enumerate(z):
         places = (across + height * to_data[:, 2]).float()[None, None]
-        found[:, layer] = grid_sample(data, places, align_corners=False)[0, :, 0].numpy()
-    attenuation, absorbed, absorbance = found
-    np.divide(absorbed, attenuation, out=absorbance, where=attenuation > 0.0)
-    channels = [attenuation, absorbance.clip(0.0, 1.0)] if voxels.tells_absorbance else [attenuation]
-    return file_voxels(path, [from_upright(channel) for channel in channels], [step] * 3)
+        attenuation, absorbed, absorbance = grid_sample(data, places, align_corners=False)[0, :, 0].numpy()
+        np.divide(absorbed, attenuation, out=absorbance, where=attenuation > 0.0)
+        values[0, :, up - 1 - layer] = attenuation  # as `from_upright` has it
+        values[1:, :, up - 1 - layer] = absorbance.clip(0.0, 1.0)
+    x, y, z = (step * n for n in values.shape[:0:-1])
+    return Voxels(values, (x, y, z))
+
+
+def _weighted(voxels: Voxels) -> Float[np.ndarray, "3 Z Y X"]:
+    """Attenuation, what of it is lost, and absorbance."""
+    data: np.ndarray = np.empty((3, *voxels.shape), np.float32)
+    data[0], data[2] = voxels.attenuation, voxels.absorbance
+    np.multiply(data[0], data[2], out=data[1])
+    return data

@@ -4,6 +4,7 @@ What a file holds beside one number a voxel (several arrays, moments, vectors, c
 from or refused by what it is, never guessed. Reading the voxels is each format's own file.
 """
 
+import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -50,10 +51,10 @@ def split_pick(path: str | Path) -> tuple[Path, Pick]:
         VolumeFileError: what follows the # is no pick.
     """
     text = str(path)
-    if "#" not in Path(text).name or Path(text).exists():
+    if "#" not in Path(text).name or os.path.exists(text):
         return Path(text), Pick()
     cuts = [place for place, letter in enumerate(text) if letter == "#"]
-    cut = next((place for place in reversed(cuts) if Path(text[:place]).is_file()), None)
+    cut = next((place for place in reversed(cuts) if os.path.isfile(text[:place])), None)
     if cut is None:
         cut = cuts[-1]
         if "=" not in text[cut:]:

@@ -3,6 +3,8 @@
 The table of readers, and the way from the box of a file into the cube of the world. No code in a file is run.
 """
 
+import os
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +15,7 @@ from jaxtyping import Float
 
 from ..errors import VolumeFileError
 from ..geometry.grids import MAX_RESOLUTION, averaged, shares
+from ..storage.plain_files import check_plain_file
 from .mrc import read_mrc
 from .nifti import read_nifti
 from .npz import read_npy, read_npz
@@ -21,8 +24,8 @@ from .orientation import straightened
 from .picking import Pick, split_pick
 from .values import ValueOptions, make_usable, scale
 from .vdb_reading import read_vdb
-from .voxel_array import Voxels, absorbance_file, stacked
-from .vti import read_vti
+from .voxel_array import Voxels, absorbance_file, check_growth, stacked
+from .vti_reading import read_vti
 
 WHOLE = 1e-3  # as a share: spacings are often written with few digits
 READERS: dict[str, Callable[[Path, Pick], Voxels]] = {
@@ -83,23 +86,27 @@ def read_voxels(
     suffix = next((suffix for suffix in READERS if path.name.lower().endswith(suffix)), None)
     if suffix is None:
         raise VolumeFileError(f"{path}: unknown suffix; must be one of {', '.join(READERS)}")
-    if not path.is_file():
-        raise VolumeFileError(f"{path}: no such file")
+    _check_plain(path)
     if pick.array is not None and suffix not in OF_ARRAYS:
         raise VolumeFileError(
             f"{path}#array={pick.array}: must be left out: a {suffix} holds one array, without a name"
         )
     try:
-        voxels = READERS[suffix](path, pick)
+        voxels = _read(suffix, path, pick)
         absorbance, beside = voxels.absorbance, absorbance_file(path, suffix)
-        if not voxels.tells_absorbance and beside.is_file():
-            other = READERS[suffix](beside, Pick())
+        if not voxels.tells_absorbance and os.path.exists(beside):
+            _check_plain(beside)
+            other = _read(suffix, beside, Pick())
             turned, also = (np.zeros((3, 3)) if each.oblique is None else each.oblique for each in (voxels, other))
             if not np.allclose(turned, also):
                 raise VolumeFileError(f"{beside}: its axes must run as those of {path.name}")
             absorbance = other.attenuation
     except VolumeFileError:
         raise
+    except RecursionError:
+        raise VolumeFileError(f"{path}: damaged: it is nested too deeply") from None
+    except MemoryError:
+        raise VolumeFileError(f"{path}: does not fit into the memory") from None
     except Exception as error:  # every library has its own
         reason = (" ".join(str(error).split()) or type(error).__name__)[:200]
         raise VolumeFileError(f"{path}: damaged, or not what its suffix says ({reason})") from None
@@ -111,17 +118,33 @@ def read_voxels(
     return values
 
 
+def _read(suffix: str, path: Path, pick: Pick) -> Voxels:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of libraries, about what is refused or repaired
+        return READERS[suffix](path, pick)
+
+
+def _check_plain(path: Path) -> None:
+    """A pipe would be waited for; a device, a folder and a socket hold no voxels."""
+    try:
+        check_plain_file(path)
+    except FileNotFoundError:
+        raise VolumeFileError(f"{path}: no such file") from None
+    except (OSError, ValueError) as error:  # of a name that no file can have
+        raise VolumeFileError(f"{path}: {getattr(error, 'strerror', None) or error}") from None
+
+
 def _in_the_cube(
     path: Path, values: Float[np.ndarray, "2 Z Y X"], extent: tuple[float, float, float]
 ) -> Float[np.ndarray, "2 z y x"]:
     """The box in the middle of the cube, whose edge is the box's longest."""
     shape, edges = np.array(values.shape[1:]), np.array(extent[::-1])  # along z, y, x
     across = edges.max() / edges * shape  # the cube's edge, in voxels
+    most = np.rint(across).max()
+    if not most <= MAX_RESOLUTION:
+        raise VolumeFileError(f"{path}: a cube around it has {most:.0f} voxels an edge; it must be <= {MAX_RESOLUTION}")
     wanted = np.maximum(np.rint(across), 1).astype(int)
-    if wanted.max() > MAX_RESOLUTION:
-        raise VolumeFileError(
-            f"{path}: a cube around it has {wanted.max()} voxels an edge; it must be <= {MAX_RESOLUTION}"
-        )
+    check_growth(path, values.shape[1:], wanted.tolist(), "the cube around it")
     uneven = abs(wanted - across) > WHOLE * across
     if uneven.any():
         kept = np.where(uneven, wanted, shape)

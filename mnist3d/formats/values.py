@@ -53,6 +53,10 @@ class ValueOptions:
         for name, allowed in CHOICES.items():
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name}={getattr(self, name)}: must be {' or '.join(allowed)}")
+        for name in NUMBERS:
+            value = getattr(self, name)
+            if value is not None and (isinstance(value, bool) or not isinstance(value, int | float | np.number)):
+                raise ValueError(f"{name}={value!r}: must be a number")
         if self.threshold is not None and not 0.0 <= self.threshold < math.inf:
             raise ValueError(f"threshold={self.threshold}: must be finite and >= 0, in the values of the file")
         if self.percentile is not None and not 0.0 < self.percentile <= 100.0:

@@ -36,7 +36,7 @@ def write_vdb(voxels: Voxels, path: Path, description: dict[str, Any]) -> dict[s
     Blender's Principled Volume takes the grid named density: the light that a place gives off.
     """
     grids = {
-        "density": lambda: voxels.attenuation * (1.0 - voxels.absorbance),
+        "density": lambda: _density(voxels),
         "attenuation": lambda: voxels.attenuation,
         "absorbance": lambda: voxels.absorbance,
     }
@@ -50,6 +50,12 @@ def write_vdb(voxels: Voxels, path: Path, description: dict[str, Any]) -> dict[s
     described = layout(voxels, f"upright: {UPRIGHT_AXES}")
     density = f"attenuation * (1 - absorbance), 1 / {voxels.unit}"
     return {**described, "channels": {"density": density, **described["channels"]}}
+
+
+def _density(voxels: Voxels) -> Float[np.ndarray, "Z Y X"]:
+    density = 1.0 - voxels.absorbance
+    density *= voxels.attenuation  # in place: a fine grid is large
+    return density
 
 
 def _write_grid(file: BinaryIO, name: str, array: Float[np.ndarray, "X Y Z"], voxels: Voxels) -> None:

@@ -3,6 +3,7 @@
 One type for both directions, and the turn from the world's axes to upright ones and back.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,11 @@ from jaxtyping import Float
 
 from ..errors import VolumeFileError
 from ..geometry.grids import MAX_RESOLUTION, WORLD_EXTENT
+from ..storage.memory import check_fits
 
+# How many voxels are made of one of a file: a single slice of 1024 x 1024 fills its cube, a single line does not.
+MOST_GROWTH, GROWN_FREELY = 1024, 512**3
+VOXEL_BYTES = 32  # while a file is read, a voxel of the finished array, which takes 8
 FILE_UNIT = "unit of the file"
 UPRIGHT_AXES = "x right, y away from the viewer, z up (right-handed; the front faces -y)"
 ABSORBANCE = "_absorbance"  # NAME_absorbance.SUFFIX, for formats of one channel a file
@@ -74,17 +79,24 @@ class Voxels:
         return self.values[1] if self.tells_absorbance else np.zeros_like(self.values[0])
 
 
+def world_length(shape: Sequence[int], voxel_size_mm: float | None = None) -> float:
+    """Length of a world unit, in mm; without a size of voxels 1.
+
+    Args:
+        shape: voxels along (Z, Y, X).
+        voxel_size_mm: edge of the smallest side of a voxel.
+    """
+    return 1.0 if voxel_size_mm is None else voxel_size_mm * max(shape) / WORLD_EXTENT
+
+
 def world_voxels(values: Float[np.ndarray, "2 Z Y X"], voxel_size_mm: float | None = None) -> Voxels:
     """Voxels that fill [-1, 1]^3, as a writer needs them.
 
     Args:
-        values: attenuation per world unit, absorbance, in the world's axes.
-        voxel_size_mm: edge of the smallest side of a voxel in mm; None: lengths stay world units.
+        values: attenuation per world unit, or with `voxel_size_mm` per mm, and absorbance, in the world's axes.
+        voxel_size_mm: edge of the smallest side of a voxel in mm; None: lengths are world units.
     """
-    scale = 1.0 if voxel_size_mm is None else voxel_size_mm * max(values.shape[1:]) / WORLD_EXTENT
-    if scale != 1.0:
-        values = np.stack([values[0] / np.float32(scale), values[1]])
-    edge = WORLD_EXTENT * scale
+    edge = WORLD_EXTENT * world_length(values.shape[1:], voxel_size_mm)
     return Voxels(values, (edge, edge, edge), "world unit" if voxel_size_mm is None else "mm")
 
 
@@ -101,10 +113,10 @@ def file_voxels(path: Path, channels: Sequence[np.ndarray], spacing: Sequence[fl
     """
     for channel in channels:
         check_shape(path, channel.shape)
-    steps = np.asarray(spacing, float)
-    if not (np.isfinite(steps).all() and (steps > 0.0).all()):
-        steps = np.ones(3)
-    x, y, z = (float(edge) for edge in steps * channels[0].shape[::-1])
+    edges = np.asarray(spacing, float) * channels[0].shape[::-1]
+    if not (np.isfinite(edges).all() and (edges > 0.0).all()):
+        edges = np.array(channels[0].shape[::-1], float)
+    x, y, z = edges.tolist()
     return Voxels(stacked(path, channels), (x, y, z))
 
 
@@ -127,6 +139,32 @@ def check_shape(path: Path, shape: Sequence[int]) -> None:
     """
     if len(shape) != 3 or min(shape) < 1 or max(shape) > MAX_RESOLUTION:
         raise VolumeFileError(f"{path}: its shape is {tuple(shape)}; it must be three edges in [1, {MAX_RESOLUTION}]")
+
+
+def check_growth(path: Path, held: Sequence[int], wanted: Sequence[int], what: str) -> None:
+    """Fail where few voxels would become very many, or more than the memory holds.
+
+    Args:
+        path: for the message.
+        held: the shape that the file has.
+        wanted: the shape that is to be made of it.
+        what: that, for the message.
+
+    Raises:
+        VolumeFileError: so many are too many.
+    """
+    count = math.prod(wanted)
+    if count > max(MOST_GROWTH * math.prod(held), GROWN_FREELY):
+        raise VolumeFileError(
+            f"{path}: {what} has {tuple(wanted)} voxels, of {tuple(held)} in the file; must be at most {MOST_GROWTH} "
+            "times as many: resample it in the tool that made it"
+        )
+    check_fits(
+        VOXEL_BYTES * count,
+        f"{path}: reading {tuple(wanted)} voxels takes",
+        "write fewer voxels in the tool that made it",
+        VolumeFileError,
+    )
 
 
 def upright(array: Float[np.ndarray, "Z Y X"]) -> Float[np.ndarray, "up away right"]:

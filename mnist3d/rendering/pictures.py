@@ -7,8 +7,6 @@ import math
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from einops import rearrange
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
@@ -17,6 +15,7 @@ from ..volumes.base import Field
 from .renderer import AbsorptionRenderer, render_views
 
 SHEET_VIEWS = 40
+BACKGROUND = 40  # dark grey
 SHEET_SEED = 1  # the same poses in every sheet, so that a run's sheets can be compared
 
 
@@ -43,13 +42,14 @@ def contact_sheet(
     if count == 0:
         raise ValueError("images is empty: a contact sheet needs at least one")
     columns = columns or math.ceil(math.sqrt(count))
-    rows = math.ceil(count / columns)
-    background = 40.0 / 255.0
-    large = images.repeat_interleave(magnify, dim=2).repeat_interleave(magnify, dim=3)
-    framed = F.pad(large, (0, gap, 0, gap), value=background)
-    blank = framed.new_full((rows * columns - count, *framed.shape[1:]), background)
-    sheet = rearrange(torch.cat([framed, blank]), "(r c) 1 h w -> (r h) (c w)", c=columns)
-    return to_uint8(F.pad(sheet, (gap, 0, gap, 0), value=background))
+    height, width = (magnify * edge + gap for edge in images.shape[2:])
+    sheet = np.full((math.ceil(count / columns) * height + gap, columns * width + gap), BACKGROUND, np.uint8)
+    for k, image in enumerate(images):  # one at a time: enlarged, all of them are much larger than the sheet
+        row, column = divmod(k, columns)
+        large = to_uint8(image[0]).repeat(magnify, axis=0).repeat(magnify, axis=1)
+        top, left = row * height + gap, column * width + gap
+        sheet[top : top + len(large), left : left + large.shape[1]] = large
+    return sheet
 
 
 def sheet_views(

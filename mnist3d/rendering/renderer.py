@@ -14,11 +14,13 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from ..errors import ConfigError
 from ..geometry.arrays import ArrayOrList, computed, without_autocast
 from ..geometry.cameras import camera_to_world
 from ..geometry.rotations import as_rotations
 from ..kernels.absorption import ball_quadrature, render_grid
 from ..kernels.compositing import composite
+from ..storage.memory import check_fits
 from ..volumes.base import Field
 from ..volumes.occupancy import CELLS, Occupancy
 from ..volumes.wrappers import FrozenField
@@ -28,7 +30,9 @@ QuadratureName = Literal["trilinear", "slices"]
 MAX_IMAGE_SIZE = 4096
 MAX_SAMPLES = 4096
 VIEWS_AT_ONCE = 16  # bounds the memory of many views,
-POINTS_AT_ONCE = 2**20  # bounds the memory of a large view of a field
+POINTS_AT_ONCE = 2**20  # bounds the memory of a large view of a field,
+MOST_POINTS = 2**23  # and that of a row of each view at once
+COPIES_OF_A_VIEW, BYTES_OF_A_POINT = 4, 200  # while it is made
 FEW_SAMPLES = 12_000_000  # of a grid: plain PyTorch takes as long for them as to load the compiled kernel, .6 s
 
 
@@ -270,10 +274,25 @@ def render_views(
 
     Raises:
         ValueError: the rotations' shape is neither (3, 3) nor (B, 3, 3).
+        ConfigError: the views would not fit into the memory that is free.
     """
     frozen = volume if isinstance(volume, FrozenField) else FrozenField(volume)
     rotations = as_rotations(rotations, frozen.like()).reshape(-1, 3, 3)
-    many = len(rotations) * renderer.options.image_size**2 * FIELD_SAMPLES > 8 * CELLS**3
-    occupancy = frozen.occupancy() if many and frozen.dense() is None else None
-    parts = rotations.split(VIEWS_AT_ONCE)
-    return torch.cat([renderer(frozen, part, occupancy=occupancy).float().cpu() for part in parts])
+    is_field, size = frozen.dense() is None, renderer.options.image_size
+    on_a_row = size * (renderer.options.samples_per_ray or FIELD_SAMPLES) if is_field else 1
+    at_once = max(1, min(VIEWS_AT_ONCE, MOST_POINTS // on_a_row))
+    _check_views(len(rotations), renderer, at_once, max(POINTS_AT_ONCE, at_once * on_a_row) if is_field else 0)
+    occupancy = frozen.occupancy() if is_field and len(rotations) * size**2 * FIELD_SAMPLES > 8 * CELLS**3 else None
+    views = torch.empty(len(rotations), 1, *renderer.image_size, dtype=torch.float32, device="cpu")
+    for part, place in zip(rotations.split(at_once), views.split(at_once), strict=True):
+        place.copy_(renderer(frozen, part, occupancy=occupancy))
+    return views
+
+
+def _check_views(count: int, renderer: AbsorptionRenderer, at_once: int, points: int) -> None:
+    """Fail before views are made that would not fit into the memory that is free."""
+    height, width = renderer.image_size
+    pixels = (count + COPIES_OF_A_VIEW * min(count, at_once)) * height * width
+    what = f"renderer.image_size={max(height, width)}: {count:,} views take"
+    remedy = "lower renderer.image_size or the number of views"
+    check_fits(4 * pixels + BYTES_OF_A_POINT * points, what, remedy, ConfigError)

@@ -35,6 +35,7 @@ from .checkpoint import load_checkpoint
 from .class_paths import import_objective_class, import_volume_class
 from .config import Config
 from .gallery import Gallery
+from .memory import check_memory
 
 RUNS_ROOT = "runs"
 OPAQUE = 4.0  # optical depth of one voxel, of which a view shows 98 % as one colour
@@ -96,9 +97,10 @@ def build_run(command: CommandLine) -> Parts:
     else:
         run = RunDirectory(command.resume)
         run.take()
+    whole = True
     try:
         if command.resume is not None:
-            load_checkpoint(trainer, run)
+            whole = load_checkpoint(trainer, run)
         run.write(run.config_path.name, config.to_yaml())
         run.write_json("environment.json", environment(str(trainer.device)))
         classifiers = build_classifiers(config)
@@ -114,7 +116,7 @@ def build_run(command: CommandLine) -> Parts:
             Progress(remark=lambda: "" if scores is None else scores.summary),
             Statistics(run),
             Pictures(run, next((each for each in trainer.each_objective() if isinstance(each, Targets)), None)),
-            Checkpoints(run),
+            Checkpoints(run, config.trainer.save_every, say, whole=whole),
             page,
         ]
     except BaseException:
@@ -135,6 +137,7 @@ def build_trainer(config: Config, resumed: bool = False, remarks: list[str] | No
         ConfigError, DataError: a value, device, file or image that is refused.
     """
     device = build_device(config)
+    check_memory(config, device)
     images = load_images(config.data, config.renderer.image_size)
     targets = _allowed(lambda: build_targets(config.targets, images, config.data))
     said = [*images.remarks, *(() if targets is None else targets.remarks)]

@@ -149,13 +149,13 @@ def read_values(run: RunDirectory, *, exactly: bool = False) -> dict[Any, Any]:
         RunError: it is missing or damaged; exactly: it was made with another value of what is a constant now.
     """
     try:
-        if run.config_path.exists() and not run.config_path.is_file():  # a pipe would be waited for
-            raise ValueError("no plain file")
         values = read_yaml_file(run.config_path)
         written_config(values)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise RunError(f"{run.path}: no run lies there, {run.config_path.name} is missing") from None
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        raise RunError(f"{run.config_path}: cannot be read ({error.strerror})") from None
+    except ValueError as error:
         reason = " ".join(str(error).split())[:300]
         raise RunError(f"{run.config_path}: damaged, or of another version ({reason})") from None
     values, differing = translated(values)

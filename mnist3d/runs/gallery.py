@@ -12,7 +12,8 @@ from typing import Any
 
 from ..data.images import load_images
 from ..data.options import DataOptions
-from ..errors import DataError, VolumeFileError
+from ..data.sources import DOWNLOADED
+from ..errors import DataError, RunError, VolumeFileError
 from ..evaluation import Classifiers, cached_classifiers
 from ..invocation import program_name
 from ..storage.run_directory import VOLUME_FILE, RunDirectory
@@ -24,7 +25,6 @@ from .loading import Run, load_sculpture
 
 KEPT = 3  # scenes in memory
 LARGEST_CLASSIFIED = 128  # pixels; all images of a data set at more than that need gigabytes
-DOWNLOADED = ("mnist", "fashion_mnist", "kmnist", "emnist")
 
 
 class Gallery:
@@ -77,7 +77,7 @@ class Gallery:
 
 def scene_of(run: Run, name: str) -> Scene:
     """A finished run for the page, with its figures and, where they are cached, its classifiers."""
-    records = _records(run.path)
+    records, unread = _records(run.path)
     curves, scores, last = read_curves(records)
     note = f"Classes among the legible views, step {last.get('step')}"[:100] if last is not None else ""
     try:
@@ -96,6 +96,7 @@ def scene_of(run: Run, name: str) -> Scene:
         "seconds": seconds[-1] if seconds else None,
         "seconds_left": None,
         "curves": curves.as_columns(),
+        "curves_note": unread or curves.note,
         "scores": scores.as_columns(),
         "why_no_scores": "" if scores.points else f"This run was not scored; {program_name('score')} does that.",
         "histogram": histogram_of(last),
@@ -113,20 +114,21 @@ def scene_of(run: Run, name: str) -> Scene:
     )
 
 
-def _records(path: Path) -> list[dict[str, Any]]:
+def _records(path: Path) -> tuple[list[dict[str, Any]], str]:
+    """The lines of `stats.jsonl`; without them, why there are none."""
     try:
-        return RunDirectory(path).read_stats()
-    except (OSError, ValueError):
-        return []
+        return RunDirectory(path).read_stats(), ""
+    except RunError as error:
+        return [], str(error)
 
 
 def _classifiers(data: DataOptions, image_size: int) -> Classifiers | None:
-    """Classifiers from the cache; a run directory is not trusted, so none for images in a folder that it names."""
+    """Classifiers from the cache; a run directory is not trusted, so none for images that it would read or download."""
     here = data.name == "mnist_5k" or (data.name in DOWNLOADED and Path("data").is_dir())
     if data.path is not None or not here or image_size > LARGEST_CLASSIFIED:
         return None
     try:
-        held_out = load_images(data, image_size, "held_out")
+        held_out = load_images(data, image_size, "held_out", download=False)
     except DataError:
         return None
     return cached_classifiers(held_out.images, held_out.labels, held_out.class_names)

@@ -1,16 +1,20 @@
 """A run or a volume file opened again: configuration, volume, renderer."""
 
 import dataclasses
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..notebook import shown
+from .. import notebook
+from ..errors import VolumeFileError, shown
 from ..rendering.renderer import AbsorptionRenderer
+from ..storage.last_two import previous
 from ..storage.run_directory import RunDirectory
 from ..volumes import Volume, load_volume, read_description
 from .config import Config, read_config, written_config
+from .memory import check_opened
 
 
 @dataclass(repr=False)
@@ -40,7 +44,7 @@ class Run:
 
     def _repr_html_(self) -> str:
         """For a notebook; see `export.notebook_cell`."""
-        return shown(self, self._cell)
+        return notebook.shown(self, self._cell)
 
     def _cell(self) -> str:
         from ..export.notebook_cell import notebook_cell  # a command that opens a run has no need of it
@@ -70,7 +74,7 @@ def load_sculpture(path: str | Path, *, trusted: Sequence[type[Volume]] = ()) ->
 
 
 def load_run(path: str | Path, *, trusted: Sequence[type[Volume]] = ()) -> Run:
-    """Read a run directory.
+    """Read a run directory. Where its volume is damaged or missing, the one before is read, and a line says so.
 
     Args:
         path: the folder.
@@ -78,17 +82,33 @@ def load_run(path: str | Path, *, trusted: Sequence[type[Volume]] = ()) -> Run:
 
     Raises:
         RunError: no run lies there, or its configuration is damaged.
-        VolumeFileError: it has no volume yet, a damaged one, or one of a class that is not trusted.
+        VolumeFileError: it has no volume yet, damaged ones, or one of a class that is not trusted.
     """
     run = RunDirectory(path)
     config = read_config(run)
-    volume = load_volume(run.volume_path, trusted=trusted)
-    step = read_description(run.volume_path).get("step")
+    volume, step = _volume_of(run, trusted)
     origin = {"run": run.path.resolve().name, "step": step, "config": dataclasses.asdict(config)}
     return _opened(run.path, config, volume, origin)
 
 
+def _volume_of(run: RunDirectory, trusted: Sequence[type[Volume]]) -> tuple[Volume, Any]:
+    """The newest volume that can be read, and its step."""
+    newest, before = run.volume_path, previous(run.volume_path)
+    try:
+        return load_volume(newest, trusted=trusted), read_description(newest).get("step")
+    except VolumeFileError as error:
+        if not before.is_file():
+            raise
+        try:
+            found = load_volume(before, trusted=trusted), read_description(before).get("step")
+        except VolumeFileError:
+            raise error from None
+        logging.getLogger(__name__).warning("%s; showing %s of step %s", error, before.name, shown(found[1]))
+        return found
+
+
 def _opened(path: Path, config: Config, volume: Volume, origin: dict[str, Any]) -> Run:
     """As it is looked at: nothing of it learns any more."""
+    check_opened(f"{origin['run']}", volume)
     renderer = AbsorptionRenderer(**dataclasses.asdict(config.renderer))
     return Run(path, config, volume.eval().requires_grad_(False), renderer, origin)

@@ -1,17 +1,27 @@
 """A run from its first line on the terminal to its last."""
 
+import math
 import os
 import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 
 import torch
+from tqdm import tqdm
 
-from ..errors import WatchdogGaveUp
-from ..invocation import to_type
+from ..callbacks.sheltered import Sheltered
+from ..errors import RunError, WatchdogGaveUp, WriteError
+from ..invocation import program_name, to_type
+from ..storage.exhausted import out_of_memory
+from ..storage.labels import printable
+from ..training.options import TrainerOptions
+from ..training.report import StepReport
 from ..training.trainer import Trainer
 from .building import CommandLine, Parts, build_run
+from .signals import Ended, end_in_order, on_signals, say
+from .trust import flags_to_go_on
 
 
 def sculpt(command: CommandLine) -> Path:
@@ -26,19 +36,34 @@ def sculpt(command: CommandLine) -> Path:
     Raises:
         UserError: what the user can mend; nothing is overwritten.
         WatchdogGaveUp: the run went wrong for good; its last good state is saved.
+        Ended: a signal other than Ctrl-C's stopped the run before it was complete; it is saved.
     """
     parts = build_run(command)
     run, trainer = parts.run, parts.trainer
+    stop, callbacks = _StopOnSignal(trainer), Sheltered(parts.callbacks, _print_above_the_bar)
     try:
-        _announce(command, parts)
-        with _StopOnInterrupt(trainer):
-            trainer.run(parts.callbacks)
+        with stop.listening():
+            _announce(command, parts)
+            if stop.number is not None:  # before there is anything to save
+                end_in_order(stop.number)
+            trainer.run([stop, callbacks])
     except WatchdogGaveUp:
-        _conclude(parts)
+        if run.volume_path.is_file():  # a run that went wrong before its first save leaves none
+            _conclude(parts)
         raise
+    except (MemoryError, RuntimeError, OSError) as error:
+        if (memory := out_of_memory(error)) is None:
+            raise
+        raise RunError(_how_to_take_less(memory, parts)) from None
     finally:
         run.release()
-    _conclude(parts)
+    if callbacks.unsaved is not None:
+        raise WriteError(f"the end of the run is not saved: {callbacks.unsaved}; {_what_stays(parts)}")
+    try:
+        _conclude(parts)
+    finally:  # to a closed terminal no last line can be written
+        if trainer.progress < 1.0 and stop.number not in (None, signal.SIGINT):
+            raise Ended(stop.number, "stopped and saved")
     return run.path
 
 
@@ -46,14 +71,16 @@ def _announce(command: CommandLine, parts: Parts) -> None:
     config, trainer = parts.config, parts.trainer
     weights = sum(weight.numel() for weight in trainer.volume.parameters())
     for remark in parts.remarks:
-        print(remark, file=sys.stderr)
-    began = "going on at step" if command.resume else "starting at step"
+        print(printable(remark), file=sys.stderr)  # names of files are in it, maybe a stranger's
+    began = f"starting at step {trainer.steps_done}"
+    if command.resume:  # a stranger's run may have any length
+        began = f"going on at step {trainer.steps_done} until {_end_of(config.trainer)}"
     if command.resume is None and config.start_from and config.volume["init_args"].get("grow_at"):
         print("start_from: begins at the full resolution, so volume.grow_at is not used", file=sys.stderr)
     name = config.volume["class_path"].rpartition(".")[2]
     print(
         f"{name} with {weights:,} weights, {len(trainer.images):,} images of {config.data.name}, "
-        f"{trainer.device}, {torch.get_num_threads()} threads; {began} {trainer.steps_done}; into {parts.run.path}",
+        f"{trainer.device}, {torch.get_num_threads()} threads; {began}; into {parts.run.path}",
         file=sys.stderr,
         flush=True,
     )
@@ -62,15 +89,30 @@ def _announce(command: CommandLine, parts: Parts) -> None:
 
 
 def _conclude(parts: Parts) -> None:
-    path = parts.run.path
-    where = Path(os.path.relpath(path)) if path.is_absolute() and path.is_relative_to(Path.cwd()) else path
-    name = parts.config.volume["class_path"]
-    look = to_type("view", where, *_trusting("--volume", [name]))
+    where = _where(parts)
+    look = to_type("view", where, *_trusting("--volume", [parts.config.volume["class_path"]]))
     if parts.trainer.progress < 1.0:
-        added = _trusting("--objectives.add", [spec["class_path"] for spec in parts.config.objectives])
-        go_on = to_type("train", "--resume", where, *_trusting("--volume", [name]), *added)
-        print(f"stopped at step {parts.trainer.steps_done}; go on with: {go_on}", file=sys.stderr)
+        print(f"stopped at step {parts.trainer.steps_done}; go on with: {_to_go_on(parts)}", file=sys.stderr)
     print(f"The sculpture lies in {where} (views: {where}/pictures/views.png). Look at it: {look}")
+
+
+def _to_go_on(parts: Parts) -> str:
+    """A command line that works as it stands."""
+    volume = _trusting("--volume", [parts.config.volume["class_path"]])
+    added = _trusting("--objectives.add", [spec["class_path"] for spec in parts.config.objectives])
+    return to_type("train", "--resume", _where(parts), *volume, *added, *flags_to_go_on(parts.config))
+
+
+def _where(parts: Parts) -> Path:
+    path = parts.run.path
+    return Path(os.path.relpath(path)) if path.is_absolute() and path.is_relative_to(Path.cwd()) else path
+
+
+def _end_of(options: TrainerOptions) -> str:
+    """When a run ends by itself, in words."""
+    ends = [] if options.max_steps is None else [f"step {options.max_steps:,}"]
+    minutes = options.seconds_limit / 60.0
+    return " or ".join([*ends, *([f"{minutes:,.6g} minutes are over"] if minutes < math.inf else [])])
 
 
 def _trusting(flag: str, class_paths: list[str]) -> list[str]:
@@ -78,22 +120,50 @@ def _trusting(flag: str, class_paths: list[str]) -> list[str]:
     return [word for path in class_paths if not path.startswith("mnist3d.") for word in (flag, path)]
 
 
-class _StopOnInterrupt:
-    """Ctrl-C asks the trainer to stop after the current step; a second one interrupts at once."""
+def _what_stays(parts: Parts) -> str:
+    """Of a run that ended without a last save."""
+    if not parts.run.resume_path.is_file():
+        return "nothing had been saved before"
+    return f"the checkpoint before it stays; go on with: {_to_go_on(parts)}"
+
+
+def _how_to_take_less(memory: str, parts: Parts) -> str:
+    where = f"{memory} after step {parts.trainer.steps_done}"
+    lower = "lower trainer.views, volume.resolution, renderer.image_size or discriminator.channels"
+    return f"{where}; {lower}, or end other programs; {_what_stays(parts)}"
+
+
+def _print_above_the_bar(line: str) -> None:
+    tqdm.write(line, file=sys.stderr)
+
+
+class _StopOnSignal:
+    """A callback: the first signal asks the trainer to stop after the current step, a later one ends at once.
+
+    Args:
+        trainer: of the run.
+    """
 
     def __init__(self, trainer: Trainer) -> None:
         self.trainer = trainer
-        self.previous = None
+        self.number: int | None = None
 
-    def __enter__(self) -> None:
-        self.previous = signal.signal(signal.SIGINT, self._stop)
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """While the block runs, the first signal is taken as a wish."""
+        with on_signals(self._stop, program_name("train"), even_ignored=(signal.SIGINT,)):
+            yield
 
-    def __exit__(self, *_: object) -> None:
-        signal.signal(signal.SIGINT, self.previous)
+    def after_step(self, trainer: Trainer, report: StepReport) -> None:
+        """A signal may have come before the run did, which begins with no wish to stop."""
+        if self.number is not None:
+            trainer.stop_requested = True
 
-    def _stop(self, number: int, frame: FrameType | None) -> None:
-        if self.trainer.stop_requested:
-            signal.signal(signal.SIGINT, self.previous)
-            raise KeyboardInterrupt
+    def finish(self, trainer: Trainer) -> None:
+        """Nothing is left to do."""
+
+    def _stop(self, number: int) -> None:
+        self.number = number
         self.trainer.stop_requested = True
-        print("\nstopping after this step and saving (Ctrl-C again: at once)", file=sys.stderr, flush=True)
+        again = "Ctrl-C again" if number == signal.SIGINT else "another SIGTERM"
+        say(f"\nstopping after this step and saving ({again}: at once)")

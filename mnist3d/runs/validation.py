@@ -15,8 +15,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
-import yaml
-
 from ..errors import ConfigError
 from ..errors import shown as shown
 from ..storage.plain_yaml import read_yaml
@@ -130,9 +128,9 @@ def from_text(hint: Any, text: str) -> Any:
         return None if text == "null" and type(None) in members else text
     if not text.strip():
         return text  # to YAML it were null
-    loader = yaml.BaseLoader if any(member == list[str] for member in members) and text != "null" else yaml.SafeLoader
+    as_text = any(member == list[str] for member in members) and text != "null"
     try:
-        value = read_yaml(text, loader)
+        value = read_yaml(text, numbers=not as_text)
         others = tuple(member for member in members if member is not str)
         return value if others == members else checked(others, value, "")
     except ValueError:

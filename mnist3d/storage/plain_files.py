@@ -103,9 +103,9 @@ def gunzipped(file: Readable, most: int) -> bytes:
 
 def size_in_words(count: int) -> str:
     """A number of bytes for a message: 1.5 GiB, 12 MiB, 3 KiB."""
-    for unit, size in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
-        if count >= size:
-            return f"{count / size:.3g} {unit}"
+    for power, unit in zip((6, 5, 4, 3, 2, 1), ("EiB", "PiB", "TiB", "GiB", "MiB", "KiB"), strict=True):
+        if count >= (size := 2 ** (10 * power)):
+            return f"{count / size:.{3 if count < 1000 * size else 4}g} {unit}"
     return f"{count} bytes"
 
 

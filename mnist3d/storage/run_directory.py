@@ -5,23 +5,38 @@ Names, places and atomic writes. Callers hand it bytes, text, dictionaries and p
 
 import io
 import json
+import os
 import shlex
+import time
+from collections.abc import Mapping
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from filelock import FileLock, Timeout
 
 from ..errors import RunError, WriteError
 from ..invocation import to_type
-from .atomic import write_atomically
+from .atomic import TEMPORARY, remove_litter, remove_with_lock, write_atomically
+from .last_two import write_newest
+from .own_files import append_line, check_own
+from .records import lines_until, read_records
+
+if TYPE_CHECKING:  # a used folder is refused before anything heavy is imported
+    import numpy as np
 
 VOLUME_FILE = "volume.safetensors"
 RESUME_FILE = "resume.pt"
 CONFIG_FILE = "config.yaml"
 STATS_FILE = "stats.jsonl"
 LOCK_FILE = ".lock"
+VIEWS_FOLDER = "pictures/"
+# What stands in a folder before the first step; a run that never made one leaves none of it.
+OF_THE_START = (LOCK_FILE, CONFIG_FILE, "environment.json", "tensorboard")
+# What is written into as it is; every other file is replaced whole, and so is a link in its place.
+WRITTEN_FILES, WRITTEN_FOLDERS = (STATS_FILE, LOCK_FILE), (VIEWS_FOLDER, "tensorboard")
+CLOCK_ERROR = 3600.0  # s: a file from further in the future was written while the clock was wrong
 
 
 class RunDirectory:
@@ -34,6 +49,8 @@ class RunDirectory:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         self._lock: FileLock | None = None
+        self._taken: os.stat_result | None = None  # the folder that was taken, to know it again
+        self._made = False
 
     @classmethod
     def create(cls, path: str | Path | None, root: str | Path, preset: str) -> "RunDirectory":
@@ -54,45 +71,66 @@ class RunDirectory:
         else:
             tries = [Path(path)]
         for folder in tries:
+            made = not folder.is_dir()
             try:
                 folder.mkdir(parents=True, exist_ok=path is not None)
             except FileExistsError:
                 if folder.is_dir():
                     continue  # another run began in the same second
-                raise RunError(f"run_dir={folder}: is a file; give the name of a new folder") from None
+                check_unused(folder)
+                raise WriteError(f"run_dir={folder}: cannot be made (a file is in the way)") from None
             except OSError as error:
                 raise WriteError(f"run_dir={folder}: cannot be made ({error.strerror})") from None
+            check_unused(folder)
             run = cls(folder)
-            if any(child.name != LOCK_FILE for child in folder.iterdir()):
-                raise RunError(
-                    f"run_dir={folder}: not empty; give a new folder, or go on with that run: "
-                    f"--resume {shlex.quote(str(folder))}"
-                )
-            run.take()
+            run.take()  # which removes litter
+            try:
+                check_unused(folder, but_for_litter=False)  # another may have had it in between
+            except RunError:
+                run.release()
+                raise
+            run._made = made
             return run
         raise RunError(f"run_dir: no free name under {root}")
 
     def take(self) -> None:
-        """Keep other processes out until `release`, or until this process ends.
+        """Keep other processes out until `release`, or until this process ends; remove what a killed one left.
 
         Raises:
-            RunError: another process writes here.
+            RunError: another process writes here, or something that would be written to is a link or no file.
             WriteError: the folder cannot be written.
         """
+        for name in WRITTEN_FILES:
+            check_own(self.path / name, "file")
+        for name in WRITTEN_FOLDERS:
+            check_own(self.path / name, "folder")
+        with suppress(OSError):
+            if (self.path / LOCK_FILE).stat().st_size and (self.path / LOCK_FILE).stat().st_nlink > 1:
+                raise RunError(f"{self.path / LOCK_FILE}: holds something, and has another name; remove it")
         lock = FileLock(self.path / LOCK_FILE)
         try:
             lock.acquire(timeout=0)
         except Timeout:
             raise RunError(f"run_dir={self.path}: in use by another process; wait, or give another folder") from None
+        except NotImplementedError:
+            raise WriteError(
+                f"run_dir={self.path}: its disk knows no locks, so a second process could write there too; "
+                "choose a folder on another disk"
+            ) from None
         except OSError as error:
             raise WriteError(f"run_dir={self.path}: cannot be written ({error.strerror})") from None
-        self._lock = lock
+        self._lock, self._taken = lock, os.stat(self.path)
+        for folder in (self.path, self.path / VIEWS_FOLDER):
+            remove_litter(folder)
 
     def release(self) -> None:
-        """Let others write here."""
-        if self._lock is not None:
-            self._lock.release()
-            self._lock = None
+        """Let others write here. A folder that this process has made for a run that never began is removed."""
+        if self._lock is None:
+            return
+        if self._made and {child.name for child in _children(self.path)} <= {*OF_THE_START}:
+            remove_with_lock(self.path, self._lock)
+        self._lock.release()
+        self._lock, self._taken, self._made = None, None, False
 
     @property
     def volume_path(self) -> Path:
@@ -114,52 +152,108 @@ class RunDirectory:
 
         Raises:
             WriteError: the disk is full, or the folder cannot be written.
+            RunError: it would be written through a link.
         """
+        self._check_same_folder()
+        if "/" in name:
+            check_own((self.path / name).parent, "folder")
         return write_atomically(self.path / name, content.encode() if isinstance(content, str) else content)
+
+    def write_newest(self, contents: Mapping[str, bytes | memoryview], keep: bool = True) -> None:
+        """Files of one moment, each whole or not at all; what they replace is kept, see `last_two.write_newest`.
+
+        Raises:
+            WriteError: the disk is full, or the folder cannot be written; what was there is there still.
+        """
+        self._check_same_folder()
+        write_newest(self.path, contents, keep)
 
     def write_json(self, name: str, value: Any) -> Path:
         """`write` of indented JSON."""
         return self.write(name, json.dumps(value, indent=2) + "\n")
 
-    def write_picture(self, name: str, picture: np.ndarray) -> Path:
+    def write_picture(self, name: str, picture: "np.ndarray") -> Path:
         """`write` of a uint8 picture (H, W) or (H, W, 3) under `pictures/`, as PNG."""
-        return self.write(f"pictures/{name}", png_bytes(picture))
+        return self.write(f"{VIEWS_FOLDER}{name}", png_bytes(picture))
 
     def append_stats(self, record: dict[str, Any]) -> None:
-        """One line of `stats.jsonl`.
+        """One line of `stats.jsonl`, or none of it.
 
         Raises:
             WriteError: the disk is full, or the folder cannot be written.
+            RunError: the file is a link, or no file.
         """
+        self._check_same_folder()
+        check_own(self.path / STATS_FILE, "file")
         try:
-            with open(self.path / STATS_FILE, "a", encoding="utf-8") as file:
-                file.write(json.dumps(record) + "\n")
+            append_line(self.path / STATS_FILE, json.dumps(record).encode() + b"\n")
         except OSError as error:
             raise WriteError(f"{self.path / STATS_FILE}: cannot be written ({error.strerror})") from None
 
     def read_stats(self) -> list[dict[str, Any]]:
-        """The lines of `stats.jsonl`; what is no JSON object, such as a last line that a crash cut off, is left out."""
-        path = self.path / STATS_FILE
-        if not path.is_file():
-            return []
-        records = []
-        for line in path.read_bytes().split(b"\n"):
-            try:
-                record = json.loads(line.decode())
-            except (ValueError, RecursionError):
-                continue
-            if isinstance(record, dict):
-                records.append(record)
-        return records
+        """The lines of `stats.jsonl`, each with its step; see `read_records`.
+
+        Raises:
+            RunError: it cannot be read, is no plain file, or is too large.
+        """
+        return read_records(self.path / STATS_FILE)
 
     def cut_stats(self, last_step: int) -> None:
         """Drop the lines after a step, which a resumed run will write again."""
-        kept = [record for record in self.read_stats() if record.get("step", 0) <= last_step]
+        kept = lines_until(self.path / STATS_FILE, last_step)
         if (self.path / STATS_FILE).is_file():
-            self.write(STATS_FILE, "".join(json.dumps(record) + "\n" for record in kept))
+            self.write(STATS_FILE, kept)
+
+    def _check_same_folder(self) -> None:
+        """One that was taken and has gone is not made anew: its lock and what else it held would be missing there."""
+        if self._taken is None:
+            return
+        try:
+            same = os.path.samestat(os.stat(self.path), self._taken)
+        except OSError:
+            same = False
+        if not same:
+            raise WriteError(f"run_dir={self.path}: was moved or removed while the run went on; move it back")
 
 
-def png_bytes(picture: np.ndarray) -> bytes:
+def check_unused(folder: Path, *, but_for_litter: bool = True) -> None:
+    """Fail where a new run cannot begin.
+
+    Args:
+        folder: it need not exist.
+        but_for_litter: whether what a killed process left half-written is no reason.
+
+    Raises:
+        RunError: a file, or a folder with something in it.
+    """
+    if folder.is_file():
+        raise RunError(f"run_dir={folder}: is a file; give the name of a new folder")
+    for child in _children(folder):
+        if child.name != LOCK_FILE and not (but_for_litter and TEMPORARY.fullmatch(child.name)):
+            raise RunError(
+                f"run_dir={folder}: not empty; give a new folder, or go on with that run: "
+                f"--resume {shlex.quote(str(folder))}"
+            )
+
+
+def complete(path: Path, steps: int, seconds: float | None) -> RunError:
+    """That a run has nothing left to do, and what would change that. The file of a run limited by steps alone does not
+    say its seconds."""
+    taken = "" if seconds is None else f" and {seconds:.0f} s"
+    return RunError(
+        f"resume={path}: that run is complete after {steps} steps{taken}; "
+        "give it more: --trainer.max_steps or --trainer.max_minutes"
+    )
+
+
+def _children(folder: Path) -> list[Path]:
+    try:
+        return list(folder.iterdir())
+    except OSError:
+        return []
+
+
+def png_bytes(picture: "np.ndarray") -> bytes:
     """A uint8 picture (H, W) or (H, W, 3) as the content of a PNG file."""
     import imageio.v3 as iio
 
@@ -178,4 +272,10 @@ def latest_run(root: str | Path) -> Path:
     volumes = list(root.glob(f"*/{VOLUME_FILE}")) if root.is_dir() else []
     if not volumes:
         raise RunError(f"{root}: holds no finished run; sculpt one first: {to_type('train')}")
-    return max(volumes, key=lambda path: path.stat().st_mtime).parent
+    latest = time.time() + CLOCK_ERROR
+
+    def age(path: Path) -> tuple[bool, float]:
+        written = path.stat().st_mtime
+        return written <= latest, written
+
+    return max(volumes, key=age).parent

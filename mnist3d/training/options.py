@@ -1,7 +1,10 @@
-"""The length and the learning rates of a run: what `--trainer.*` sets, and the schedule of the learning rates."""
+"""The length, the saves and the learning rates of a run: what `--trainer.*` sets, and the schedule of the rates."""
 
 import math
+import re
 from dataclasses import dataclass
+
+from ..errors import shown
 
 DEFAULT_MINUTES = 10.0
 # The relativistic pairing is a moving game: no momentum, and a long memory of the second moment (R3GAN).
@@ -10,9 +13,43 @@ DECAY_FROM = 0.5  # progress from which the rates fall linearly
 FINAL_RATE = 0.1  # what they have fallen to at the end, as a share
 
 
+@dataclass(frozen=True)
+class Interval:
+    """How long between two saves: of time or of steps.
+
+    Args:
+        seconds: of real time; None where steps count.
+        steps: saved after every step that is a multiple; None where time counts.
+    """
+
+    seconds: float | None
+    steps: int | None
+
+    @classmethod
+    def of(cls, text: str) -> "Interval":
+        """From "60s" or "500steps".
+
+        Raises:
+            ValueError: anything else, or nothing at all between two saves; it says what it must be.
+        """
+        found = re.fullmatch(r"(\d{1,9}(?:\.\d{1,9})?) ?s|(\d{1,9}) ?steps?", text.strip(), re.ASCII)
+        if found is None or float(found[1] or found[2]) <= 0.0:
+            raise ValueError("must be a number > 0 with its unit, such as 60s or 500steps")
+        return cls(None if found[1] is None else float(found[1]), None if found[2] is None else int(found[2]))
+
+    def is_over(self, seconds: float, step: int) -> bool:
+        """Whether it is time.
+
+        Args:
+            seconds: since the last save.
+            step: steps done.
+        """
+        return seconds >= self.seconds if self.seconds is not None else step % (self.steps or 1) == 0
+
+
 @dataclass
 class TrainerOptions:
-    """The length and the learning rates of a run.
+    """The length, the saves and the learning rates of a run.
 
     Args:
         max_steps: Number of steps after which the run and its learning-rate schedule end, >= 1. A run limited by steps
@@ -21,6 +58,8 @@ class TrainerOptions:
             first limit reached ends the run, and the learning-rate schedule follows max_steps.
         stop_after: Stop and save after this many steps of this session, >= 1, to resume later. The learning-rate
             schedule does not change.
+        save_every: Time or steps between two saves of the run, with the unit: 60s, 500steps. A crash loses at most this
+            much.
         views: Number of views in a step, and of real images, >= 2.
         volume_rate: Learning rate of the volume, > 0. In the second half of the run it falls linearly to a tenth.
         max_tilt: Largest random tilt of the real images out of their plane, in degrees, 0 to 60. Then a view may look
@@ -30,6 +69,7 @@ class TrainerOptions:
     max_steps: int | None = None
     max_minutes: float | None = None
     stop_after: int | None = None
+    save_every: str = "60s"
     views: int = 40
     volume_rate: float = 0.06
     max_tilt: float = 45.0
@@ -47,6 +87,10 @@ class TrainerOptions:
         for name, (valid, wanted) in checks.items():
             if not valid:
                 raise ValueError(f"trainer.{name}={getattr(self, name)}: must be {wanted}")
+        try:
+            Interval.of(self.save_every)
+        except ValueError as error:
+            raise ValueError(f"trainer.save_every={shown(self.save_every)}: {error}") from None
 
     @property
     def seconds_limit(self) -> float:

@@ -4,7 +4,7 @@ It knows no objective by name, prints nothing and writes nothing: progress, pict
 """
 
 import copy
-import math
+import logging
 import time
 from collections.abc import Iterable, Sequence
 from typing import Any, Protocol, runtime_checkable
@@ -17,6 +17,7 @@ from ..data.images import ImageSet
 from ..geometry.rotations import PoseOptions, training_rotations
 from ..rendering.renderer import AbsorptionRenderer
 from ..volumes.base import Volume
+from .checked_state import check_state, load_adam, load_module
 from .objectives.base import Batch, Objective
 from .options import ADAM_BETAS, TrainerOptions, rate_factor
 from .report import StepReport
@@ -37,6 +38,14 @@ class Callback(Protocol):
 
     def finish(self, trainer: "Trainer") -> None:
         """Called once when the run ends, however it ends."""
+
+
+@runtime_checkable
+class Beginner(Protocol):
+    """A callback that looks at the run before its first step too."""
+
+    def begin(self, trainer: "Trainer") -> None:
+        """Called once before the first step, of a resumed run too."""
 
 
 class Trainer:
@@ -93,25 +102,41 @@ class Trainer:
         self.seconds_done = 0.0
         self.rate_scale = 1.0
         self.stop_requested = False
+        self.whole = True  # False while a step is made, and after an error in one: then it is in no file
         self._resumed_at = time.monotonic()
 
     def run(self, callbacks: Iterable[Callback] = ()) -> None:
-        """Step until the run is complete or a stop is requested; then let every callback finish."""
+        """Step until the run is complete or a stop is requested; then let every callback finish.
+
+        Every callback finishes, whatever the others raise. The first error is raised at the end, others are logged.
+        """
         callbacks = list(callbacks)
         self.stop_requested = False
         self._resumed_at = time.monotonic()
         stop_at = None if self.options.stop_after is None else self.steps_done + self.options.stop_after
+        errors: list[BaseException] = []
         try:
+            for callback in callbacks:
+                if isinstance(callback, Beginner):
+                    callback.begin(self)
             while not self.stop_requested and self.progress < 1.0 and self.seconds < self.options.seconds_limit:
                 report = self.step()
                 for callback in callbacks:
                     callback.after_step(self, report)
                 if self.steps_done == stop_at:
                     break
-        finally:
-            self.seconds_done, self._resumed_at = self.seconds, time.monotonic()
-            for callback in callbacks:
+        except BaseException as error:
+            errors.append(error)
+        self.seconds_done, self._resumed_at = self.seconds, time.monotonic()
+        for callback in callbacks:
+            try:
                 callback.finish(self)
+            except Exception as error:
+                errors.append(error)
+        for error in errors[1:]:
+            logging.getLogger(__name__).warning("%s", " ".join(str(error).split()))
+        if errors:
+            raise errors[0]
 
     def step(self) -> StepReport:
         """One training step, on new rotations and new real images; `torch.autocast` has no influence on it.
@@ -121,8 +146,11 @@ class Trainer:
         """
         if torch.is_inference_mode_enabled() or not torch.is_grad_enabled():
             raise RuntimeError("training needs gradients: leave torch.no_grad() and torch.inference_mode() before it")
+        self.whole = False
         with torch.autocast(self.device.type, enabled=False):
-            return self._step()
+            report = self._step()
+        self.whole = True
+        return report
 
     def _step(self) -> StepReport:
         progress = self.progress
@@ -180,22 +208,25 @@ class Trainer:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue where `state_dict` was taken.
 
+        Each part is compared with what this trainer holds before anything computes with it, so a state may come from
+        a file of anybody. After an error some parts may be loaded: load another state, or make a new trainer.
+
         Raises:
-            KeyError, RuntimeError, ValueError: the state is of another version or of other options.
+            RuntimeError, ValueError: the state is of another version or of other options, or damaged; one line.
         """
+        check_state(state, self.state_dict())
         for name in ("volume", "averaged", "objectives"):
-            getattr(self, name).load_state_dict(state[name])
+            load_module(getattr(self, name), state[name])
         self.volume_optimiser = self._volume_adam()  # the state may be of another resolution
-        self.volume_optimiser.load_state_dict(state["volume_optimiser"])
+        load_adam(self.volume_optimiser, state["volume_optimiser"], "volume_optimiser")
         self.generator.set_state(state["generator"])
         torch.set_rng_state(state["torch_rng"])
         if state["cuda_rng"] and self.device.type == "cuda":
             torch.cuda.set_rng_state_all(state["cuda_rng"])
-        self.steps_done = int(state["steps_done"])
+        self.steps_done = state["steps_done"]
         self.seconds_done, self._resumed_at = float(state["seconds_done"]), time.monotonic()
         self.rate_scale = float(state["rate_scale"])
-        if not math.isfinite(self.seconds_done):
-            raise ValueError("seconds_done is not a number")
+        self.whole = True
 
     def rewind(self, state: dict[str, Any], rate_scale: float) -> None:
         """Restore everything that is trained to an earlier state, with smaller learning rates.

@@ -18,6 +18,7 @@ from .render_thread import one_thread
 from .scene import View
 
 FILE_SECONDS = 120.0  # that a file waits to be fetched
+MAX_KEPT = 256 * 2**20  # bytes of files that wait, unless it is a single file
 TRAINING_PACE = 3.0  # during training, work here rests this many times as long as it takes
 MAX_REST = 20.0
 
@@ -46,6 +47,21 @@ class Workshop:
         """A page has closed."""
         self.files.pop(session.ticket or "", None)
 
+    def keep(self, session: Session, name: str, content: bytes) -> None:
+        """Let a file wait to be fetched with the session's new ticket: one a page, and few bytes of all pages."""
+        self.forget(session)
+        waiting = sorted(self.files.items(), key=lambda item: item[1][2])
+        kept = sum(len(held) for _, (_, held, _) in waiting)
+        for ticket, (_, held, _) in waiting:
+            if kept + len(content) <= MAX_KEPT:
+                break
+            self.files.pop(ticket, None)
+            kept -= len(held)
+        session.ticket = secrets.token_urlsafe(16)
+        self.files[session.ticket] = (name, content, time.monotonic())
+        if not self._is_open(session):  # closed in the meantime: nobody can ask for it any more
+            self.forget(session)
+
     def drop_old(self) -> None:
         """Files that nobody has fetched."""
         for ticket, (_, _, made) in list(self.files.items()):
@@ -60,10 +76,7 @@ class Workshop:
 
         def work() -> dict[str, Any]:
             content = make(name, Order(scene, scene.snapshot, view, self._rest))
-            self.forget(session)  # one waiting file a page bounds the memory
-            session.ticket = secrets.token_urlsafe(16)
-            if self._is_open(session):
-                self.files[session.ticket] = (name, content, time.monotonic())
+            self.keep(session, name, content)
             return {"kind": "file", "name": name, "path": f"file/{session.ticket}/{name}"}
 
         self.run(session, work, f"{name} cannot be made: ")

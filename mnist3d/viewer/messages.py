@@ -16,7 +16,8 @@ from PIL import Image
 
 from .scene import View
 
-COMMANDS = ("pause", "resume", "stop", "download", "open", "scenes")
+ACTIONS = ("pause", "resume", "stop", "download")  # they change the run, or take something away
+COMMANDS = (*ACTIONS, "open", "scenes")
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,8 @@ def parse_request(text: str | bytes) -> Request:
     Raises:
         ValueError: it is no such message.
     """
+    if not isinstance(text, str):
+        raise ValueError("a message must be text")
     try:
         message = json.loads(text)
     except RecursionError:

@@ -10,15 +10,18 @@ class ViewerOptions:
     Args:
         enabled: Whether to serve the page.
         port: Port of the page, 0 to 65535; if it is taken, the next free one. 0: any free port.
-        host: Address to listen on: 127.0.0.1 for this machine only, 0.0.0.0 for everybody who can reach it.
+        host: Address to listen on: 127.0.0.1 for this machine only, 0.0.0.0 for everybody who can reach
+            it and has the token of the printed address.
         share: Largest part of the run's processor time on a core that the page may use during training, > 0 and <= 1.
             Up to two seconds of unused time are saved, so that turning is smooth.
+        read_only: Whether nobody can pause, stop or download on the page, also not with the token of its address.
     """
 
     enabled: bool = True
     port: int = 8328
     host: str = "127.0.0.1"
     share: float = 0.02
+    read_only: bool = False
 
     def __post_init__(self) -> None:
         if not 0 <= self.port <= 65535:

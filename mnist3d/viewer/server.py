@@ -14,12 +14,13 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from ..errors import ViewerError
+from .access import REFUSED, REFUSED_PAGE, Access
 from .client import Session
 from .cpu_budget import Allowance, run_clock
 from .downloads import MEDIA_TYPES, available
 from .jobs import Workshop
 from .live import Live
-from .messages import Request, pack, parse_request
+from .messages import ACTIONS, Request, pack, parse_request
 from .network import Gate, listen, may_connect, response
 from .options import ViewerOptions
 from .render_thread import Painter
@@ -30,6 +31,8 @@ MAX_MESSAGE = 4096  # bytes that a page may send at once
 SECONDS_PER_MESSAGE = 0.008  # of all pages together: whoever talks faster waits
 FIGURES_SECONDS = 0.5
 NAMES_SECONDS = 1.0  # that a list of the runs is good for
+MAX_NAMES = 500  # newest runs in the menu
+STALLED_SECONDS = 120.0  # that a page may take for one message: 10 KB a second for the largest
 FETCH_SECONDS = 1800.0  # that a file may take over a slow line
 
 
@@ -44,7 +47,7 @@ class Viewer:
         say: where a line about a failure goes; default stderr.
 
     Raises:
-        ViewerError: neither a live run nor a first scene.
+        ViewerError: neither a live run nor a first scene, or a token in the environment that is none.
     """
 
     def __init__(
@@ -60,6 +63,7 @@ class Viewer:
         if scene is None:
             raise ViewerError("there is nothing to look at")
         self.options, self.live, self.shelf, self.first = options or ViewerOptions(), live, shelf, scene
+        self.access = Access(self.options.read_only)
         self._say = say or (lambda line: print(line, file=sys.stderr, flush=True))
         self.allowance = Allowance(self.options.share, run_clock())
         self.allowance.unlimited = live is None
@@ -79,13 +83,11 @@ class Viewer:
 
     @property
     def url(self) -> str:
-        """What to open."""
-        host = self.options.host
-        shown = "127.0.0.1" if host in ("0.0.0.0", "::", "localhost") else f"[{host}]" if ":" in host else host
-        return f"http://{shown}:{self.port}/"
+        """What to open: with the token."""
+        return self.access.url
 
     def start(self) -> str:
-        """Listen; returns the address to open.
+        """Listen; returns `url`.
 
         Raises:
             ViewerError: no port is free, the address is not this machine's, or a package is missing.
@@ -95,7 +97,9 @@ class Viewer:
         except ImportError as error:
             raise ViewerError(f"it needs the package websockets ({error}): pip install websockets") from None
         self._socket = listen(self.options.host, self.options.port)
-        self.port = self._socket.getsockname()[1]
+        own = self._socket.getsockname()
+        self.port = own[1]
+        self.access.listens_on(self.options.host, own[0], self.port)
         self._thread.start()
         self._started.wait(10.0)
         if self._failure is not None or not self._started.is_set():
@@ -112,6 +116,11 @@ class Viewer:
     def pages(self) -> int:
         """How many are open."""
         return len(self._sessions)
+
+    def all_told(self) -> bool:
+        """Whether each page was sent the newest figures of what it looks at."""
+        pages = list(self._sessions)
+        return all(page.figures is page.scene.figures and not page.waiting_bytes for page in pages)
 
     def close(self) -> None:
         """Stop drawing and listening; pages that are open say so."""
@@ -163,18 +172,24 @@ class Viewer:
 
     def _answer(self, connection: Any, request: Any) -> Any:
         """Plain HTTP: the page and files that a page has asked for; None goes on to a web socket."""
-        host = request.headers.get("Host", "")
-        refused = may_connect(host, request.headers.get("Origin"), self.options.host)
+        host, origin = request.headers.get("Host", ""), request.headers.get("Origin")
+        refused = may_connect(host, origin, self.options.host)
         if refused:
             return response(403, refused)
-        path = PurePosixPath(request.path.partition("?")[0]).parts
+        where, _, query = request.path.partition("?")
+        path = PurePosixPath(where).parts
         if path == ("/",):
+            if self.access.admits_once(query):
+                return response(303, "", more={"Location": f"?token={self.access.token}"})
             # Nothing from elsewhere is ever loaded, and the socket goes back where the page came from.
             policy = f"default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src blob: data:; \
 connect-src 'self' ws://{host} wss://{host}; base-uri 'none'; form-action 'none'"
-            return response(200, self._html, "text/html; charset=utf-8", {"Content-Security-Policy": policy})
+            status, html = (200, self._html) if self.access.may_open(query) else (403, REFUSED_PAGE)
+            return response(status, html, "text/html; charset=utf-8", {"Content-Security-Policy": policy})
         if path == ("/", "socket"):
-            return None
+            return None if self.access.may_look(query, origin) else response(403, REFUSED)
+        # A ticket is as hard to guess as the token, is told to a page with the token alone, and ends with that page.
+        # The token itself would stay in the browser's list of downloads.
         if len(path) == 4 and path[1] == "file" and path[2] in self._workshop.files:
             name, content, _ = self._workshop.files[path[2]]
             if not self._gate.may_carry(connection, len(content)):
@@ -191,11 +206,11 @@ connect-src 'self' ws://{host} wss://{host}; base-uri 'none'; form-action 'none'
         if len(self._sessions) >= MAX_PAGES:  # not refused as HTTP: a script could not learn the reason
             await socket_.close(1013, "too many pages are open")
             return
-        session = Session(self.first, self._loop)
+        session = Session(self.first, self._loop, self.access.may_act(socket_.request.path.partition("?")[2]))
         self._sessions.append(session)
         if self.live is not None:
             self.live.watched = True
-        tasks = [asyncio.create_task(self._post(session, socket_)), asyncio.create_task(self._inform(session))]
+        tasks = [asyncio.create_task(_post(session, socket_)), asyncio.create_task(self._inform(session))]
         try:
             session.send(pack(self._scenes(session)))
             while True:
@@ -204,7 +219,7 @@ connect-src 'self' ws://{host} wss://{host}; base-uri 'none'; form-action 'none'
                 self._next_message = max(self._next_message, began) + SECONDS_PER_MESSAGE
                 await asyncio.sleep(max(0.0, self._next_message - time.monotonic()))
         except ValueError as error:
-            await socket_.close(1008, str(error)[:100])
+            await socket_.close(1008, str(error).encode("ascii", "backslashreplace").decode()[:100])  # 123 bytes fit
         except ConnectionClosed:
             pass
         finally:
@@ -215,23 +230,15 @@ connect-src 'self' ws://{host} wss://{host}; base-uri 'none'; form-action 'none'
             if self.live is not None:
                 self.live.watched = bool(self._sessions)
 
-    async def _post(self, session: Session, socket_: Any) -> None:
-        from websockets.exceptions import ConnectionClosed
-
-        try:
-            while True:
-                await socket_.send(await session.outbox.get())
-        except ConnectionClosed:
-            return
-
     async def _inform(self, session: Session) -> None:
         """The figures, whenever there are new ones and the page has room."""
         while True:
             figures = session.scene.figures
-            if figures is not None and figures is not session.figures and session.has_room():
+            last = figures is not None and figures.get("state") == "finished"  # also to a page behind another window
+            if figures is not None and figures is not session.figures and (last or session.has_room()):
                 session.figures = figures
                 try:
-                    session.send(pack({"kind": "figures", "files": available(), **figures}))
+                    session.send(pack({"kind": "figures", **figures}))
                 except (TypeError, ValueError):  # what a damaged run noted is no JSON
                     session.send(pack({"kind": "problem", "text": "the figures of this run cannot be shown"}))
             self._workshop.drop_old()
@@ -241,7 +248,9 @@ connect-src 'self' ws://{host} wss://{host}; base-uri 'none'; form-action 'none'
         session.received(request.received)
         if request.view is not None:
             session.view = request.view
-        if request.command == "download":
+        if request.command in ACTIONS and not session.may_act:
+            session.send(pack({"kind": "problem", "text": self.access.why_not(self.live is not None)}))
+        elif request.command == "download":
             self._workshop.order(session, request.argument)
         elif request.command == "open":
             self._open(session, request.argument)
@@ -255,7 +264,10 @@ connect-src 'self' ws://{host} wss://{host}; base-uri 'none'; form-action 'none'
     def _scenes(self, session: Session) -> dict[str, Any]:
         """What can be looked at, and what this page looks at."""
         if self.shelf is not None and time.monotonic() - self._names[0] >= NAMES_SECONDS:
-            self._names = time.monotonic(), list(self.shelf.names())
+            try:
+                self._names = time.monotonic(), list(self.shelf.names())[:MAX_NAMES]
+            except OSError:  # a folder that cannot be read
+                self._names = time.monotonic(), []
         names = list(self._names[1])
         if self.live is not None:
             names = [self.live.scene.name, *(name for name in names if name != self.live.scene.name)]
@@ -269,7 +281,9 @@ connect-src 'self' ws://{host} wss://{host}; base-uri 'none'; form-action 'none'
             "size": session.scene.renderer.image_size,
             "reads": session.scene.reader is not None,
             "why_no_reader": session.scene.why_no_reader,
-            "files": available(),
+            "acts": session.may_act,
+            "why_not": "" if session.may_act else self.access.why_not(self.live is not None),
+            "files": available() if session.may_act else [],
         }
 
     def _open(self, session: Session, name: str) -> None:
@@ -290,3 +304,15 @@ connect-src 'self' ws://{host} wss://{host}; base-uri 'none'; form-action 'none'
         if name == self.first.name:
             return self.first
         raise ValueError("there is no such run")
+
+
+async def _post(session: Session, socket_: Any) -> None:
+    """Send what waits for a page. One that takes nothing in is dropped: its line is full, and no ping could ask it."""
+    from websockets.exceptions import ConnectionClosed
+
+    try:
+        await session.post(lambda message: asyncio.wait_for(socket_.send(message), STALLED_SECONDS))
+    except asyncio.TimeoutError:
+        socket_.transport.abort()
+    except ConnectionClosed:
+        return

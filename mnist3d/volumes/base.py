@@ -111,9 +111,11 @@ class Volume(nn.Module, Field):
                 f"path={path}: suffix {path.suffix or '(none)'}; must be {SUFFIX}. Voxel files of other tools are "
                 "written by mnist3d.export.export_voxels"
             )
-        if not_numbers := [name for name, weight in self.state_dict().items() if weight.isnan().any()]:
-            raise VolumeFileError(f"path={path}: {not_numbers[0]} holds weights that are not a number; not saved")
-        return write_atomically(path, volume_bytes(self, extra))
+        try:
+            content = volume_bytes(self, extra)
+        except VolumeFileError as error:
+            raise VolumeFileError(f"path={path}: {error}; not saved") from None
+        return write_atomically(path, content)
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """The parameters as groups for an optimiser; "rate" is a factor on `trainer.volume_rate`, default 1.
@@ -182,9 +184,12 @@ def volume_bytes(volume: Volume, extra: dict[str, Any] | None = None) -> bytes:
         extra: more metadata that JSON can hold, such as the renderer's settings and the step.
 
     Raises:
+        VolumeFileError: weights that are not a number, which `load_volume` refuses.
         ValueError: an extra with a name that the volume itself needs.
         TypeError: a constructor argument or an extra is no plain value.
     """
+    if not_numbers := [name for name, weight in volume.state_dict().items() if weight.isnan().any()]:
+        raise VolumeFileError(f"{not_numbers[0]} holds weights that are not a number")
     description = {
         "format_version": FORMAT_VERSION,
         "class_path": class_path(type(volume)),

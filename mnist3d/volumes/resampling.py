@@ -3,6 +3,8 @@
 Pure functions of tensors.
 """
 
+from collections.abc import Iterable, Iterator
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -68,17 +70,29 @@ def resampled(grid: Float[Tensor, "2 Z Y X"], shape: tuple[int, ...]) -> Float[T
         grid: attenuation per world unit, absorbance.
         shape: of the result; the longest edge says whether that is finer.
     """
-    if max(shape) > max(grid.shape[1:]):
-        return _finer(grid, shape)
-    return averaged(grid, [shares(old, new) for old, new in zip(grid.shape[1:], shape, strict=True)])
+    return joined(resampled_in_slabs(grid, shape), grid.new_empty(2, *shape))
 
 
-def _finer(grid: Float[Tensor, "2 Z Y X"], shape: tuple[int, ...]) -> Float[Tensor, "2 z y x"]:
-    values, found = drawn(grid), grid.new_empty(2, *shape)
+def joined(slabs: Iterable[Float[Tensor, "C _ Y X"]], out: Float[Tensor, "C Z Y X"]) -> Float[Tensor, "C Z Y X"]:
+    """Slices along z that follow one another, copied into a grid, which is returned."""
+    begin = 0
+    for slab in slabs:
+        out[:, begin : begin + slab.shape[1]] = slab
+        begin += slab.shape[1]
+    return out
+
+
+def resampled_in_slabs(grid: Float[Tensor, "2 Z Y X"], shape: tuple[int, ...]) -> Iterator[Float[Tensor, "2 _ y x"]]:
+    """`resampled`, some slices along z at a time, for grids that are larger than the memory.
+
+    Gradients:
+        None, if it is consumed without.
+    """
+    if max(shape) <= max(grid.shape[1:]):
+        yield averaged(grid, [shares(old, new) for old, new in zip(grid.shape[1:], shape, strict=True)])
+        return
+    values = drawn(grid)
     z, y, x = (voxel_centres(n).to(values) for n in shape)
-    rows = max(1, POINTS_AT_ONCE // (shape[1] * shape[2]))
-    for heights, place in zip(z.split(rows), found.split(rows, dim=1), strict=True):
+    for heights in z.split(max(1, POINTS_AT_ONCE // (shape[1] * shape[2]))):
         places = torch.meshgrid(heights, y, x, indexing="ij")
-        for channel, part in zip(place, ask(values, torch.stack(places[::-1], dim=-1)), strict=True):
-            channel.copy_(part)
-    return found
+        yield torch.stack(ask(values, torch.stack(places[::-1], dim=-1))).to(grid.dtype)

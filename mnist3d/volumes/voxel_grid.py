@@ -264,24 +264,24 @@ class VoxelGrid(Volume):
         Raises:
             ValueError: wrong shape, values outside their range or not finite.
         """
-        values = as_tensor("array", array, torch.float64).detach().to("cpu", torch.float64)
+        values = as_tensor("array", array, torch.float64).detach().cpu()
         if values.ndim not in (3, 4) or (values.ndim == 4 and len(values) != 2) or 0 in values.shape:
             raise ValueError(
                 f"array has shape {tuple(values.shape)}: it must be (Z, Y, X), attenuation alone, or (2, Z, Y, X), "
                 "attenuation and absorbance, none of them 0"
             )
-        if values.ndim == 3:
-            values = torch.stack([values, torch.zeros_like(values)])
-        for name, channel, most in (("attenuation", values[0], math.inf), ("absorbance", values[1], 1.0)):
+        attenuation, absorbance = values if values.ndim == 4 else (values, values.new_zeros(()).expand(values.shape))
+        for name, channel, most in (("attenuation", attenuation, math.inf), ("absorbance", absorbance, 1.0)):
             low, high = float(channel.min()), float(channel.max())  # nan if there is any
             if not (low >= 0.0 and high <= most and high < math.inf):
                 wanted = "finite and >= 0 per world unit" if name == "attenuation" else "in [0, 1]"
                 raise ValueError(f"{name} lies in [{low:g}, {high:g}]: it must be {wanted}")
-        volume = cls(resolution=list(values.shape[1:]), pyramid=[], initial_noise=0.0)
-        raw = torch.stack([_softplus_inverse(values[0] * volume.voxel_step), torch.logit(values[1])])
+        volume = cls(resolution=list(attenuation.shape), pyramid=[], initial_noise=0.0)
         with torch.no_grad():
             volume.bias.zero_()
-            volume.levels[0].copy_(raw)
+            for layer, (dense, lost) in enumerate(zip(attenuation, absorbance, strict=True)):  # in double precision
+                volume.levels[0][0, layer] = _softplus_inverse(dense.double() * volume.voxel_step)
+                volume.levels[0][1, layer] = torch.logit(lost.double())
         return volume
 
     def to_array(self) -> np.ndarray:

@@ -1,5 +1,6 @@
 """The adversarial loss: a discriminator learns to tell views from real images, the volume learns to fool it."""
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, get_args
@@ -10,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ...data.augment import random_shift
+from ..checked_state import load_adam
 from ..discriminator import Discriminator
 from ..gan_losses import ADVERSARIAL_LOSSES, Pairing, gradient_penalty
 from ..options import ADAM_BETAS
@@ -109,9 +111,18 @@ class Adversarial(Objective):
         return {"optimiser": self.optimiser.state_dict(), "last_penalty": self._last_penalty}
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
-        """Go on from `get_extra_state`."""
-        self.optimiser.load_state_dict(state["optimiser"])
-        self._last_penalty = float(state["last_penalty"])
+        """Go on from `get_extra_state`.
+
+        Raises:
+            ValueError: it is of another discriminator, or damaged.
+        """
+        if not isinstance(state, dict) or state.keys() != {"optimiser", "last_penalty"}:
+            raise ValueError(f"{self.name}: its state must hold optimiser and last_penalty")
+        load_adam(self.optimiser, state["optimiser"], f"{self.name}.optimiser")
+        penalty = state["last_penalty"]
+        if isinstance(penalty, bool) or not isinstance(penalty, int | float) or not math.isfinite(penalty):
+            raise ValueError(f"{self.name}.last_penalty must be a finite number")
+        self._last_penalty = float(penalty)
 
     def _teach(self, batch: Batch, images: Float[Tensor, "B 1 H W"], views: Float[Tensor, "B 1 H W"]) -> None:
         options = self.options

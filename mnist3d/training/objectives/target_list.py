@@ -8,6 +8,7 @@ from typing import Any
 DIRECTION_KEYS = ("azimuth", "elevation")
 SUBJECT_KEYS = ("digit", "class", "image", "text")
 RING_KEYS = {"digits": "digit", "classes": "class", "images": "image", "text": "text"}
+MOST_TARGETS = 1000  # a direction every seven degrees
 RENAMED = {"picture": "image", "pictures": "images"}  # keys of version 0.1
 
 
@@ -63,6 +64,8 @@ class TargetOptions:
                 raise ValueError(f"targets.{key}=[]: name at least one target, or leave the key out")
             for number, entry in enumerate(entries or []):
                 found += read(f"targets.{key}[{number}]", entry)
+                if len(found) > MOST_TARGETS:
+                    raise ValueError(f"targets.{key}[{number}]: more than {MOST_TARGETS} targets in all; give fewer")
         return found
 
 
@@ -101,6 +104,8 @@ def _read_ring(place: str, entry: Any) -> list[Target]:
     subjects = values[kinds[0]]
     if not isinstance(subjects, list | str) or len(subjects) == 0 or (kinds[0] != "text" and isinstance(subjects, str)):
         raise ValueError(f"{place}.{kinds[0]}={subjects!r}: must be a list of at least one (text: at least one letter)")
+    if len(subjects) > MOST_TARGETS:
+        raise ValueError(f"{place}.{kinds[0]}: {len(subjects)} targets; must be 1 to {MOST_TARGETS}")
     first = _degrees(f"{place}.azimuth", values.get("azimuth", 0.0), math.inf)
     return [
         _target(place, values, first + 360.0 * number / len(subjects), RING_KEYS[kinds[0]], subject)

@@ -1,0 +1,204 @@
+"""Peak memory of runs and exports, and what `runs/memory.py` told before: python benchmarks/memory.py [--output JSON].
+
+Every line is a process of its own, with one thread. Its memory is its peak less what it held when it was about to
+begin: for a run after the imports, for an export before its small volume is made. What it holds alone is without the
+pages of files, which any other program may have back; for a run the peak with them stands beside it.
+"""
+
+import contextlib
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from unittest import mock
+
+import psutil
+import torch
+
+from mnist3d.cli.parser import parse_command_line
+from mnist3d.cli.program import run_command_line
+from mnist3d.cli.tool_parser import OneLineParser
+from mnist3d.export import MESH_FORMATS, VOXEL_FORMATS, export_mesh, export_voxels
+from mnist3d.export.frames import FrameStyle, orbit_frames
+from mnist3d.export.page import page_html
+from mnist3d.export.video import write_orbit
+from mnist3d.geometry.rotations import turntable
+from mnist3d.kernels import absorption
+from mnist3d.rendering.pictures import contact_sheet, sheet_views
+from mnist3d.rendering.renderer import AbsorptionRenderer, RendererOptions
+from mnist3d.runs import memory
+from mnist3d.runs.memory import FIXED, training_memory
+from mnist3d.runs.session import sculpt
+from mnist3d.storage.environment import environment
+from mnist3d.volumes import HashGrid, Volume, VoxelGrid
+
+MIB = 2**20
+STEPS = 6  # in which everything is allocated once; the watchdog's snapshots take longer
+FEW = "--data.limit 100 --nearest_image.weight 0 --watchdog warn --scorecard.every 0"  # one thing at a time
+RUNS = {
+    "the default run": "--scorecard.every 0",
+    "smallest": f"{FEW} --volume.resolution 12",
+    "grid of 48": f"{FEW} --volume.resolution 48",
+    "grid of 96": f"{FEW} --volume.resolution 96",
+    "grid of 192": f"{FEW} --volume.resolution 192",
+    "grid of 192, slices": f"{FEW} --volume.resolution 192 --renderer.quadrature slices",
+    "grid of 96, reference": f"{FEW} --volume.resolution 96",
+    "grid of 96, watchdog": f"{FEW} --volume.resolution 96 --watchdog rewind --trainer.views 4 --trainer.max_steps 280",
+    "VMGrid of 192": f"{FEW} --volume VMGrid --volume.resolution 192",
+    "HashGrid, 4 views": f"{FEW} --volume HashGrid --trainer.views 4",
+    "HashGrid, 40 views": f"{FEW} --volume HashGrid",
+    "HashGrid, 80 views, 64 features": (
+        f"{FEW} --volume HashGrid --trainer.views 80 --volume.num_levels 16 --volume.features_per_level 4"
+    ),
+    "HashGrid, views of 64": f"{FEW} --volume HashGrid --renderer.image_size 64",
+    "HashGrid baked at 96": f"{FEW} --volume HashGrid --volume.bake_resolution 96",
+    "HashGrid, table of 2^20": f"{FEW} --volume HashGrid --volume.log2_hashmap_size 20 --volume.max_resolution 256",
+    "views of 16": f"{FEW} --volume.resolution 12 --renderer.image_size 16",
+    "views of 64": f"{FEW} --volume.resolution 12 --renderer.image_size 64",
+    "views of 128": f"{FEW} --volume.resolution 12 --renderer.image_size 128",
+    "400 views of 64": f"{FEW} --volume.resolution 12 --renderer.image_size 64 --trainer.views 400",
+    "wide discriminator": f"{FEW} --volume.resolution 12 --discriminator.channels [256,512,1024]",
+    "nearest images of 64": "--volume.resolution 12 --scorecard.every 0 --watchdog warn --renderer.image_size 64",
+    "preset hash_grid": "--config hash_grid --scorecard.every 0",
+    "preset two_rings": "--config two_rings --scorecard.every 0",
+    "preset letters": "--config letters --scorecard.every 0",
+}
+VOLUMES: dict[str, Callable[[], Volume]] = {"VoxelGrid(48)": lambda: VoxelGrid(48, grow_at=[]), "HashGrid": HashGrid}
+RESOLUTIONS = (256, 384)
+
+
+def held() -> float:
+    """MiB that this process alone holds now, on Linux: without the pages of files, which any other may have back."""
+    (line,) = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("RssAnon")]
+    return int(line.split()[1]) / 2**10
+
+
+class Peak:
+    """What `held` is at most in a block, looked at a thousand times a second, beyond what it was before."""
+
+    def __enter__(self) -> "Peak":
+        self.before = self.most = held()
+        self.over = threading.Event()
+        self.thread = threading.Thread(target=self._look, daemon=True)
+        self.thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.over.set()
+        self.thread.join()
+
+    @property
+    def mib(self) -> float:
+        """MiB."""
+        return self.most - self.before
+
+    def _look(self) -> None:
+        while not self.over.wait(0.001):
+            self.most = max(self.most, held())
+
+
+def run(name: str) -> dict[str, float | str]:
+    """One run of a few steps in this process, and what was told of it."""
+    with tempfile.TemporaryDirectory() as folder:
+        given = ["--run_dir", f"{folder}/run", "--viewer.enabled", "false", "--trainer.max_steps", str(STEPS)]
+        command = parse_command_line([*given, *RUNS[name].split()])
+        before = psutil.Process().memory_info().rss / MIB
+        patched = [mock.patch.object(absorption, "_takes_numba", return_value=False)] if "reference" in name else []
+        patched += [mock.patch.object(memory, "_has_fast_kernel", return_value=False)] if patched else []
+        with contextlib.ExitStack() as stack:
+            for each in patched:
+                stack.enter_context(each)
+            told = (FIXED + sum(training_memory(command.config, torch.device("cpu")).values())) / MIB
+            with Peak() as peak:
+                sculpt(command)
+    whole = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10 - before
+    figures = {"MiB": round(whole), "alone_MiB": round(peak.mib), "told_MiB": round(told)}
+    return {"run": name, "flags": RUNS[name], **figures, "told_over_measured": round(told / whole, 2)}
+
+
+def exports() -> dict[str, Callable[[Path], object]]:
+    """Name -> what is called with a folder."""
+    found: dict[str, Callable[[Path], object]] = {}
+    for kind, build in VOLUMES.items():
+        formats = VOXEL_FORMATS if kind != "HashGrid" else [".npz"]  # its voxels are written as those of a grid
+        for resolution in RESOLUTIONS:
+            for suffix in formats:
+                if suffix != ".vox" or resolution <= 256:
+                    found[f"{kind} voxels {resolution} {suffix}"] = _voxels(build, suffix, resolution)
+        found[f"{kind} mesh 256 .stl"] = _mesh(build, 256)
+        found[f"{kind} page 256"] = lambda folder, build=build: page_html(build(), RendererOptions(), "", 256)
+        for suffix in (".mp4", ".gif", ".apng", ".png", "") if formats is VOXEL_FORMATS else (".mp4",):
+            found[f"{kind} orbit 120 of 512 {suffix}"] = _orbit(build, suffix)
+        found[f"{kind} snapshot of 512"] = lambda folder, build=build: contact_sheet(
+            sheet_views(build(), AbsorptionRenderer(512)), 8
+        )
+    return found
+
+
+def _voxels(build: Callable[[], Volume], suffix: str, resolution: int) -> Callable[[Path], object]:
+    return lambda folder: export_voxels(build(), folder / f"a{suffix}", resolution=resolution)
+
+
+def _mesh(build: Callable[[], Volume], resolution: int) -> Callable[[Path], object]:
+    return lambda folder: export_mesh(build(), folder / f"a{next(iter(MESH_FORMATS))}", resolution=resolution)
+
+
+def _orbit(build: Callable[[], Volume], suffix: str) -> Callable[[Path], object]:
+    def write(folder: Path) -> None:
+        frames = orbit_frames(build(), AbsorptionRenderer(), turntable(120), FrameStyle(512))
+        write_orbit(folder / f"a{suffix}", frames, 24)
+
+    return write
+
+
+def export(name: str) -> dict[str, float | str]:
+    """One export in this process; a small one of its kind first, so that its libraries are there."""
+    torch.manual_seed(0)
+    with tempfile.TemporaryDirectory() as folder:
+        small, large = Path(folder) / "small", Path(folder) / "large"
+        small.mkdir()
+        large.mkdir()
+        suffix = name.rpartition(" ")[2]
+        if " voxels " in name:
+            export_voxels(VoxelGrid(8), small / f"a{suffix}")
+        elif " mesh " in name:
+            export_mesh(VoxelGrid(8), small / "a.stl")
+        elif " orbit " in name:
+            frames = orbit_frames(VoxelGrid(8), AbsorptionRenderer(), turntable(2), FrameStyle(16))
+            write_orbit(small / f"a{suffix if '.' in suffix else ''}", frames, 24)
+        with Peak() as peak:
+            exports()[name](large)
+    return {"export": name, "MiB": round(peak.mib)}
+
+
+def main(arguments: Sequence[str]) -> None:
+    """All lines, or one."""
+    parser = OneLineParser(prog="memory.py", description="Peak memory of runs and exports.")
+    parser.add_argument("--only", choices=("runs", "exports"), help="default both")
+    parser.add_argument("--line", help="one line, in this process")
+    parser.add_argument("--output", type=Path, help="JSON file; default none")
+    options = parser.parse_args(arguments)
+    if options.line is not None:
+        print(json.dumps(run(options.line) if options.line in RUNS else export(options.line)))
+        return
+    names = [*(RUNS if options.only != "exports" else ()), *(exports() if options.only != "runs" else ())]
+    results = []
+    for name in names:
+        command = [sys.executable, __file__, "--line", name]
+        done = subprocess.run(
+            command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=False
+        )
+        results.append(json.loads(done.stdout.splitlines()[-1]) if done.returncode == 0 else {"error": done.stderr})
+        print(results[-1], flush=True)
+    if options.output:
+        told = {"environment": environment("cpu"), "results": results}
+        options.output.write_text(json.dumps(told, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    run_command_line(main)

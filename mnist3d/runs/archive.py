@@ -1,0 +1,126 @@
+"""A `resume.pt` of anybody, opened: bounded while it is read, and no tensor longer than what the file holds of it.
+
+torch.load with `weights_only` runs no code of a file. But it unpacks what is compressed, and believes the length that
+the file gives for each tensor. What the tensors must be is `training.checked_state`.
+"""
+
+import io
+import pickle
+import warnings
+import zipfile
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+
+from ..storage.plain_files import read_plain
+
+MOST_ENTRIES = 100_000
+# Bytes of a number in a storage, by the name that torch writes; a tensor of another kind is none of ours.
+ITEM_SIZES = {
+    **dict.fromkeys(("ByteStorage", "CharStorage", "BoolStorage", "UntypedStorage"), 1),
+    **dict.fromkeys(("HalfStorage", "BFloat16Storage", "ShortStorage"), 2),
+    **dict.fromkeys(("FloatStorage", "IntStorage"), 4),
+    **dict.fromkeys(("DoubleStorage", "LongStorage", "ComplexFloatStorage"), 8),
+    "ComplexDoubleStorage": 16,
+}
+
+
+def read_archive(path: Path, most: int) -> Any:
+    """What `torch.save` wrote: tensors on the CPU and plain values.
+
+    Args:
+        path: the file.
+        most: bytes that it may hold.
+
+    Raises:
+        OSError: it cannot be read, is no plain file, or holds more.
+        ValueError: it is damaged, or no archive as torch writes them; one line.
+    """
+    content = read_plain(path, most)
+    try:
+        entries = _entries(content)
+        del content
+        _check_lengths(entries)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about kinds of tensors that are refused later
+            return torch.load(_repacked(entries), map_location="cpu", weights_only=True)
+    except Exception as error:  # whatever an odd file leads a parser to
+        raise ValueError(f"{error}" or type(error).__name__) from None
+
+
+def _entries(content: bytes) -> dict[str, bytes]:
+    """The files in a zip archive, each compared with its checksum."""
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        listed = archive.infolist()
+        if len(listed) > MOST_ENTRIES or len({entry.filename for entry in listed}) < len(listed):
+            raise ValueError("no archive as torch writes them: too many entries, or two of one name")
+        if any(entry.compress_type != zipfile.ZIP_STORED or entry.flag_bits & 1 for entry in listed):
+            raise ValueError("no archive as torch writes them: compressed")
+        if sum(entry.file_size for entry in listed) > len(content):
+            raise ValueError("no archive as torch writes them: entries within each other")
+        return {entry.filename: archive.read(entry) for entry in listed}
+
+
+def _repacked(entries: dict[str, bytes]) -> io.BytesIO:
+    """The entries as a new archive: torch's reader of zip files finds what ours has looked at, and nothing else."""
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_STORED) as archive:
+        for name, content in entries.items():
+            archive.writestr(name, content)
+    packed.seek(0)
+    return packed
+
+
+def _check_lengths(entries: dict[str, bytes]) -> None:
+    """Whether each tensor's numbers are all in the file: torch would go on reading in somebody else's memory."""
+    names = [name for name in entries if name.endswith("/data.pkl") and name.count("/") == 1]
+    if len(names) != 1:
+        raise ValueError("no archive as torch writes them: data.pkl is missing")
+    root = names[0].partition("/")[0]
+    sizes = {name.removeprefix(f"{root}/data/"): len(content) for name, content in entries.items()}
+    _Lengths(entries[names[0]], sizes).load()
+
+
+class _Anything:
+    """Stands for whatever class or function a pickle names. Nothing is imported."""
+
+    def __init__(self, name: str = "") -> None:
+        self._name = name
+
+    def __call__(self, *_: Any) -> "_Anything":
+        return _Anything()
+
+    def __setitem__(self, *_: Any) -> None:
+        pass
+
+    def append(self, _: Any) -> None:
+        """A list's."""
+
+    extend = add = append
+
+
+# The one in Python: the one in C takes as much memory as the file says for the things that it remembers.
+class _Lengths(pickle._Unpickler):  # pyright: ignore[reportAttributeAccessIssue]
+    """Goes through a pickle without making anything, and compares each tensor's storage with its entry.
+
+    Args:
+        content: of data.pkl.
+        sizes: bytes of each entry, by its key.
+    """
+
+    def __init__(self, content: bytes, sizes: dict[str, int]) -> None:
+        super().__init__(io.BytesIO(content))
+        self.sizes = sizes
+
+    def find_class(self, module: str, name: str) -> _Anything:
+        return _Anything(name)
+
+    def persistent_load(self, pid: Any) -> _Anything:
+        kind, storage, key, _, count = cast("tuple[Any, ...]", pid)
+        size = ITEM_SIZES.get(storage._name) if isinstance(storage, _Anything) else None
+        if kind != "storage" or size is None or type(key) is not str or type(count) is not int:
+            raise ValueError("holds a tensor of an unknown kind")
+        if count < 0 or self.sizes.get(key) != size * count:
+            raise ValueError(f"tensor {key} is cut off: {self.sizes.get(key, 0)} bytes of {size * count}")
+        return _Anything()
