@@ -259,7 +259,7 @@ def test_help_shows_every_key_with_default(capsys):
     assert [key for key in keys if key not in text] == []
     text = " ".join(text.split())
     assert "--trainer.views VIEWS Number of views in a step, and of real images, >= 2. (type: int, default: 40)" in text
-    assert "The length and the learning rates of a run (--trainer)" in text
+    assert "The length, the saves and the learning rates of a run (--trainer)" in text
     assert "Voxels along each edge" in text
     assert "at the start, >= 0. (type: float, default: 0.3)" in text  # what follows `Args:` in a docstring is no help
     assert "null is [0.3]. (type: list[int | float] | null, default: null)" in text

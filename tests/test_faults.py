@@ -132,3 +132,12 @@ def test_every_way_of_damage_changes_the_file(tmp_path):
             changed += path.is_file() and path.stat().st_size == 1024 and path.read_bytes() != bytes(range(256)) * 4
         assert changed >= 9, kind
     assert os.path.getsize(tmp_path / "bomb0" / "file") > 2**30
+
+
+def test_a_fork_and_a_process_of_its_own_must_refuse_in_the_same_words(tmp_path):
+    """What works says how fast it was, each time another number."""
+    case = Case(0, "made", "mnist3d", [], tmp_path)
+    for code, text, failures in ((0, "8 steps/s", 0), (2, "mnist3d: error: a", 1)):
+        report = verdicts.Report(0, 300.0)
+        report.compare(case, Outcome(code, "", text, 1.0, 300.0), Outcome(code, "", "mnist3d: error: b", 1.0, 300.0))
+        assert report.failures == failures

@@ -24,8 +24,9 @@ def test_judges_only_of_images_that_are_here_and_that_no_run_names(data, size, l
     monkeypatch.chdir(tmp_path)
     asked = []
 
-    def never_read(*given):
+    def never_read(*given, download):
         asked.append(given)
+        assert not download
         raise gallery.DataError("read")
 
     monkeypatch.setattr(gallery, "load_images", never_read)
@@ -37,10 +38,10 @@ def test_downloaded_images_count_as_here(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "data").mkdir()
     asked = []
-    monkeypatch.setattr(gallery, "load_images", lambda *given: asked.append(given) or _images())
+    monkeypatch.setattr(gallery, "load_images", lambda *given, download: asked.append(download) or _images())
     monkeypatch.setattr(gallery, "cached_classifiers", lambda *given: None)
     assert gallery._classifiers(DataOptions(name="mnist"), 28) is None
-    assert len(asked) == 1
+    assert asked == [False]
 
 
 def _images():

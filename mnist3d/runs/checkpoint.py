@@ -6,6 +6,7 @@ from pathlib import Path
 from textwrap import shorten
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from ..errors import RunError, VolumeFileError
@@ -95,7 +96,8 @@ def largest(trainer: Trainer) -> int:
 
 def _is_whole(run: RunDirectory, trainer: Trainer) -> bool:
     try:
-        load_volume(run.volume_path, trusted=[type(trainer.volume)])
+        with torch.random.fork_rng(devices=[]):  # to build a volume draws, and the trainer's numbers are in place already
+            load_volume(run.volume_path, trusted=[type(trainer.volume)])
     except (VolumeFileError, OSError):
         return False
     return True

@@ -71,7 +71,7 @@ def _of_groups(root: Path = GROUPS, own: Path = OWN_GROUPS) -> Iterator[int]:
     Source: Linux's documentation, "Control Group v2", and "Memory Resource Controller" of version 1.
     """
     try:
-        lines = own.read_text().splitlines()
+        lines = own.read_text(encoding="utf-8").splitlines()
     except (OSError, ValueError):
         return
     for line in lines:
@@ -95,8 +95,8 @@ def _of_groups(root: Path = GROUPS, own: Path = OWN_GROUPS) -> Iterator[int]:
 def _left_in_group(group: Path, limit: str, used: str, reclaimable: tuple[str, ...]) -> int | None:
     """What a control group leaves; None where it has no limit."""
     try:
-        most, taken = int((group / limit).read_text()), int((group / used).read_text())  # "max" is no number
-        figures = dict(line.split(None, 1) for line in (group / "memory.stat").read_text().splitlines())
+        most, taken = int((group / limit).read_text(encoding="utf-8")), int((group / used).read_text(encoding="utf-8"))  # "max" is no number
+        figures = dict(line.split(None, 1) for line in (group / "memory.stat").read_text(encoding="utf-8").splitlines())
         return most - taken + sum(int(figures.get(name, 0)) for name in reclaimable)
     except (OSError, ValueError):
         return None
