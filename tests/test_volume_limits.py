@@ -113,6 +113,12 @@ def test_the_table_of_an_archive_is_short_and_its_members_unpack_within_limits()
                 archive.writestr(f"{number:040}", b"")
         with pytest.raises(ValueError, match=words), opened_zip(file):
             pass
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive, pytest.warns(UserWarning, match="Duplicate name"):
+        archive.writestr("a.npy", b"1")
+        archive.writestr("a.npy", b"2")
+    with pytest.raises(ValueError, match="one name"), opened_zip(file):
+        pass
 
 
 @pytest.mark.parametrize("text", ["1 2\n3\t4 ", "1 2 3 4", " " * 99 + "1\n\n2 3 4"])

@@ -67,7 +67,8 @@ def main() -> int:
         valid = scratch / "valid"
         valid.mkdir()
         prepare(valid)
-        prove(scratch, options.count)
+        if options.count >= len(READS):  # a short pass is to be short
+            prove(scratch)
         others = {name: (valid / name).read_bytes() for name in READS}
         return judge(options, options.count, partial(make_case, options.seed, scratch, others), scratch)
 
@@ -111,9 +112,9 @@ def prepare(folder: Path) -> None:
     )
 
 
-def prove(scratch: Path, count: int) -> None:
+def prove(scratch: Path) -> None:
     """That each file is read as it is: else a refusal of a damaged one would say nothing."""
-    for name in list(READS)[:count]:
+    for name in READS:
         for number, (command, *arguments) in enumerate(READS[name]):
             folder = scratch / "proof"
             shutil.copytree(scratch / "valid", folder)

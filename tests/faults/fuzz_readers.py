@@ -10,7 +10,9 @@ A finding is any exception that is no UserError, a signal, 10 s of the processor
 """
 
 import argparse
+import gzip
 import importlib
+import io
 import os
 import random
 import resource
@@ -19,6 +21,8 @@ import sys
 import tempfile
 import time
 import traceback
+import warnings
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -63,7 +67,7 @@ def read(path: Path) -> int:
         from mnist3d.runs import archive
 
         archive.read_archive(path, 2**20)
-        return 0
+        return 1
     if path.suffix in (".safetensors", ".pt"):
         return sum(weight.nbytes for weight in load_volume(path).state_dict().values())
     return read_voxels(path, negative="clip", not_finite="empty").nbytes
@@ -165,13 +169,11 @@ def _outcome(path: Path) -> str:
 
 
 def seeds(reader: str) -> list[bytes]:
-    """Valid files of a reader."""
+    """Valid files of a reader, in each form."""
     from volume_cases import files_of
 
     if reader != "checkpoint":
-        return list(files_of(reader))
-    import io
-
+        return [form for content in files_of(reader) for form in forms(reader, content)]
     import torch
 
     parameter = torch.nn.Parameter(torch.zeros(3, 2))
@@ -180,7 +182,42 @@ def seeds(reader: str) -> list[bytes]:
     optimiser.step()
     file = io.BytesIO()
     torch.save({"steps": 3, "optimiser": optimiser.state_dict(), "volume": {"a": parameter.detach()}}, file)
-    return [file.getvalue()]
+    return forms(reader, file.getvalue())
+
+
+RAW, OPENED = b"\1", b"\0"  # the first byte of what is mutated
+ZIPPED, GZIPPED = ("npz", "pt", "checkpoint"), ("nii.gz", "map.gz")
+
+
+def forms(reader: str, content: bytes) -> list[bytes]:
+    """A valid file as it is, and, of one that has checksums, what is in it: a mutation there reaches the reader."""
+    if reader in GZIPPED:
+        return [RAW + content, OPENED + gzip.decompress(content)]
+    if reader in ZIPPED and zipfile.is_zipfile(io.BytesIO(content)):
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            entries = [(name.encode(), archive.read(name)) for name in archive.namelist()]
+        opened = b"".join(bytes([len(name)]) + name + len(each).to_bytes(4, "little") + each for name, each in entries)
+        return [RAW + content, OPENED + opened]
+    return [RAW + content]
+
+
+def file_of(reader: str, mutant: bytes) -> bytes:
+    """The file of a form, packed again with checksums that are right."""
+    first, rest = mutant[:1], mutant[1:]
+    if first != OPENED:
+        return rest
+    if reader in GZIPPED:
+        return gzip.compress(rest, 1)
+    if reader not in ZIPPED:
+        return rest
+    packed, stream = io.BytesIO(), io.BytesIO(rest)
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_STORED) as archive, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # two entries of one name
+        while length := stream.read(1):
+            name = stream.read(length[0]).decode("latin-1").replace("\0", "_") or "_"
+            size = int.from_bytes(stream.read(4), "little")
+            archive.writestr(zipfile.ZipInfo(name), stream.read(size))
+    return packed.getvalue()
 
 
 class Target:
@@ -191,12 +228,14 @@ class Target:
 
         # A line of voxels becomes a large cube, rightly; here each execution must be quick.
         voxel_array.GROWN_FREELY, voxel_array.MOST_GROWTH = 2**18, 64
-        self.path, self.executions, self.found = folder / f"a{READERS[reader]}", 0, dict[str, bytes]()
+        self.reader, self.path = reader, folder / f"a{READERS[reader]}"
+        self.executions, self.found = 0, dict[str, bytes]()
         self.read, self.slowest = 0, 0.0
         if reader == "hdr":
             self.path.with_suffix(".img").write_bytes(bytes(352 + 864))
 
-    def __call__(self, content: bytes) -> None:
+    def __call__(self, mutant: bytes) -> None:
+        content = file_of(self.reader, mutant)
         self.path.write_bytes(content)
         self.executions += 1
         begin = time.process_time()
@@ -226,7 +265,7 @@ def mutated(reader: str, executions: int, seed: int) -> int:
         target = Target(reader, Path(folder))
         for content in files:
             target(content)
-        if target.read != len(files) and reader != "checkpoint":
+        if target.read != len(files):
             print(f"{reader}: a valid file is refused: {_outcome(target.path)}")
             return 1
         for _ in range(executions):
@@ -269,7 +308,8 @@ def guided(reader: str, minutes: float, seed: int) -> int:
     except ImportError:
         print("atheris is not installed (pip install atheris): not guided by coverage")
         return _for_minutes(reader, minutes, seed)
-    with atheris.instrument_imports(include=["mnist3d.formats", "mnist3d.volumes", "mnist3d.storage", "nrrd"]):
+    ours = [f"mnist3d.{each}" for each in ("formats", "volumes", "storage", "runs.archive")]
+    with atheris.instrument_imports(include=[*ours, "nrrd"]):
         import nrrd  # noqa: F401
 
         import mnist3d.runs.archive
