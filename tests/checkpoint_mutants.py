@@ -132,6 +132,10 @@ def archive_of(entries: dict[str, bytes], how: int = zipfile.ZIP_STORED) -> byte
     return buffer.getvalue()
 
 
+def _pickle_of(content: bytes) -> str:
+    return next(name for name in entries_of(content) if name.endswith("/data.pkl"))
+
+
 def _largest(entries: dict[str, bytes]) -> str:
     return max((name for name in entries if "/data/" in name), key=lambda name: len(entries[name]))
 
@@ -201,11 +205,12 @@ REFUSED: dict[str, Mutant] = {
     "a weight that requires a gradient": at(*WEIGHT, make=lambda x: x.clone().requires_grad_()),
     "a moment of another shape": at(*MOMENTS, "exp_avg", make=lambda x: x.flatten()[:3]),
     "an empty moment": at(*MOMENTS, "exp_avg_sq", make=lambda x: x.new_zeros(0)),
+    "a moment that would spread over the others": at(*MOMENTS, "exp_avg", make=lambda x: x[:1].clone()),
     "a moment of float64": at(*MOMENTS, "exp_avg_sq", make=lambda x: x.double()),
     "a moment of one number": at(*MOMENTS, "exp_avg_sq", make=lambda x: x.new_zeros(1).expand(x.shape)),
     "an infinite moment": at(*MOMENTS, "exp_avg", make=holding(0, float("inf"))),
     "a negative second moment": at(*MOMENTS, "exp_avg_sq", make=holding(0, -1.0)),
-    "two moments in one memory": at(*MOMENTS, make=lambda x: {**x, "exp_avg_sq": x["exp_avg"]}),
+    "two moments in one memory": at(*MOMENTS, make=lambda x: {**x, "exp_avg": x["exp_avg_sq"]}),  # of which none is < 0
     "no step": without(*MOMENTS, "step"),
     "an infinite step": at(*MOMENTS, "step", make=lambda x: x + float("inf")),
     "a negative step": at(*MOMENTS, "step", make=lambda x: -x),
@@ -241,6 +246,9 @@ REFUSED: dict[str, Mutant] = {
     "another bit in a tensor": _flipped_number,
     "a tensor cut off": cut_tensor,
     "a tensor missing": missing_tensor,
+    "bytearray of no end": lambda content: archive_of(
+        {**entries_of(content), _pickle_of(content): b"\x80\x05\x96" + (2**62).to_bytes(8, "little") + b"."}
+    ),
     "compressed": lambda content: archive_of(entries_of(content), zipfile.ZIP_DEFLATED),
     "inflating": inflating,
     "code": other_pickle(pickle.dumps(_Runs(), 2)),

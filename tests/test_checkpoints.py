@@ -70,6 +70,12 @@ def loaded(run, content):
     return trainer
 
 
+def test_a_bytearray_of_any_length_takes_no_memory(saved, run):
+    """Python's unpickler makes it first, of a gigabyte here, and then looks for what is in it."""
+    with pytest.raises(RunError, match="holds a bytearray"):
+        loaded(run, REFUSED["bytearray of no end"](saved))
+
+
 # ---- what is let in ---------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("name", REFUSED)
 def test_a_wrong_checkpoint_is_refused_in_one_line(name, saved, run):

@@ -13,11 +13,12 @@ import numpy as np
 import pytest
 
 from mnist3d.errors import VolumeFileError
-from mnist3d.formats import READERS, contents, from_upright, read_voxels
+from mnist3d.export import export_voxels
+from mnist3d.formats import READERS, contents, from_upright, read_voxels, vdb_tree
 from mnist3d.formats.contents import Claim, Numerals, first_fastest, read_claim, read_packed_claim
 from mnist3d.formats.picking import Pick
 from mnist3d.storage.inflating import PARTS, Inflated, opened_zip
-from mnist3d.volumes import load_volume
+from mnist3d.volumes import VoxelGrid, load_volume
 from tests.conftest import need
 
 SHAPE = (5, 6, 7)
@@ -114,9 +115,10 @@ def test_the_table_of_an_archive_is_short_and_its_members_unpack_within_limits()
         with pytest.raises(ValueError, match=words), opened_zip(file):
             pass
     file = io.BytesIO()
-    with zipfile.ZipFile(file, "w") as archive, pytest.warns(UserWarning, match="Duplicate name"):
+    with zipfile.ZipFile(file, "w") as archive:
         archive.writestr("a.npy", b"1")
-        archive.writestr("a.npy", b"2")
+        with pytest.warns(UserWarning, match="Duplicate name"):
+            archive.writestr("a.npy", b"2")
     with pytest.raises(ValueError, match="one name"), opened_zip(file):
         pass
 
@@ -294,3 +296,22 @@ for options in ({"threshold": "3"}, {"percentile": [1]}, {"threshold": True}):
     done = subprocess.run([sys.executable, "-c", script, str(tmp_path / "a.npy")], capture_output=True, text=True)
     expected = ["threshold='3'", "percentile=[1]", "threshold=True"]
     assert done.stdout.splitlines() == [f"{option}: must be a number" for option in expected], done.stderr
+
+
+def test_a_vdb_whose_leaves_end_early_is_refused_before_memory_is_taken_for_its_box(tmp_path, monkeypatch):
+    path = tmp_path / "a.vdb"
+    export_voxels(VoxelGrid.from_array(np.random.default_rng(0).random((12, 12, 12), np.float32)), path)
+    whole = read_voxels(path)
+    monkeypatch.setattr(vdb_tree, "COUNTED", 0)
+    assert np.array_equal(read_voxels(path), whole)
+    content = bytearray(path.read_bytes())
+    last = content.rindex(b"\x78")  # zlib's first byte, in the last leaf or behind it
+    content[last - 8 : last] = (10**6).to_bytes(8, "little")
+    path.write_bytes(content)
+
+    def taken(*_):
+        raise MemoryError("the box was made")
+
+    monkeypatch.setattr(vdb_tree.np, "full", taken)
+    with pytest.raises(VolumeFileError, match="ends too early"):
+        read_voxels(path)

@@ -6,6 +6,7 @@ value each.
 Source: OpenVDB (openvdb/io/Compression.h, tree/RootNode.h, InternalNode.h, LeafNode.h: the members' `read`).
 """
 
+import math
 import mmap
 import struct
 import zlib
@@ -20,6 +21,7 @@ from jaxtyping import Bool, Float
 
 from ..errors import VolumeFileError
 from ..storage.optional import require
+from .contents import COUNTED
 from .vdb import LEAF, LOWER, LOWER_EDGE, UPPER, UPPER_EDGE
 from .voxel_array import check_growth, check_shape
 
@@ -161,6 +163,8 @@ class Tree:
             component: which number of a vector; None where a voxel has one.
         """
         check_growth(self.path, shape, shape, "it")
+        if 4 * math.prod(shape) > COUNTED:
+            self._check_leaves()
         stream = Stream(self.content, self.place)
         unpack = self._unpacking(stream)
         stream.place = self.place
@@ -189,6 +193,14 @@ class Tree:
                 part = leaf[tuple(slice(skip, skip + end - begin) for begin, end, skip in cuts)]
                 values[tuple(slice(begin, end) for begin, end, _ in cuts)] = part
         return values
+
+    def _check_leaves(self) -> None:
+        """Fail where the values of a leaf are missing or damaged, before memory is taken for the box."""
+        stream = Stream(self.content, self.place)
+        unpack = self._unpacking(stream)
+        stream.place = self.place
+        for _ in range(sum(not isinstance(found, Tiles) for found in self._walk(stream))):
+            unpack(stream, LEAF**3, stream.mask(LEAF**3))
 
     def _unpacking(self, stream: Stream) -> "_Unpacking":
         if stream.integer() != 1:

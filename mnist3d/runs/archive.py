@@ -9,7 +9,7 @@ import pickle
 import warnings
 import zipfile
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import torch
 
@@ -112,6 +112,12 @@ class _Lengths(pickle._Unpickler):  # pyright: ignore[reportAttributeAccessIssue
     def __init__(self, content: bytes, sizes: dict[str, int]) -> None:
         super().__init__(io.BytesIO(content))
         self.sizes = sizes
+
+    def load_bytearray8(self) -> None:
+        """Python makes one of any length before it looks whether that many bytes follow."""
+        raise ValueError("holds a bytearray, as no checkpoint does")
+
+    dispatch: ClassVar = {**pickle._Unpickler.dispatch, pickle.BYTEARRAY8[0]: load_bytearray8}  # pyright: ignore[reportAttributeAccessIssue]
 
     def find_class(self, module: str, name: str) -> _Anything:
         return _Anything(name)
