@@ -6,6 +6,7 @@ import os
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from checkpoint_mutants import (  # pyright: ignore[reportMissingImports]
@@ -445,3 +446,12 @@ def test_an_interval_needs_a_unit_and_a_number(wrong):
     ) as error:
         parse_command_line([f"--trainer.save_every={wrong}"])
     assert "\n" not in str(error.value)
+
+
+def test_an_objective_whose_memory_nobody_could_load_again_is_refused_before_the_first_step(run):
+    trainer = make()
+    trainer.each_objective()[0].get_extra_state = lambda: {"best": np.float64(1.0)}
+    with pytest.raises(ConfigError, match=r"_extra_state\.best: is a numpy\.float64; what is saved must be tensors"):
+        trainer.run([Checkpoints(run)])
+    assert trainer.steps_done == 0
+    assert list(run.path.iterdir()) == []

@@ -37,6 +37,12 @@ def test_losses_of_any_objective_are_drawn(tmp_path):
     assert "<!-- diversity -->" not in drawn(path)
 
 
+def test_of_a_name_of_any_length_a_legend_has_its_beginning(tmp_path):
+    records = [{"step": step, f"\x1b{'k' * 60_000}_loss": 0.5} for step in (1, 2)]
+    path = plot_run(tmp_path / "run.svg", records, "a run")
+    assert rf"<!-- \x1b{'k' * 36} -->" in drawn(path)
+
+
 def test_scores_are_drawn_where_there_are_any(tmp_path):
     scored = {"step": 40, "legible": 0.6, "clean": 0.4, "histogram": {"3": 0.7, "8": 0.3}}
     path = plot_run(tmp_path / "run.svg", [*RECORDS, scored], "a run", class_names=["3", "8"])

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from mnist3d.cli import view
 from mnist3d.cli.parser import parse_command_line
 from mnist3d.cli.program import run_command, run_command_line
 from mnist3d.cli.score import table
@@ -320,3 +321,11 @@ def test_the_check_of_encodings_sees_what_it_is_for(tmp_path):
     text = 'open("a")\nopen("a", "rb")\np.read_text()\np.write_text("", encoding="utf-8")\nrun([], text=True)\n'
     (tmp_path / "a.py").write_text(text, encoding="utf-8")
     assert names_no_encoding(tmp_path / "a.py") == ["a.py: open", "a.py: read_text", "a.py: run"]
+
+
+def test_a_snapshot_says_the_name_of_a_stranger_without_its_escapes(tmp_path, capsys):
+    path = VoxelGrid(6).save(tmp_path / "\x1b[2J.safetensors")
+    view.main([str(path), "--snapshot", str(tmp_path / "views.png")])
+    said = capsys.readouterr().out
+    assert r"\x1b[2J.safetensors" in said
+    assert "\x1b" not in said

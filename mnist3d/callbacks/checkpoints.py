@@ -7,14 +7,17 @@ import time
 from collections.abc import Callable
 
 import torch
+from torch import Tensor
 
-from ..errors import NotSaved
+from ..errors import ConfigError, NotSaved
 from ..storage.run_directory import RESUME_FILE, VOLUME_FILE, RunDirectory
-from ..training.finite import Infinities
+from ..training.finite import Infinities, each_value
 from ..training.options import Interval
 from ..training.report import StepReport
 from ..training.trainer import Trainer
 from ..volumes.files import volume_bytes
+
+PLAIN = (bool, int, float, str, bytes, type(None))  # what torch.load makes of a file without running code
 
 
 class Checkpoints:
@@ -44,11 +47,20 @@ class Checkpoints:
         self.run, self.every, self.say, self.whole = run, Interval.of(every), say, whole
         self.last = time.monotonic()
         self.saved: int | None = None  # step of the files
-        self.said = False
+        self.said = self.refused = False
         self.at_first: Infinities | None = None
 
     def begin(self, trainer: Trainer) -> None:
-        """Note what the run begins with."""
+        """Note what the run begins with.
+
+        Raises:
+            ConfigError: an objective remembers something that a checkpoint cannot hold, or nobody could load again.
+        """
+        for name, value in each_value(trainer.state_dict()):
+            if not isinstance(value, Tensor) and type(value) not in PLAIN:
+                self.refused = True
+                kind = f"{type(value).__module__}.{type(value).__qualname__}".removeprefix("builtins.")
+                raise ConfigError(f"{name}: is a {kind}; what is saved must be tensors, plain numbers and text")
         self.at_first = self.at_first or Infinities(trainer.state_dict())
         if self.saved is None and trainer.steps_done and self.run.resume_path.is_file():
             self.saved = trainer.steps_done
@@ -63,6 +75,8 @@ class Checkpoints:
 
     def finish(self, trainer: Trainer) -> None:
         """Save what there is."""
+        if self.refused:
+            return
         if (wrong := self._save(trainer)) is not None:
             raise NotSaved(wrong)
 

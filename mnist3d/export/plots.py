@@ -35,6 +35,7 @@ LOSSES: list[tuple[str, list[tuple[str, str]], bool]] = [
 ]
 SCORES = [("legible", "legible"), ("clean", "clean")]
 MOST_ADDED, MOST_CLASSES = 12, 40  # that are drawn of what a file names, however many that are
+LONGEST_LABEL = 40  # letters of a name that a file gives: matplotlib takes seconds for tens of thousands
 LARGEST = 1e30  # beyond it matplotlib's own arithmetic overflows
 WIDTH, ROW_HEIGHT, DOTS_PER_INCH = 10.0, 2.6, 130
 
@@ -107,8 +108,13 @@ def _panels(records: Sequence[dict[str, Any]]) -> list[tuple[str, list[tuple[str
     """`LOSSES`, with the losses of other objectives among the other losses."""
     named = {key for _, curves, _ in LOSSES for key, _ in curves} | {*OTHER_RANGE}
     more = [key for key in dict.fromkeys(key for record in records for key in record) if key.endswith("_loss")]
-    added = [(key, key.removesuffix("_loss").replace("_", " ")) for key in more if key not in named][:MOST_ADDED]
+    added = [(key, _label(key)) for key in more if key not in named][:MOST_ADDED]
     return [(title, curves + added if title == OTHERS else curves, log) for title, curves, log in LOSSES]
+
+
+def _label(key: str) -> str:
+    """A loss's name for a legend, however long and odd a file gives it."""
+    return printable(key.removesuffix("_loss").replace("_", " "))[:LONGEST_LABEL]
 
 
 def _drawable(value: Any) -> bool:

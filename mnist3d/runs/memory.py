@@ -45,7 +45,7 @@ COPIES_OF_IMAGES = 2  # as they are read, in parts and joined
 COPIES_OF_EXEMPLARS = 16  # one channel that is convolved becomes as many
 # To train on, of sources with a name. Folders and idx files are counted when they are read.
 IMAGES = {"mnist_5k": 3_500, "mnist": 60_000, "fashion_mnist": 60_000, "kmnist": 60_000, "emnist": 124_800}
-SIZES = ("resolution", "bake_resolution", "log2_hashmap_size")  # a volume's arguments that decide most
+SIZES = ("resolution", "components", "bake_resolution", "log2_hashmap_size")  # a volume's arguments that decide most
 
 
 def check_memory(config: Config, device: torch.device) -> None:
@@ -114,7 +114,7 @@ def training_memory(config: Config, device: torch.device) -> dict[tuple[str, ...
     if config.adversarial.weight > 0.0:
         of_weights, of_image = _of_discriminator(config)
         copies = COPIES_OF_DISCRIMINATOR + SAVED_OF_DISCRIMINATOR * saved
-        parts["discriminator.channels", "discriminator.features"] = copies * of_weights
+        parts["discriminator.channels", "discriminator.features", size_key] = copies * of_weights
         parts["trainer.views", size_key, "discriminator.channels"] = PASSES * 2 * config.trainer.views * of_image
     images = min(IMAGES.get(config.data.name, 2), config.data.limit or UNCOUNTABLE)
     pixels = COPIES_OF_IMAGES * (images + config.trainer.views) * size**2

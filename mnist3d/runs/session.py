@@ -80,7 +80,7 @@ def _announce(command: CommandLine, parts: Parts) -> None:
     name = config.volume["class_path"].rpartition(".")[2]
     print(
         f"{name} with {weights:,} weights, {len(trainer.images):,} images of {config.data.name}, "
-        f"{trainer.device}, {torch.get_num_threads()} threads; {began}; into {parts.run.path}",
+        f"{trainer.device}, {torch.get_num_threads()} threads; {began}; into {printable(str(parts.run.path))}",
         file=sys.stderr,
         flush=True,
     )
@@ -92,8 +92,8 @@ def _conclude(parts: Parts) -> None:
     where = _where(parts)
     look = to_type("view", where, *_trusting("--volume", [parts.config.volume["class_path"]]))
     if parts.trainer.progress < 1.0:
-        print(f"stopped at step {parts.trainer.steps_done}; go on with: {_to_go_on(parts)}", file=sys.stderr)
-    print(f"The sculpture lies in {where} (views: {where}/pictures/views.png). Look at it: {look}")
+        print(printable(f"stopped at step {parts.trainer.steps_done}; go on with: {_to_go_on(parts)}"), file=sys.stderr)
+    print(printable(f"The sculpture lies in {where} (views: {where}/pictures/views.png). Look at it: {look}"))
 
 
 def _to_go_on(parts: Parts) -> str:
