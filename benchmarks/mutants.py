@@ -31,7 +31,7 @@ OF_FOLDER = {  # tried last, for what no test names
     "formats": "test_volume_readers*.py test_export_voxels.py test_export_failures.py",
     "export": "test_limits.py test_export*.py test_page.py",
     "data": "test_datasets.py test_limits.py test_targets.py",
-    "evaluation": "test_limits.py test_scorecard.py",
+    "evaluation": "test_limits.py test_scorecard.py test_packaged_classifiers.py",
     "volumes": "test_voxel_grid.py test_growth.py test_volume_files.py",
     "training": "test_trainer.py test_objectives.py test_watchdog.py",
     "callbacks": "test_callbacks.py test_limits.py test_watchdog.py test_viewer.py",

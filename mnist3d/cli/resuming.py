@@ -41,8 +41,9 @@ def values_to_resume(path: str, named: dict[Any, Any]) -> dict[Any, Any]:
     run = RunDirectory(path)
     for needed, instead in ((run.config_path, run.config_path), (run.resume_path, previous(run.resume_path))):
         if not needed.is_file() and not instead.is_file():
-            lack = "is not a plain file" if needed.exists() else "is missing"
-            raise RunError(f"resume={path}: nothing to resume there, {needed.name} {lack}")
+            if needed.exists():
+                raise RunError(f"resume={path}: nothing to resume there, {needed.name} is not a plain file")
+            raise RunError(f"resume={path}: nothing to resume there, {needed.name} is missing")
     values = read_values(run, exactly=True)
     volume = values.get("volume", {}).get("class_path")
     ours = [class_path(found) for found in OWN_VOLUMES.values()]

@@ -66,7 +66,9 @@ def build_parser() -> OneLineParser:
     )
     parser.add_argument("--output", type=Path, help="folder for the files; default the run directory")
     parser.add_argument(
-        "--classifiers", type=Path, help="folder of the trained evaluation classifiers; default the user's cache"
+        "--classifiers",
+        type=Path,
+        help="folder of the trained evaluation classifiers; default those of the package, then the user's cache",
     )
     return parser
 

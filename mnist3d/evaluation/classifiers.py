@@ -6,7 +6,7 @@ classifier that training uses, or that experiments are selected on, must never b
 
 import hashlib
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,10 +23,11 @@ from ..errors import WriteError
 from ..storage.atomic import write_atomically
 from ..storage.plain_files import read_plain
 from .negatives import Negatives, augmented, blur
+from .networks import ARCHITECTURES
+from .packaged import packaged_weights
 
 RECIPE = 1  # raise it with every change that changes what the classifiers say: older caches are then not used
 CLASSIFIER_SIZE = 28  # pixels: images of another size are resampled, so that classifying costs the same everywhere
-FEATURES = 64  # of each classifier's last hidden layer
 STEPS = 450
 REAL_BATCH, OTHER_BATCH = 60, 36
 LEARNING_RATE = 4e-3
@@ -116,57 +117,6 @@ class Classifiers:
         return Reading(torch.where(confidence > 0, label[0], -1), confidence, guess, torch.cat(features, dim=1))
 
 
-class _Pyramid(nn.Module):
-    """Classifier one: convolutions and pooling, as VGG (Simonyan & Zisserman 2014)."""
-
-    def __init__(self, outputs: int) -> None:
-        super().__init__()
-        layers: list[nn.Module] = [nn.Conv2d(1, 24, 5, stride=2, padding=2), nn.ReLU(), nn.BatchNorm2d(24)]
-        for width, channels in ((24, 48), (48, 96)):
-            layers += [nn.Conv2d(width, channels, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.BatchNorm2d(channels)]
-        self.body = nn.Sequential(*layers, nn.Flatten(), nn.Dropout(0.2), nn.Linear(96 * 9, FEATURES), nn.ReLU())
-        self.head = nn.Linear(FEATURES, outputs)
-        self.register_buffer("spread", torch.ones(()))
-
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        features = self.body(2.0 * images - 1.0)
-        return self.head(features), features
-
-
-class _MixerBlock(nn.Module):
-    """Mixing across the places, then between the channels."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.across = nn.Conv2d(channels, channels, 3, padding=1, groups=channels)
-        self.between = nn.Conv2d(channels, channels, 1)
-        self.across_norm, self.between_norm = nn.BatchNorm2d(channels), nn.BatchNorm2d(channels)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = x + self.across_norm(F.gelu(self.across(x)))
-        return self.between_norm(F.gelu(self.between(x)))
-
-
-class _Mixer(nn.Module):
-    """Classifier two: overlapping patches, then depthwise and pointwise mixing (ConvMixer, Trockman & Kolter 2022)."""
-
-    def __init__(self, outputs: int, channels: int = 96) -> None:
-        super().__init__()
-        patches = nn.Conv2d(1, channels, 8, stride=4, padding=2)
-        blocks = [_MixerBlock(channels) for _ in range(3)]
-        self.body = nn.Sequential(patches, nn.GELU(), nn.BatchNorm2d(channels), *blocks, nn.Flatten())
-        self.last = nn.Sequential(nn.Dropout(0.2), nn.Linear(channels * 49, FEATURES), nn.GELU())
-        self.head = nn.Linear(FEATURES, outputs)
-        self.register_buffer("spread", torch.ones(()))
-
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        features = self.last(self.body(2.0 * images - 1.0))
-        return self.head(features), features
-
-
-ARCHITECTURES: list[Callable[[int], nn.Module]] = [_Pyramid, _Mixer]
-
-
 @_float32()
 def cached_classifiers(
     images: Float[Tensor, "N 1 H W"],
@@ -175,9 +125,9 @@ def cached_classifiers(
     cache_folder: str | Path | None = None,
     steps: int = STEPS,
 ) -> Classifiers | None:
-    """As `load_classifiers`, but never trains: None where the cache does not hold them, or holds a damaged file."""
+    """As `load_classifiers`, but never trains: None where there are none yet, or only a damaged file."""
     prepared = _prepare(images, labels, class_names, cache_folder, steps)
-    networks = _restored(prepared.path, prepared.outputs)
+    networks = _found(prepared, cache_folder)
     return None if networks is None else _classifiers(networks, prepared)
 
 
@@ -189,24 +139,24 @@ def load_classifiers(
     cache_folder: str | Path | None = None,
     steps: int = STEPS,
 ) -> Classifiers:
-    """The classifiers for these images, from the cache, or trained now and put there.
+    """The classifiers for these images: those of the package, those of the cache, or trained now and put there.
 
-    Training takes about a minute on one core, is the same for the same images, and leaves the global
-    random state as it was. A cache that is damaged is trained again, one that cannot be written is done
-    without; both say so in one logged line.
+    The package has those of the default digits, 28 pixels wide. Training takes about a minute on one core, is
+    the same for the same images, and leaves the global random state as it was. A cache that is damaged is
+    trained again, one that cannot be written is done without; both say so in one logged line.
 
     Args:
         images: images that the sculpture never sees, in [0, 1]; two or more.
         labels: their classes; None for unlabelled images, whose classifiers only give features.
         class_names: one a class; empty without labels.
-        cache_folder: default the user's cache folder.
+        cache_folder: default the package, then the user's cache folder; one that is given stands for both.
         steps: of training, each classifier.
 
     Raises:
         ValueError: fewer than two images, or labels that do not fit the images or the names.
     """
     prepared = _prepare(images, labels, class_names, cache_folder, steps)
-    networks = _restored(prepared.path, prepared.outputs)
+    networks = _found(prepared, cache_folder)
     if networks is None:
         log.info("training the scorecard's two classifiers on %d images: about a minute, once", len(images))
         networks = [
@@ -284,17 +234,27 @@ def _trained(
     return averaged
 
 
+def _found(prepared: _Prepared, cache_folder: str | Path | None) -> list[nn.Module] | None:
+    """The classifiers without training: in the folder that is given, else in the package or the user's cache."""
+    weights = packaged_weights(prepared.version) if cache_folder is None else None
+    return _restored(prepared.path, prepared.outputs) if weights is None else _with(weights, prepared.outputs)
+
+
 def _restored(path: Path, outputs: int) -> list[nn.Module] | None:
     """The classifiers in the file; None, with a logged line where that is no good news, where there are none."""
     try:
-        content = read_plain(path, MAX_FILE)
-        networks = [build(outputs) for build in ARCHITECTURES]
-        nn.ModuleList(networks).load_state_dict(load(content))
+        return _with(load(read_plain(path, MAX_FILE)), outputs)
     except FileNotFoundError:
         return None
     except (SafetensorError, RuntimeError, OSError) as error:
         log.warning("%s: damaged classifiers (%s); training them again", path, " ".join(str(error).split())[:80])
         return None
+
+
+def _with(weights: Mapping[str, Tensor], outputs: int) -> list[nn.Module]:
+    with torch.random.fork_rng(devices=[]):  # a run that is scored stays, to the bit, the run that is not
+        networks = [build(outputs) for build in ARCHITECTURES]
+    nn.ModuleList(networks).load_state_dict(weights)
     return networks
 
 
