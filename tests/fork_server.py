@@ -95,7 +95,7 @@ def import_once() -> None:
     import torch
 
     torch.set_num_threads(1)
-    for name in (*(f"mnist3d.cli.{each}" for each in ("train", "view", "orbit", "voxels", "mesh")), *LATER):
+    for name in (*(f"mnist3d.cli.{each}" for each in ("train", "view", "orbit", "voxels", "mesh", "points")), *LATER):
         importlib.import_module(name)
 
 

@@ -18,6 +18,7 @@ from mnist3d.runs.signals import ECHO
 from mnist3d.storage import RunDirectory, latest_run, whole_files, write_atomically
 from mnist3d.storage.atomic import remove_litter
 from mnist3d.storage.exhausted import out_of_memory, system_failure
+from mnist3d.storage.own_files import append_line
 from mnist3d.storage.run_directory import check_unused, complete
 
 if os.name != "posix":
@@ -404,6 +405,22 @@ def test_a_pipe_in_the_place_of_a_file_is_refused_without_waiting(tmp_path, name
     os.mkfifo(tmp_path / name)
     with pytest.raises(RunError, match="is a named pipe, where a file is written"):
         RunDirectory(tmp_path).take()
+
+
+def test_a_file_exchanged_for_a_link_or_a_pipe_after_the_look_is_not_written(tmp_path):
+    """Whoever exchanges it is quicker than `check_own`; opening it is what decides."""
+    (tmp_path / "precious").write_text("precious")
+    (tmp_path / "link").symlink_to(tmp_path / "precious")
+    os.mkfifo(tmp_path / "pipe")
+    reader = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)  # else opening it for writing fails by itself
+    try:
+        for name, reason in (("link", "symbolic link"), ("pipe", "is no plain file")):
+            with pytest.raises(OSError, match=reason):
+                append_line(tmp_path / name, b"{}\n")
+        assert os.read(reader, 9) == b""
+    finally:
+        os.close(reader)
+    assert (tmp_path / "precious").read_text() == "precious"
 
 
 def test_a_lock_that_is_another_names_file_is_not_emptied(tmp_path):

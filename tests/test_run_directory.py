@@ -4,12 +4,14 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from mnist3d.errors import RunError, WriteError
 from mnist3d.storage import RunDirectory, environment, latest_run, whole_files, write_atomically
+from mnist3d.storage.last_two import write_newest
 
 
 def test_folders_are_named_by_time_and_never_shared(tmp_path):
@@ -57,6 +59,32 @@ def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path, monkeypatch):
     assert "\n" not in str(failed.value)
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_save_is_on_the_disk_before_it_takes_its_name(tmp_path, monkeypatch):
+    """In the order that a power cut asks for: the new files, the second names of the old, the names of the new."""
+    write_newest(tmp_path, {"volume.safetensors": b"1", "resume.pt": b"1"})
+    synced: list[int] = []  # what is on the disk, by its number there
+    renamed: list[tuple[str, set[int]]] = []  # what takes a name, and what was on the disk until then
+    fsync, replace, here = os.fsync, os.replace, tmp_path.stat().st_ino
+
+    def noted_sync(number):
+        synced.append(os.fstat(number).st_ino)
+        fsync(number)
+
+    def noted_rename(source, target):
+        renamed.append((Path(target).name, set(synced)))
+        replace(source, target)
+
+    monkeypatch.setattr(os, "fsync", noted_sync)
+    monkeypatch.setattr(os, "replace", noted_rename)
+    write_newest(tmp_path, {"volume.safetensors": b"2", "resume.pt": b"2"})
+    new = {(tmp_path / name).stat().st_ino for name in ("volume.safetensors", "resume.pt")}
+    old = ["volume.previous.safetensors", "resume.previous.pt"]
+    assert [name for name, _ in renamed] == [*old, "resume.pt", "volume.safetensors"]
+    assert all(new <= on_disk for _, on_disk in renamed)
+    assert [here in on_disk for _, on_disk in renamed] == [False, False, True, True]  # the folder, with its new names
+    assert synced[-1] == here
 
 
 def test_whatever_else_fails_in_the_block_goes_on_as_it_is_and_leaves_nothing(tmp_path):

@@ -51,7 +51,7 @@ def load_checkpoint(trainer: Trainer, run: RunDirectory) -> bool:
                 f"{newest}: damaged, or of other options ({reason}), and so is {before.name} ({other}); start a new run"
             )
         logging.getLogger(__name__).warning(
-            "%s is damaged (%s); going on from %s of step %d", newest, reason, before.name, trainer.steps_done
+            "%s cannot be used (%s); going on from %s of step %d", newest, reason, before.name, trainer.steps_done
         )
     if trainer.progress >= 1.0:
         limited = trainer.options.seconds_limit < math.inf
@@ -96,7 +96,8 @@ def largest(trainer: Trainer) -> int:
 
 def _is_whole(run: RunDirectory, trainer: Trainer) -> bool:
     try:
-        with torch.random.fork_rng(devices=[]):  # to build a volume draws, and the trainer's numbers are in place already
+        # To build a volume draws, and the trainer's generators have been restored already.
+        with torch.random.fork_rng(devices=[]):
             load_volume(run.volume_path, trusted=[type(trainer.volume)])
     except (VolumeFileError, OSError):
         return False

@@ -47,12 +47,14 @@ VALID = {  # what each command is asked for, before it is made wrong; RUN is a f
     "orbit": ["RUN", "--output", "orbit.png", "--frames", "3", "--size", "16", "--path", "tilt", "--seed", "1"],
     "voxels": ["RUN", "--output", "voxels.npz", "--resolution", "8", "--voxel_size_mm", "0.5"],
     "mesh": ["RUN", "--output", "mesh.stl", "--resolution", "8", "--level", "0.02", "--size_mm", "20"],
+    "points": ["RUN", "--output", "points.ply", "--count", "50", "--min_distance_mm", "0.5", "--size_mm", "20"],
     "page": ["RUN", "--output", "page.html", "--resolution", "8", "--title", "A page"],
     "plot": ["RUN", "--output", "run.png"],
     "score": ["RUN", "--views", "2", "--output", "scores"],
     "presets": ["letters"],
 }
-SHARE = {"train": 10, "view": 3, "orbit": 4, "voxels": 3, "mesh": 3, "page": 2, "plot": 2, "score": 1, "presets": 1}
+SHARE = {"train": 10, "view": 3, "orbit": 4, "voxels": 3, "mesh": 3, "points": 2, "page": 2, "plot": 2}
+SHARE |= {"score": 1, "presets": 1}
 MAKES_LONG = ("huge number", "contradiction", "flags twice", "any key, any value")
 
 

@@ -27,6 +27,7 @@ TOOLS = {  # of a run, or of a volume file
     "orbit": ["--output", "strip.png", "--frames", "2", "--size", "16"],
     "voxels": ["--output", "voxels.npz"],
     "mesh": ["--output", "mesh.stl", "--level", "0.02"],
+    "points": ["--output", "points.ply", "--count", "50"],
     "page": ["--output", "page.html"],
     "plot": ["--output", "run.png"],
 }
