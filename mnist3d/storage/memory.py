@@ -95,7 +95,8 @@ def _of_groups(root: Path = GROUPS, own: Path = OWN_GROUPS) -> Iterator[int]:
 def _left_in_group(group: Path, limit: str, used: str, reclaimable: tuple[str, ...]) -> int | None:
     """What a control group leaves; None where it has no limit."""
     try:
-        most, taken = int((group / limit).read_text(encoding="utf-8")), int((group / used).read_text(encoding="utf-8"))  # "max" is no number
+        most = int((group / limit).read_text(encoding="utf-8"))  # "max" is no number
+        taken = int((group / used).read_text(encoding="utf-8"))
         figures = dict(line.split(None, 1) for line in (group / "memory.stat").read_text(encoding="utf-8").splitlines())
         return most - taken + sum(int(figures.get(name, 0)) for name in reclaimable)
     except (OSError, ValueError):
