@@ -19,10 +19,12 @@ from mnist3d.export.page import page_html
 from mnist3d.geometry.grids import voxel_centres
 from mnist3d.geometry.rotations import upright_matrix
 from mnist3d.rendering.renderer import AbsorptionRenderer, RendererOptions
+from mnist3d.rendering.shading import MOST_VOXELS, Shading, shaded_view
 from mnist3d.storage.atomic import write_atomically
 from mnist3d.volumes import volume_bytes
 from mnist3d.volumes.base import Volume
 from mnist3d.volumes.voxel_grid import VoxelGrid
+from mnist3d.volumes.wrappers import GridField
 
 ROOT = Path(__file__).parent.parent
 SIZE = 96
@@ -61,10 +63,10 @@ def opened(chromium, path):
     return page
 
 
-def shown(page, azimuth, elevation):
+def shown(page, azimuth, elevation, mode="L"):
     script = f"fixed = {SIZE}; look.azimuth = {azimuth}; look.elevation = {elevation}; look.zoom = 1; dirty = true;"
     data = page.evaluate(f"(() => {{ {script} frame(performance.now()); return canvas.toDataURL(); }})()")
-    image = Image.open(io.BytesIO(base64.b64decode(data.partition(",")[2]))).convert("L")
+    image = Image.open(io.BytesIO(base64.b64decode(data.partition(",")[2]))).convert(mode)
     return np.asarray(image) / 255.0
 
 
@@ -89,6 +91,35 @@ def test_its_image_is_the_renderers(kind, samples, chromium, tmp_path):
     page.close()
 
 
+SHADED_VIEWS = [(0.0, 0.0), (0.7, 0.2), (1.4, -0.3), (2.1, 0.5), (2.8, 0.0)]
+SHADED_VIEWS += [(-2.6, -0.6), (-1.9, 0.9), (-1.2, 0.1), (-0.5, -0.2), (0.3, 1.4)]
+
+
+@pytest.mark.parametrize("kind", ["grid", "solid"])
+def test_its_shaded_view_is_the_renderers(kind, chromium, tmp_path):
+    values = grid()
+    if kind == "solid":  # with a part that infinite attenuation makes opaque, and haze around
+        values[0] = torch.where(values[0] > 20.0, math.inf, 0.5)
+        values[1, :, :, :8] = 1.0
+    path = tmp_path / "page.html"
+    path.write_text(page_html(GridField(values), RendererOptions(), "t"), encoding="utf-8")
+    page = opened(chromium, path)
+    exact = shown(page, 0.7, 0.2, "RGB")
+    page.keyboard.press("s")
+    assert page.locator("#shaded").get_attribute("aria-pressed") == "true"
+    shading, renderer = Shading(GridField(values)), AbsorptionRenderer(SIZE)
+    for azimuth, elevation in SHADED_VIEWS:
+        rotation = upright_matrix(torch.tensor(azimuth), torch.tensor(elevation))
+        ours = shaded_view(shading, renderer, rotation).numpy()
+        image = shown(page, azimuth, elevation, "RGB")
+        assert psnr(image, ours) >= 35.0
+        assert psnr(image[:, ::-1], ours) < 30.0
+    page.locator("#shaded").click()
+    assert np.array_equal(shown(page, 0.7, 0.2, "RGB"), exact)
+    assert page.errors == []
+    page.close()
+
+
 def test_it_turns_by_mouse_keys_map_and_orbit_and_comes_nearer(chromium, tmp_path):
     path = tmp_path / "page.html"
     path.write_text(page_html(VoxelGrid.from_array(grid()), RendererOptions(), "t"), encoding="utf-8")
@@ -108,6 +139,8 @@ def test_it_turns_by_mouse_keys_map_and_orbit_and_comes_nearer(chromium, tmp_pat
     assert pose() == pytest.approx([-0.5, 0.25, 1.0], abs=0.01)
     page.keyboard.press("ArrowLeft")
     assert pose()[0] == pytest.approx(-0.5 + math.pi / 36, abs=0.01)
+    page.mouse.dblclick(x, y)
+    assert pose() == [0.0, 0.0, 1.0]
     page.mouse.wheel(0, -400)
     assert pose()[2] == pytest.approx(2.0, abs=0.01)
     page.locator("#map").click(position={"x": 2, "y": 2})
@@ -129,6 +162,19 @@ def test_it_turns_by_mouse_keys_map_and_orbit_and_comes_nearer(chromium, tmp_pat
     assert pose()[2] == pytest.approx(2.0, abs=0.1)
     assert page.errors == []
     page.close()
+
+
+def test_more_voxels_than_it_can_shade_at_once_are_shown_exactly_alone(chromium, tmp_path):
+    for longest, hidden in ((MOST_VOXELS, False), (MOST_VOXELS + 1, True)):
+        path = tmp_path / f"{longest}.html"
+        grid = GridField(torch.ones(2, longest, 2, 2))
+        path.write_text(page_html(grid, RendererOptions(28, 8), "t"), encoding="utf-8")
+        page = opened(chromium, path)
+        assert page.locator("#shaded").is_hidden() == hidden
+        page.keyboard.press("s")
+        assert page.evaluate("shaded") != hidden
+        assert page.errors == []
+        page.close()
 
 
 def test_without_webgl_it_says_so(chromium, tmp_path):

@@ -152,9 +152,11 @@ def test_the_largest_page_goes_through_a_jupyter_server_and_what_is_larger_is_a_
     volume = VoxelGrid.from_array(np.concatenate([GRID, GRID]))
     cell = notebook_cell(volume, RendererOptions(28, 9, "slices"))
     assert "<iframe" not in cell
-    (data,) = re.findall(r'<img alt="40 views" style="width:882px;[^>]* src="data:image/png;base64,([^"]*)">', cell)
+    (data,) = re.findall(
+        r'<img alt="40 shaded views" style="width:882px;[^>]* src="data:image/png;base64,([^"]*)">', cell
+    )
     sheet = np.asarray(Image.open(io.BytesIO(base64.b64decode(data))))
-    expected = sheet_views(volume, AbsorptionRenderer(86, 9, "slices"))
+    expected = sheet_views(volume, AbsorptionRenderer(86, 9, "slices"), style="shaded")
     assert np.array_equal(sheet, contact_sheet(expected, columns=10, magnify=1))
     assert sheet.std() > 1.0
 

@@ -1,9 +1,11 @@
 """Render a turning volume: video, animation, frames, or a strip of views. The last frame leads to the first."""
 
+import logging
 import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import get_args
 
 import torch
 from jaxtyping import Float
@@ -17,6 +19,7 @@ from ..export.paths import CAMERA_PATHS, camera_path
 from ..export.video import FOLDER, KEEPS_TRANSPARENCY, ORBIT_FORMATS, SUFFIXES, check_orbit, write_orbit
 from ..invocation import program_name
 from ..rendering.renderer import render_views
+from ..rendering.shading import StyleName
 from ..runs.loading import Run
 from ..runs.trust import check_data_is_trusted, check_work_is_trusted
 from ..storage.atomic import describe_file
@@ -33,9 +36,9 @@ from .tool_parser import (
 def readings(run: Run, rotations: Float[torch.Tensor, "B 3 3"]) -> list[str]:
     """What two classifiers read in each view: a class and how sure the less sure one is, or a dash."""
     held_out = load_images(run.config.data, run.renderer.options.image_size, "held_out")
-    classifiers = load_classifiers(held_out.images, held_out.labels, held_out.class_names)
-    if not classifiers.class_names:
+    if held_out.labels is None:  # before classifiers are trained, which takes a minute
         raise ExportError("caption: this run's images have no classes, so nothing can be read in its views")
+    classifiers = load_classifiers(held_out.images, held_out.labels, held_out.class_names)
     reading = classifiers.read(render_views(run.volume, run.renderer, rotations))
     return [
         f"{classifiers.class_names[int(label)]}  {confidence:.0%}" if legible else "-"
@@ -84,6 +87,13 @@ def build_parser() -> OneLineParser:
         help="render at this many times the size, then average down; 1 to 8 (default %(default)s)",
     )
     result.add_argument(
+        "--style",
+        choices=get_args(StyleName),
+        default="exact",
+        help="exact: what the discriminator sees; shaded: an object in the light of a lamp, bright matter ivory, black "
+        "matter blue (default %(default)s)",
+    )
+    result.add_argument(
         "--colormap", default=GREY, help="gray, or a colormap of matplotlib such as inferno (default %(default)s)"
     )
     result.add_argument(
@@ -112,8 +122,10 @@ def build_parser() -> OneLineParser:
 def main(arguments: Sequence[str]) -> None:
     """Parse, render, write, say where the file lies."""
     options = build_parser().parse_args(arguments)
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("mnist3d.evaluation").setLevel(logging.INFO)  # training the classifiers is announced
     suffix = check_orbit(options.output, options.fps)
-    style = FrameStyle(options.size, options.supersample, options.colormap, options.background)
+    style = FrameStyle(options.size, options.supersample, options.colormap, options.background, options.style)
     style.check()
     if options.background == TRANSPARENT and suffix not in KEEPS_TRANSPARENCY:
         raise ExportError(f"background={TRANSPARENT}: not with {suffix}; .webp, .apng, .png and frames keep it")

@@ -6,11 +6,16 @@ import threading
 import webbrowser
 from collections.abc import Sequence
 from pathlib import Path
+from typing import get_args
+
+import numpy as np
+from jaxtyping import UInt8
 
 from ..errors import ConfigError, UserError, ViewerError
 from ..invocation import program_name
-from ..rendering import for_few_views
+from ..rendering import AbsorptionRenderer, StyleName, for_few_views
 from ..rendering.pictures import SHEET_VIEWS, contact_sheet, sheet_views
+from ..rendering.renderer import MAX_IMAGE_SIZE
 from ..runs.building import RUNS_ROOT
 from ..runs.gallery import Gallery, scene_of
 from ..runs.loading import Run
@@ -20,6 +25,8 @@ from ..storage.labels import printable
 from ..storage.run_directory import latest_run, png_bytes
 from ..viewer import Viewer, ViewerOptions
 from .tool_parser import OneLineParser, add_sculpture_arguments, add_trust_argument, in_range, open_sculpture
+
+MAGNIFY = 3  # screen pixels along each edge of a pixel of the snapshot
 
 
 def build_parser() -> OneLineParser:
@@ -33,6 +40,13 @@ def build_parser() -> OneLineParser:
         type=Path,
         metavar="FILE.png",
         help="write 40 views as one picture, and exit without serving a page",
+    )
+    parser.add_argument(
+        "--style",
+        choices=get_args(StyleName),
+        default="exact",
+        help="of the snapshot. exact: what the discriminator sees; shaded: an object in the light of a lamp, bright "
+        "matter ivory, black matter blue (default %(default)s)",
     )
     parser.add_argument(
         "--port",
@@ -61,9 +75,8 @@ def main(arguments: Sequence[str]) -> None:
         path, run = _newest_that_opens(options.volume)
     if options.snapshot is not None:
         check_work_is_trusted(path, run.renderer.options, run.volume, SHEET_VIEWS, options.trust)
-        renderer = for_few_views(run.renderer, run.volume, SHEET_VIEWS)
-        sheet = contact_sheet(sheet_views(run.volume, renderer, run.config.poses), columns=8)
-        print(f"40 views of {path}: {write_atomically(options.snapshot, png_bytes(sheet))}")
+        written = write_atomically(options.snapshot, png_bytes(_snapshot(run, options.style)))
+        print(printable(f"40 views of {path}: {written}"))
         return
     name = path.name if path.resolve().parent == Path(RUNS_ROOT).resolve() else str(path)
     try:
@@ -84,6 +97,17 @@ def main(arguments: Sequence[str]) -> None:
         return  # the way to end it, not a mistake
     finally:
         viewer.close()
+
+
+def _snapshot(run: Run, style: StyleName) -> UInt8[np.ndarray, "..."]:
+    """A contact sheet of forty views; shaded ones are rendered finer instead of magnified."""
+    if style == "exact":
+        renderer = for_few_views(run.renderer, run.volume, SHEET_VIEWS)
+        return contact_sheet(sheet_views(run.volume, renderer, run.config.poses), columns=8, magnify=MAGNIFY)
+    wanted = run.renderer.options
+    size = min(MAGNIFY * wanted.image_size, MAX_IMAGE_SIZE)
+    fine = AbsorptionRenderer(size, wanted.samples_per_ray, wanted.quadrature)
+    return contact_sheet(sheet_views(run.volume, fine, run.config.poses, style), columns=8, magnify=1)
 
 
 def _newest_that_opens(volume: str | None) -> tuple[Path, Run]:

@@ -5,8 +5,10 @@ Rotations -> uint8 images, never all in memory at once. Captions are handed over
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import get_args
 
 import numpy as np
+import torch
 import torch.nn.functional as F
 from jaxtyping import Float, UInt8
 from PIL import Image, ImageColor, ImageDraw, ImageFont
@@ -14,6 +16,7 @@ from torch import Tensor
 
 from ..errors import ExportError
 from ..rendering.renderer import MAX_IMAGE_SIZE, AbsorptionRenderer, for_few_views, render_views
+from ..rendering.shading import Shading, StyleName, shaded_view
 from ..storage import require
 from ..storage.labels import printable
 from ..volumes.base import Field
@@ -34,12 +37,14 @@ class FrameStyle:
         supersample: rendered this many times finer along each edge, then averaged.
         colormap: gray, or the name of one of matplotlib's.
         background: a colour's name or #rrggbb behind the sculpture, or transparent; None: as rendered, black.
+        style: exact, or shaded: see `rendering.shading`; in its own colours, so without a colormap.
     """
 
     size: int = 256
     supersample: int = 1
     colormap: str = GREY
     background: str | None = None
+    style: StyleName = "exact"
 
     def check(self) -> None:
         """Fail before any work is done.
@@ -50,6 +55,10 @@ class FrameStyle:
         if self.size * self.supersample > MAX_IMAGE_SIZE:
             most = MAX_IMAGE_SIZE // self.size
             raise ExportError(f"supersample={self.supersample}: must be <= {most} with size={self.size}")
+        if self.style not in get_args(StyleName):
+            raise ExportError(f"style={self.style}: must be one of {', '.join(get_args(StyleName))}")
+        if self.style == "shaded" and self.colormap != GREY:
+            raise ExportError(f"colormap={self.colormap}: must be {GREY} with style=shaded, which has its own colours")
         self.colours()
         self.background_colour()
 
@@ -100,18 +109,47 @@ def orbit_frames(
         style.size * style.supersample, options.samples_per_ray, options.quadrature, impl=renderer.impl
     )
     frozen = FrozenField(volume)
-    fine = for_few_views(fine, frozen, len(rotations) * (1 if style.background is None else 2))
+    shaded = style.style == "shaded"
+    fine = for_few_views(fine, frozen, len(rotations) * ((1 if style.background is None else 2) + shaded))
+    frames = _shaded(frozen, fine, rotations, style) if shaded else _exact(frozen, fine, rotations, style)
+    for k, frame in enumerate(frames):
+        if captions is not None:
+            yield _captioned(frame, captions[k], style)
+        elif style.colormap == GREY and style.background is None and not shaded:
+            yield frame[..., 0]
+        else:
+            yield frame
+
+
+def _exact(
+    frozen: FrozenField, fine: AbsorptionRenderer, rotations: Float[Tensor, "B 3 3"], style: FrameStyle
+) -> Iterator[UInt8[np.ndarray, "H W C"]]:
+    """The renderer's views in the style's colours."""
     unabsorbed = None if style.background is None else FrozenField(UnabsorbedField(frozen))
-    for k, rotation in enumerate(rotations):
+    for rotation in rotations:
         image = _shrunk(render_views(frozen, fine, rotation[None]), style.supersample)
         if unabsorbed is None:
-            frame = style.colours()[_to_bytes(image)]
+            yield style.colours()[_to_bytes(image)]
         else:
             covered = render_views(unabsorbed, fine, rotation[None])
-            frame = _on_background(image, _shrunk(covered, style.supersample), style)
-        if style.colormap == GREY and style.background is None and captions is None:
-            frame = frame[..., 0]
-        yield frame if captions is None else _captioned(frame, captions[k], style)
+            yield _on_background(image, _shrunk(covered, style.supersample), style)
+
+
+def _shaded(
+    frozen: FrozenField, fine: AbsorptionRenderer, rotations: Float[Tensor, "B 3 3"], style: FrameStyle
+) -> Iterator[UInt8[np.ndarray, "H W C"]]:
+    """Shaded views on the style's background."""
+    shading = Shading(frozen)
+    red, green, blue = style.background_colour() or (0, 0, 0)
+    ground = None if style.background == TRANSPARENT else (red / 255.0, green / 255.0, blue / 255.0)
+    for rotation in rotations:
+        view = shaded_view(shading, fine, rotation, ground).movedim(-1, 0)
+        if ground is None:  # averaged as the light that it is, so that what is empty has no colour to give
+            light = F.avg_pool2d(torch.cat([view[:3] * view[3], view[3:]]), style.supersample)
+            view = torch.cat([light[:3] / light[3].clamp_min(1e-6), light[3:]])
+        else:
+            view = F.avg_pool2d(view, style.supersample)
+        yield _to_bytes(view.movedim(0, -1).numpy())
 
 
 def _shrunk(images: Float[Tensor, "1 1 H W"], supersample: int) -> Float[np.ndarray, "h w"]:

@@ -1,4 +1,4 @@
-"""A volume in a notebook's cell: the page that turns, or a contact sheet where the page would be too large.
+"""A volume in a notebook's cell: the page that turns, or shaded views where the page would be too large.
 
 What it is: HTML that needs no server and no file beside it. What it is not: it knows no notebook; `_repr_html_` of a
 volume and of a run hands its text over.
@@ -63,7 +63,7 @@ def _page(volume: Field, options: RendererOptions, title: str) -> str:
 
 def _sheet(volume: Field, options: RendererOptions) -> str:
     renderer = AbsorptionRenderer(SHEET_SIZE, options.samples_per_ray, options.quadrature)
-    sheet = contact_sheet(sheet_views(volume, renderer), columns=SHEET_COLUMNS, magnify=1)
+    sheet = contact_sheet(sheet_views(volume, renderer, style="shaded"), columns=SHEET_COLUMNS, magnify=1)
     data = base64.b64encode(png_bytes(sheet)).decode()
     style = f"width:{sheet.shape[1]}px;max-width:100%;{RADIUS}"
-    return f'<img alt="{SHEET_VIEWS} views" style="{style}" src="data:image/png;base64,{data}">'
+    return f'<img alt="{SHEET_VIEWS} shaded views" style="{style}" src="data:image/png;base64,{data}">'

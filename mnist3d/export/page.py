@@ -6,12 +6,14 @@ WebGL2 and holds no code of others.
 
 import base64
 import html
+import json
 import re
 from importlib import resources
 
 import torch
 
 from ..errors import ExportError
+from ..rendering import shading
 from ..rendering.renderer import RendererOptions
 from ..storage.labels import printable
 from ..volumes.base import Field
@@ -22,12 +24,34 @@ FIELD_RESOLUTION = 64  # voxels along each edge of a volume that is no grid, unl
 BYTES_OF_A_VOXEL = 12  # besides the voxels: their bytes, and the text of them on its way into the page
 MAX_RESOLUTION = 256  # 45 MB of page; what a phone's graphics processor still turns
 
+_SHADING = {  # what the page's shaded view takes from the renderer's
+    "bright": shading.BRIGHT,
+    "dark": shading.DARK,
+    "light": shading.LIGHT,
+    "ambient": shading.AMBIENT,
+    "key": shading.KEY,
+    "sheen": shading.SHEEN,
+    "power": 2**shading.SHININESS,
+    "fade": shading.FADE,
+    "thickness": shading.THICKNESS,
+    "smoothing": shading.SMOOTHING,
+    "least_smoothing": shading.LEAST_SMOOTHING,
+    "wide": shading.WIDE,
+    "form": shading.FORM,
+    "haze": shading.HAZE,
+    "flat": shading.FLAT,
+    "open": shading.OPEN,
+    "darkest": shading.DARKEST,
+    "most_voxels": shading.MOST_VOXELS,
+}
+
 
 def page_html(volume: Field, options: RendererOptions, title: str, resolution: int | None = None) -> str:
     """The whole page.
 
     Opacity of one step and absorbance are stored with 8 bits a voxel, the opacity as its square root: 2.7 bytes of page
-    a voxel. The page's view is the renderer's with quadrature="trilinear".
+    a voxel. The page's view is the renderer's with quadrature="trilinear". What its shaded view needs besides, the page
+    computes when that is first asked for, up to 128 voxels along the longest edge.
 
     Args:
         volume: any; a grid is stored as it is, a field is sampled.
@@ -55,6 +79,7 @@ def page_html(volume: Field, options: RendererOptions, title: str, resolution: i
         "__TITLE__": html.escape(printable(title)),
         "__SIZE__": f"[{width}, {height}, {depth}]",
         "__STEPS__": str(steps),
+        "__SHADING__": json.dumps(_SHADING),
         "__DATA__": data,
     }
     # in one pass: a title may hold anything, the other marks too

@@ -162,11 +162,25 @@ def _write_animation(path: Path, frames: _Counted, fps: int) -> None:
     tick = 10 if suffix == ".gif" else 1  # ms
     ends = [round(k * 1000 / fps / tick) * tick for k in range(len(images) + 1)]
     durations = [late - early for early, late in pairwise(ends)]
+    images = _with_one_palette(images) if suffix == ".gif" else images
     # A grey gif keeps one palette of 256 greys: of dark frames' shortened ones Pillow's reader says another mode (L)
     # than it then loads (P), and whoever asks for the pixels first, as imageio does, gets an error.
     options: dict[str, Any] = {".webp": {"lossless": True}, ".gif": {"optimize": False}}.get(suffix, {})
     kind = {".gif": "GIF", ".webp": "WEBP", ".apng": "PNG"}[suffix]
     images[0].save(path, kind, save_all=True, append_images=images[1:], duration=durations, loop=0, **options)
+
+
+def _with_one_palette(images: list[Image.Image]) -> list[Image.Image]:
+    """Frames of more colours than a gif's frame has, in the 256 that suit all of them best.
+
+    A palette for each frame, which Pillow makes, flickers and takes half as much room again, and so does dithering.
+    Frames of fewer colours are kept, as they lose nothing.
+    """
+    if images[0].mode != "RGB" or all(image.getcolors(256) is not None for image in images):
+        return images
+    seen = np.concatenate([np.asarray(images[k]) for k in _chosen(len(images))])
+    palette = Image.fromarray(seen).quantize(256, Image.Quantize.MEDIANCUT)
+    return [image.quantize(palette=palette, dither=Image.Dither.NONE) for image in images]
 
 
 def _write_strip(path: Path, frames: _Counted, fps: int) -> None:
