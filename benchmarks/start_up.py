@@ -30,6 +30,7 @@ SMALL = {  # exports of a run of a few steps, whose seconds are those of what mu
     "orbit": ["--output", "strip.png", "--frames", "8", "--size", "32"],
     "view": ["--snapshot", "views.png"],
     "mesh": ["--output", "sculpture.stl"],
+    "points": ["--output", "sculpture.ply", "--count", "500"],
     "plot": ["--output", "run.png"],
 }
 

@@ -14,6 +14,7 @@ PROGRAMS = {
     "orbit": "tools/render_orbit.py",
     "voxels": "tools/export_voxels.py",
     "mesh": "tools/export_mesh.py",
+    "points": "tools/export_points.py",
     "page": "tools/export_page.py",
     "plot": "tools/plot_run.py",
     "score": "tools/score_views.py",

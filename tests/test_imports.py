@@ -78,8 +78,8 @@ PARTS = {
     ),
     "rendering": Part(
         "Volume + rotation -> view.",
-        "volumes.base volumes.occupancy volumes.wrappers storage.memory kernels.absorption kernels.compositing "
-        "geometry errors",
+        "volumes.base volumes.occupancy volumes.resampling volumes.voxel_grid volumes.wrappers storage.memory "
+        "kernels.absorption kernels.compositing geometry errors",
     ),
     "data": Part("Images to learn from.", "storage.memory storage.plain_files geometry.rotations errors"),
     "volumes": Part(

@@ -19,12 +19,9 @@ import pytest
 
 import mnist3d
 from mnist3d.cli.presets import preset_names
-from mnist3d.data.images import load_images
-from mnist3d.data.options import DataOptions
-from mnist3d.evaluation import classifiers
+from mnist3d.evaluation.packaged import FILE
 
 ROOT = Path(__file__).parent.parent
-TRAINED = Path(__file__).parent / "data" / "classifiers.safetensors"
 ALONE = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}  # which may lead to a clone
 PACKED = ["mnist3d", "configs", "setup.py", "setup.cfg", "pyproject.toml", "README.md", "LICENSE", "CITATION.cff"]
 
@@ -91,6 +88,7 @@ def test_the_wheel_holds_presets_pages_licence_and_citation(wheel):
     inside = {name.partition(".dist-info/")[2] or name for name in names}
     assert inside >= {f"mnist3d/configs/{path.name}" for path in (ROOT / "configs").glob("*.yaml")}
     assert inside >= {"mnist3d/viewer/page.html", "mnist3d/export/page.html", "mnist3d/py.typed"}
+    assert f"mnist3d/evaluation/{FILE.name}" in inside
     assert inside >= {"licenses/LICENSE", "licenses/CITATION.cff"}
     modules = {f"{path.relative_to(ROOT)}" for path in (ROOT / "mnist3d").rglob("*.py")}
     assert {name for name in inside if name.endswith(".py")} == modules
@@ -149,6 +147,7 @@ def test_a_run_says_what_to_type_and_that_works(trained, mnist3d_run, folder):
         ("mnist3d orbit run --output orbit.gif --frames 4 --size 32", "orbit.gif"),
         ("mnist3d voxels run --output sculpture.nrrd", "sculpture.nrrd"),
         ("mnist3d mesh run --output sculpture.stl", "sculpture.stl"),
+        ("mnist3d points run --output sculpture.dxf --count 500", "sculpture.dxf"),
         ("mnist3d page run --output sculpture.html", "sculpture.html"),
         ("mnist3d plot run --output run.pdf", "run.pdf"),
         ("python -m mnist3d voxels run --output again.npz", "again.npz"),
@@ -163,14 +162,8 @@ def test_every_way_out(line, file, trained, mnist3d_run, folder):
 
 def test_the_score(trained, mnist3d_run, folder):
     assert trained.returncode == 0, trained.stderr
-    held_out = load_images(DataOptions(), 28, "held_out")
-    wanted = classifiers._prepare(
-        held_out.images, held_out.labels, held_out.class_names, folder / "cache", classifiers.STEPS
-    )
-    wanted.path.parent.mkdir()
-    shutil.copy(TRAINED, wanted.path)
-    done = mnist3d_run("mnist3d score run --views 20 --classifiers cache")
+    done = mnist3d_run("mnist3d score run --views 20")
     assert done.returncode == 0, done.stderr
     assert done.stdout.split()[:2] == ["euler_normal", "sphere"]
     assert all((folder / file).is_file() for file in done.stdout.split()[-3:])  # it says where they lie
-    assert done.stderr == ""  # nothing was trained
+    assert done.stderr == ""  # nothing was trained, and the classifiers of the package are whole

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..export import MESH_FORMATS, export_mesh
+from ..export.connect import MIN_WALL_MM
 from ..export.mesh import MAX_SMOOTHING, SIZE_MM
 from ..export.sampling import FIELD_RESOLUTION, MAX_RESOLUTION
 from ..invocation import program_name
@@ -57,6 +58,20 @@ def build_parser() -> OneLineParser:
         default=0,
         help=f"passes of Taubin's smoothing filter, 0 to {MAX_SMOOTHING} (default %(default)s)",
     )
+    parser.add_argument(
+        "--connect",
+        choices=("none", "bridges"),
+        default="none",
+        help="bridges: one piece for a printer; crumbs are dropped, hollows filled, thin walls thickened, and "
+        "the pieces joined by the shortest bridges (default %(default)s)",
+    )
+    parser.add_argument(
+        "--min_wall_mm",
+        type=in_range(float, 0.1, 1e3),
+        default=MIN_WALL_MM,
+        help="with --connect: thinnest wall, and thickness of the bridges, in mm, 0.1 to a sixth of --size_mm "
+        "(default %(default)s)",
+    )
     parser.add_argument("--largest", action="store_true", help="keep only the largest piece")
     parser.add_argument(
         "--size_mm",
@@ -81,6 +96,8 @@ def main(arguments: Sequence[str]) -> None:
         smoothing=options.smoothing,
         largest_only=options.largest,
         size_mm=options.size_mm,
+        connect=options.connect,
+        min_wall_mm=options.min_wall_mm,
         description=export_description(run),
     )
     print(*report.lines(), sep="\n")

@@ -19,6 +19,7 @@ COMMANDS = {
     "orbit": "render a turning volume: video, animation, frames, or a strip of views",
     "voxels": "write a volume as voxels for other programs",
     "mesh": "write the surface of a volume as a mesh, and say whether it can be printed",
+    "points": "write a volume as a cloud of points, for engraving in glass and for point viewers",
     "page": "write a volume as one HTML file, to turn it in any browser",
     "plot": "draw the losses, the scores and the view atlas of a run",
     "score": "measure how good and how diverse the views of a volume are",
@@ -175,6 +176,8 @@ def _main_of(name: str) -> Callable[[Sequence[str]], object]:
         from .voxels import main
     elif name == "mesh":
         from .mesh import main
+    elif name == "points":
+        from .points import main
     elif name == "page":
         from .page import main
     elif name == "plot":

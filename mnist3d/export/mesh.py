@@ -4,9 +4,9 @@ A surface at a level, made fit for use, and written by suffix. `solid` chooses t
 `printability` says whether it can be printed.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float, Int, UInt8
@@ -16,6 +16,7 @@ from ..errors import ExportError
 from ..formats import upright
 from ..storage import check_output, require, whole_files, write_description
 from ..volumes.base import Field
+from .connect import MIN_WALL_MM, Connected, connected
 from .printability import MeshReport, inspect_surface
 from .sampling import as_array
 from .solid import Matter, best_level, matter_field
@@ -32,6 +33,7 @@ Y_UP = (".obj", ".glb")  # glTF demands it, most readers of OBJ expect it; the o
 SIZE_MM = 60.0
 BYTES_OF_A_VOXEL = 12  # besides the voxels: what counts as solid, the field that is contoured, its border's copy
 MAX_SMOOTHING = 100
+Connect = Literal["none", "bridges"]
 STL_TRIANGLE = np.dtype([("normal", "<f4", 3), ("corners", "<f4", (3, 3)), ("attribute", "<u2")])
 
 
@@ -45,6 +47,8 @@ def export_mesh(
     smoothing: int = 0,
     largest_only: bool = False,
     size_mm: float = SIZE_MM,
+    connect: Connect = "none",
+    min_wall_mm: float = MIN_WALL_MM,
     description: dict[str, Any] | None = None,
 ) -> MeshReport:
     """Write the surface of a volume as the mesh that the suffix of `path` names, and `PATH.json` beside it.
@@ -59,6 +63,9 @@ def export_mesh(
         smoothing: passes of Taubin's filter, 0 to 100.
         largest_only: drop all pieces but the largest.
         size_mm: longest edge of the bounding box in mm, 0.1 to 10000. All formats are in mm, glb in metres.
+        connect: bridges: one piece. Crumbs are dropped, hollows filled, walls thinner than `min_wall_mm` thickened,
+            and the pieces joined by the shortest bridges.
+        min_wall_mm: with `connect`: thinnest wall, and thickness of the bridges, 0.1 mm to a sixth of `size_mm`.
         description: where the volume comes from; it goes into the .json.
 
     Returns:
@@ -78,11 +85,14 @@ def export_mesh(
         require("trimesh", f"{suffix} meshes")
     if suffix == ".3mf":
         require("lxml", ".3mf meshes")
+    if connect != "none" and not 0.1 <= min_wall_mm <= size_mm / 6.0:
+        raise ExportError(f"min_wall_mm={min_wall_mm:g}: must be in [0.1, {size_mm / 6.0:.4g}], a sixth of size_mm")
     values = as_array(volume, resolution, besides=BYTES_OF_A_VOXEL)
     match = None
     if level is None:
         level, match = best_level(values, matter)
-    surface, report = _inspected(values, matter, level, match, smoothing, largest_only, size_mm)
+    wall_mm = None if connect == "none" else min_wall_mm
+    surface, report = _inspected(values, matter, level, match, smoothing, largest_only, size_mm, wall_mm)
     del values  # of a field, a fine grid that is not needed any more
     placed = _in_unit_and_axes(surface, size_mm, suffix)
     described = {
@@ -107,10 +117,15 @@ def _inspected(
     smoothing: int,
     largest_only: bool,
     size_mm: float,
+    wall_mm: float | None,
 ) -> tuple[Surface, MeshReport]:
     """The surface and what there is to say of it; the field that it is contoured from ends with this call."""
     opacity, threshold = _contoured_field(values, matter, level)
-    surface = contour(opacity, threshold, upright(values[1]))
+    made, absorbance = None, upright(values[1])
+    if wall_mm is not None:
+        made = connected(values, opacity, threshold, matter=matter, level=level, size_mm=size_mm, wall_mm=wall_mm)
+        opacity, threshold, absorbance = made.field, 1.0, made.absorbance
+    surface = contour(opacity, threshold, absorbance)
     if len(surface.faces) == 0 or not surface.extents.any():
         raise ExportError(f"level={level:.4g}: no surface is left there, it is too near the highest value; lower it")
     if largest_only:
@@ -119,7 +134,18 @@ def _inspected(
     if smoothing:
         surface = smoothed(surface, smoothing)
     mm_per_unit = size_mm / float(surface.extents.max())
-    return surface, inspect_surface(surface, opacity, threshold, level=level, match=match, mm_per_unit=mm_per_unit)
+    report = inspect_surface(surface, opacity, threshold, level=level, match=match, mm_per_unit=mm_per_unit)
+    return (surface, report) if made is None else _of_the_world(made, surface, report, mm_per_unit / (size_mm / 2.0))
+
+
+def _of_the_world(made: Connected, surface: Surface, report: MeshReport, grown: float) -> tuple[Surface, MeshReport]:
+    """What was made on a cube of its own, back in its place, and its figures in the mm of the file."""
+    done = made.connection
+    done = replace(done, bridges_mm=grown * done.bridges_mm, wall_mm=grown * done.wall_mm)
+    if report.match is not None:
+        report = replace(report, match=done.match_after)
+    vertices = (made.centre + made.half * surface.vertices).astype(np.float32)
+    return replace(surface, vertices=vertices), replace(report, connection=done)
 
 
 @dataclass(frozen=True)

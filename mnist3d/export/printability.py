@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from .connect import Connection
 from .surface import Surface
 
 MEASURED_FACES = 20_000
@@ -33,6 +34,7 @@ class MeshReport:
         bounding_box_mm: along x (right), y (away from the viewer), z (up).
         vertices: number of them.
         faces: number of triangles.
+        connection: what was done to make one piece of it; None where nothing was asked for.
     """
 
     level: float
@@ -45,6 +47,7 @@ class MeshReport:
     bounding_box_mm: tuple[float, float, float]
     vertices: int
     faces: int
+    connection: Connection | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """As JSON can hold it."""
@@ -56,7 +59,8 @@ class MeshReport:
         match = "as asked for" if self.match is None else f"looks like the views to {self.match:.2f} (1: the same)"
         pieces = f"{self.pieces}"
         if self.pieces > 1:
-            pieces += f", the largest with {self.largest_share:.0%} of the faces; --largest keeps only that"
+            pieces += f", the largest with {self.largest_share:.0%} of the faces; --connect bridges joins them"
+            pieces += ", --largest keeps only that"
         thin = "" if self.thinnest_wall_mm >= LEAST_WALL_MM else f"; below {LEAST_WALL_MM} mm: a larger --size_mm"
         return [
             f"level           {self.level:.4g} per world unit, {match}",
@@ -66,6 +70,7 @@ class MeshReport:
             f"volume          {self.volume_mm3 / 1000.0:.2f} cm3",
             f"bounding box    {x:.1f} x {y:.1f} x {z:.1f} mm (right, away, up)",
             f"triangles       {self.faces:,}",
+            *(self.connection.lines() if self.connection else ()),
         ]
 
 

@@ -45,21 +45,60 @@ def best_level(values: Float[np.ndarray, "2 Z Y X"], matter: Matter) -> tuple[fl
     Returns:
         Level, per world unit, and similarity in [0, 1]; (0, 0) for an empty volume.
     """
+    grid, step, opacity = _compared(values, matter)
+    highest = float(opacity.max())
+    if highest <= 0.0:
+        return 0.0, 0.0
+    levels = highest * (torch.arange(LEVELS, device="cpu") + 0.5) / LEVELS
+    found = _similarities(grid, opacity, levels, matter)
+    best = int(found.argmax())
+    return float(-torch.log1p(-levels[best]) / step), float(found[best])
+
+
+@torch.no_grad()
+def similarity(
+    values: Float[np.ndarray, "2 Z Y X"],
+    matter: Matter,
+    level: float,
+    field: Float[np.ndarray, "Z Y X"] | None = None,
+) -> float:
+    """How much a solid looks like the volume's own views, as `best_level` measures it.
+
+    Args:
+        values: (2, Z, Y, X), attenuation per world unit and absorbance.
+        matter: what counts as solid.
+        level: where the solid ends: attenuation per world unit, or a value of `field`.
+        field: another solid's, >= 0, on the voxels of `values`; None: the volume's own.
+    """
+    grid, step, opacity = _compared(values, matter)
+    if field is None:
+        return float(_similarities(grid, opacity, -torch.expm1(torch.tensor([-step * level])), matter))
+    other = torch.from_numpy(field)
+    if other.shape != opacity.shape:
+        other = resampled(torch.stack([other, torch.zeros_like(other)]), opacity.shape)[0]
+    return float(_similarities(grid, other, torch.tensor([level]), matter))
+
+
+def _compared(
+    values: Float[np.ndarray, "2 Z Y X"], matter: Matter
+) -> tuple[Float[Tensor, "2 z y x"], float, Float[Tensor, "z y x"]]:
+    """The grid that is compared, the edge of its voxels, and the opacity of such a step through what counts."""
     grid = torch.as_tensor(values)
     if max(grid.shape[1:]) > COMPARED_RESOLUTION:
         grid = resampled(grid, scaled_size(grid.shape[1:], COMPARED_RESOLUTION))
     step = 2.0 / max(grid.shape[1:])
-    opacity = -torch.expm1(-step * torch.from_numpy(matter_field(grid.numpy(), matter)))
-    highest = float(opacity.max())
-    if highest <= 0.0:
-        return 0.0, 0.0
+    return grid, step, -torch.expm1(-step * torch.from_numpy(matter_field(grid.numpy(), matter)))
+
+
+def _similarities(
+    grid: Float[Tensor, "2 Z Y X"], field: Float[Tensor, "Z Y X"], levels: Float[Tensor, " L"], matter: Matter
+) -> Float[Tensor, " L"]:
     rotations = torch.cat([turntable(COMPARED_VIEWS, elevation).to(grid) for elevation in COMPARED_ELEVATIONS])
-    field = GridField(grid)
-    renderer = for_few_views(AbsorptionRenderer(COMPARED_SIZE), field, len(rotations))
-    views = render_views(field, renderer, rotations)[:, 0]
-    levels = highest * (torch.arange(LEVELS, device="cpu") + 0.5) / LEVELS
-    channels = torch.stack([opacity, 1.0 - grid[1]])
-    shared, joint = torch.zeros(LEVELS, device="cpu"), torch.zeros(LEVELS, device="cpu")
+    volume = GridField(grid)
+    renderer = for_few_views(AbsorptionRenderer(COMPARED_SIZE), volume, len(rotations))
+    views = render_views(volume, renderer, rotations)[:, 0]
+    channels = torch.stack([field, 1.0 - grid[1]])
+    shared, joint = torch.zeros_like(levels), torch.zeros_like(levels)
     for rotation, view in zip(rotations, views, strict=True):
         along = _along_rays(channels, rotation)
         densest = along[0].amax(dim=0)
@@ -67,9 +106,7 @@ def best_level(values: Float[np.ndarray, "2 Z Y X"], matter: Matter) -> tuple[fl
             shown = _shown(along, densest, float(level), matter)
             shared[k] += torch.minimum(shown, view).sum()
             joint[k] += torch.maximum(shown, view).sum()
-    similarity = shared / joint.clamp_min(1e-9)
-    best = int(similarity.argmax())
-    return float(-torch.log1p(-levels[best]) / step), float(similarity[best])
+    return shared / joint.clamp_min(1e-9)
 
 
 def _along_rays(channels: Float[Tensor, "2 Z Y X"], rotation: Float[Tensor, "3 3"]) -> Float[Tensor, "2 S H W"]:
