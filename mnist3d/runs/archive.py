@@ -100,6 +100,11 @@ class _Anything:
     extend = add = append
 
 
+def _no_bytearray(_: Any) -> None:
+    """Python makes one of any length before it looks whether that many bytes follow."""
+    raise ValueError("holds a bytearray, as no checkpoint does")
+
+
 # The one in Python: the one in C takes as much memory as the file says for the things that it remembers.
 class _Lengths(pickle._Unpickler):  # pyright: ignore[reportAttributeAccessIssue]
     """Goes through a pickle without making anything, and compares each tensor's storage with its entry.
@@ -113,11 +118,10 @@ class _Lengths(pickle._Unpickler):  # pyright: ignore[reportAttributeAccessIssue
         super().__init__(io.BytesIO(content))
         self.sizes = sizes
 
-    def load_bytearray8(self) -> None:
-        """Python makes one of any length before it looks whether that many bytes follow."""
-        raise ValueError("holds a bytearray, as no checkpoint does")
-
-    dispatch: ClassVar = {**pickle._Unpickler.dispatch, pickle.BYTEARRAY8[0]: load_bytearray8}  # pyright: ignore[reportAttributeAccessIssue]
+    dispatch: ClassVar[dict[int, Any]] = {
+        **pickle._Unpickler.dispatch,  # pyright: ignore[reportAttributeAccessIssue]
+        pickle.BYTEARRAY8[0]: _no_bytearray,
+    }
 
     def find_class(self, module: str, name: str) -> _Anything:
         return _Anything(name)
