@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).parents[1]))  # this clone, whatever is installed
+
 LATER = (  # what a run and an export import when they need it
     "torch._dynamo",
     "numba",
