@@ -31,6 +31,7 @@ sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[2])]
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 SECONDS, MOST, FREE = 10, 1024.0, 96.0  # of the processor; MiB of what is refused; MiB that any reading may take
+FREE_WHILE_FUZZING = 2**29  # bytes
 READERS = {  # name: suffix
     **{name: f".{name}" for name in ("npy", "npz", "nrrd", "nii", "nii.gz", "hdr", "mrc", "map.gz", "vti", "vdb")},
     "safetensors": ".safetensors",
@@ -225,9 +226,12 @@ class Target:
 
     def __init__(self, reader: str, folder: Path) -> None:
         from mnist3d.formats import voxel_array
+        from mnist3d.storage import memory
 
-        # A line of voxels becomes a large cube, rightly; here each execution must be quick.
+        # A line of voxels becomes a large cube, rightly; here each execution must be quick, and the fuzzer's process
+        # stays small: what takes more than this is refused as on a machine that has no more.
         voxel_array.GROWN_FREELY, voxel_array.MOST_GROWTH = 2**18, 64
+        memory.free_memory = lambda device="cpu": FREE_WHILE_FUZZING
         self.reader, self.path = reader, folder / f"a{READERS[reader]}"
         self.executions, self.found = 0, dict[str, bytes]()
         self.read, self.slowest = 0, 0.0
