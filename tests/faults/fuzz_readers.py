@@ -11,7 +11,7 @@ A finding is any exception that is no UserError, a signal, 10 s of the processor
 
 import argparse
 import gzip
-import importlib
+import importlib.util
 import io
 import os
 import random
@@ -25,7 +25,6 @@ import warnings
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[2])]
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -54,7 +53,12 @@ def main() -> int:
     if options.minutes is not None:
         if options.reader is None:
             parser.error("--minutes needs --reader")
-        return guided(options.reader, options.minutes, options.seed)
+        if importlib.util.find_spec("atheris") is not None:
+            from guided import guided
+
+            return guided(options.reader, options.minutes, options.seed)
+        print("atheris is not installed (pip install atheris): not guided by coverage")
+        return _for_minutes(options.reader, options.minutes, options.seed)
     names = [options.reader] if options.reader else list(READERS)
     return max(mutated(name, options.executions, options.seed) for name in names)
 
@@ -92,7 +96,7 @@ def hostile(only: str) -> int:
         for name, suffix, content in cases():
             if only not in f"{kind} {name}":
                 continue
-            with tempfile.TemporaryDirectory(dir=_fast_folder()) as folder:
+            with tempfile.TemporaryDirectory(dir=fast_folder()) as folder:
                 path = Path(folder) / f"a{suffix}"
                 if isinstance(content, bytes):
                     path.write_bytes(content)
@@ -106,7 +110,7 @@ def hostile(only: str) -> int:
     return int(wrong > 0)
 
 
-def _fast_folder() -> str | None:
+def fast_folder() -> str | None:
     return "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
 
 
@@ -118,10 +122,10 @@ def _in_fork(path: Path) -> tuple[str, float, float]:
         os.close(back)
         os.dup2(out, 2)  # whatever a library prints
         resource.setrlimit(resource.RLIMIT_CPU, (4 * SECONDS, 4 * SECONDS))
-        begin = _peak()
+        begin = peak()
         try:
             said = _outcome(path)
-            mib = _peak() - begin
+            mib = peak() - begin
             os.write(out, f"\n{mib} {said}".encode("utf-8", "replace"))
         finally:
             os._exit(0)
@@ -147,7 +151,7 @@ def _in_fork(path: Path) -> tuple[str, float, float]:
     return outcome, float(mib), seconds
 
 
-def _peak() -> float:
+def peak() -> float:
     """MiB that the process had at most."""
     line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
     return int(line.split()[1]) / 1024
@@ -242,30 +246,32 @@ class Target:
         content = file_of(self.reader, mutant)
         self.path.write_bytes(content)
         self.executions += 1
-        begin = time.process_time()
+        begin, before = time.process_time(), peak()
         outcome = _outcome(self.path)
         seconds = time.process_time() - begin
         self.slowest = max(self.slowest, seconds)
         self.read += outcome.startswith("read")
         if seconds > SECONDS:
             outcome = f"WRONG takes {seconds:.0f} s"
+        if peak() - before > MOST:
+            outcome = f"WRONG takes more than {MOST:.0f} MiB"
         if outcome.startswith("WRONG") and outcome not in self.found:
             self.found[outcome] = content
             kept = Path(tempfile.gettempdir()) / f"found_{abs(hash(outcome)) % 10**8}{self.path.suffix}"
             kept.write_bytes(content)
-            print(f"{outcome}\n  kept as {kept}", flush=True)
+            print(f"{outcome}\n  kept as {kept}", file=sys.stderr, flush=True)
 
     def report(self, name: str, how: str) -> int:
         """Print the figures; the exit code."""
         print(f"{name}: {self.executions:,} executions {how}, {self.read:,} read, slowest {self.slowest:.2f} s, "
-              f"peak {_peak():.0f} MiB of the whole process, {len(self.found)} findings", flush=True)  # fmt: skip
+              f"peak {peak():.0f} MiB of the whole process, {len(self.found)} findings", flush=True)  # fmt: skip
         return int(bool(self.found))
 
 
 def mutated(reader: str, executions: int, seed: int) -> int:
     """Mutations by the seed alone."""
     draw, files = random.Random(f"{seed} {reader}"), seeds(reader)
-    with tempfile.TemporaryDirectory(dir=_fast_folder()) as folder:
+    with tempfile.TemporaryDirectory(dir=fast_folder()) as folder:
         target = Target(reader, Path(folder))
         for content in files:
             target(content)
@@ -305,47 +311,9 @@ def mutation(draw: random.Random, content: bytes) -> bytes:
     return bytes(found)
 
 
-def guided(reader: str, minutes: float, seed: int) -> int:
-    """Mutations that libFuzzer chooses by what code they reach; without atheris by the seed alone."""
-    try:
-        atheris: Any = importlib.import_module("atheris")
-    except ImportError:
-        print("atheris is not installed (pip install atheris): not guided by coverage")
-        return _for_minutes(reader, minutes, seed)
-    ours = [f"mnist3d.{each}" for each in ("formats", "volumes", "storage", "runs.archive")]
-    with atheris.instrument_imports(include=[*ours, "nrrd"]):
-        import nrrd  # noqa: F401
-
-        import mnist3d.runs.archive
-        import mnist3d.volumes  # noqa: F401
-    folder = Path(tempfile.mkdtemp(dir=_fast_folder()))
-    corpus = folder / "corpus"
-    corpus.mkdir()
-    for number, content in enumerate(seeds(reader)):
-        (corpus / str(number)).write_bytes(content)
-    target = Target(reader, folder)
-    end = time.monotonic() + 60.0 * minutes
-
-    def once(content: bytes) -> None:
-        target(content)
-        if time.monotonic() > end:
-            os._exit(_finish(target, reader))
-
-    options = [f"-max_total_time={int(60 * minutes) + 60}", f"-seed={seed + 1}", "-rss_limit_mb=2500", "-timeout=60"]
-    atheris.Setup([sys.argv[0], *options, "-max_len=200000", "-print_final_stats=0", str(corpus)], once)
-    atheris.Fuzz()
-    return 0
-
-
-def _finish(target: Any, reader: str) -> int:
-    code = target.report(reader, "guided by coverage")
-    sys.stdout.flush()
-    return code
-
-
 def _for_minutes(reader: str, minutes: float, seed: int) -> int:
     draw, files, end = random.Random(f"{seed} {reader}"), seeds(reader), time.monotonic() + 60.0 * minutes
-    with tempfile.TemporaryDirectory(dir=_fast_folder()) as folder:
+    with tempfile.TemporaryDirectory(dir=fast_folder()) as folder:
         target: Callable[[bytes], None] = Target(reader, Path(folder))
         while time.monotonic() < end:
             target(mutation(draw, draw.choice(files)))
