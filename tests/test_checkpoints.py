@@ -434,12 +434,14 @@ def test_every_callback_finishes_and_the_first_error_counts(caplog):
 # ---- the option -------------------------------------------------------------------------------------------------
 def test_an_interval_is_of_seconds_or_of_steps():
     assert Interval.of("60s") == Interval.of("60 s") == Interval(60.0, None)
+    assert Interval.of("1.5m") == Interval.of("1.5 min") == Interval(90.0, None)
+    assert Interval.of("2h") == Interval(7200.0, None)
     assert Interval.of("500steps") == Interval.of("500 steps") == Interval(None, 500)
     assert [step for step in range(1, 10) if Interval.of("3steps").is_over(1e9, step)] == [3, 6, 9]
     assert [seconds for seconds in (0.4, 0.5, 9.0) if Interval.of("0.5s").is_over(seconds, 1)] == [0.5, 9.0]
 
 
-@pytest.mark.parametrize("wrong", ["60", "0s", "0steps", "-5s", "1e3s", "inf s", "2.5steps", "60 minutes", "", "s"])
+@pytest.mark.parametrize("wrong", ["60", "0s", "0steps", "-5s", "1e3s", "inf s", "2.5steps", "60 minutes", "", "s", "5d"])
 def test_an_interval_needs_a_unit_and_a_number(wrong):
     with pytest.raises(
         ConfigError, match=r"^trainer\.save_every=.*: must be a number > 0 with its unit, such as"

@@ -163,6 +163,7 @@ def test_labels_are_escaped_and_cut_between_letters():
     assert ascii_label(UNDECODABLE, 80) == r"bytes_\udcff\udce4"
     assert printable("größe 三 👨‍👩‍👧 ثلاثة") == "größe 三 👨‍👩‍👧 ثلاثة"
     assert printable("a\n\x1b\x85\u2028\udcff") == r"a\n\x1b\x85\u2028\udcff"
+    assert printable("gif\u202egnp\u2066") == r"gif\u202egnp\u2066"  # shown in another order, they lie
 
 
 ENCODINGS = ["ascii", "cp1252", "cp437", "cp932", "utf-8"]

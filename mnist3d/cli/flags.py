@@ -121,7 +121,7 @@ def _add_unlisted(parser: argparse.ArgumentParser, flag: str, key: str, hint: An
 
 
 def _add_option(group: Any, key: str, option: Option, meaning: str) -> None:
-    choices = get_args(option.hint) if get_origin(option.hint) is Literal else ()
+    choices = choices_of(option.hint)
     kind = "" if choices else f"type: {_type(option.hint)}, "
     default = "must be given" if option.default is NO_DEFAULT else f"default: {shown_default(option.default)}"
     group.add_argument(
@@ -129,9 +129,20 @@ def _add_option(group: Any, key: str, option: Option, meaning: str) -> None:
         dest=key,
         action=_Given,
         hint=option.hint,
-        metavar=f"{{{','.join(map(str, choices))}}}" if choices else key.rpartition(".")[2].upper(),
+        metavar=f"{{{','.join(choices)}}}" if choices else key.rpartition(".")[2].upper(),
         help=f"{meaning} ({kind}{default})".strip().replace("%", "%%"),
     )
+
+
+def choices_of(hint: Any) -> list[str]:
+    """All that can be typed where these are words, true and false; else none."""
+    if get_origin(hint) is Literal:
+        return [str(word) for word in get_args(hint)]
+    parts = get_args(hint)
+    if not any(get_origin(part) is Literal for part in parts):
+        return []
+    found = [["true", "false"] if part is bool else choices_of(part) for part in parts]
+    return [word for words in found for word in words] if all(found) else []
 
 
 def _type(hint: Any) -> str:

@@ -7,11 +7,12 @@ import unicodedata
 
 # Control characters, bytes of a file name that were no text (lone surrogates), separators of lines and paragraphs.
 ESCAPED = ("Cc", "Cs", "Zl", "Zp")
+TURNED = ("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI")  # would show what follows in another order
 
 
 def printable(text: str) -> str:
     r"""The text in one line and in any script; what no reader of text takes is written as \n, \x1b or \udcff."""
-    return "".join(_escape(each) if unicodedata.category(each) in ESCAPED else each for each in text)
+    return "".join(_escape(each) if _misleads(each) else each for each in text)
 
 
 def ascii_label(text: str, most: int) -> str:
@@ -29,6 +30,10 @@ def ascii_label(text: str, most: int) -> str:
     while sum(map(len, parts)) > most - 3:
         parts.pop()
     return f"{''.join(parts)}..."
+
+
+def _misleads(character: str) -> bool:
+    return unicodedata.category(character) in ESCAPED or unicodedata.bidirectional(character) in TURNED
 
 
 def _escape(character: str) -> str:

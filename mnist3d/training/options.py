@@ -11,6 +11,7 @@ DEFAULT_MINUTES = 10.0
 ADAM_BETAS = (0.0, 0.99)
 DECAY_FROM = 0.5  # progress from which the rates fall linearly
 FINAL_RATE = 0.1  # what they have fallen to at the end, as a share
+SECONDS = {"s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
 
 
 @dataclass(frozen=True)
@@ -27,15 +28,17 @@ class Interval:
 
     @classmethod
     def of(cls, text: str) -> "Interval":
-        """From "60s" or "500steps".
+        """From "60s", "5m", "1h" or "500steps".
 
         Raises:
             ValueError: anything else, or nothing at all between two saves; it says what it must be.
         """
-        found = re.fullmatch(r"(\d{1,9}(?:\.\d{1,9})?) ?s|(\d{1,9}) ?steps?", text.strip(), re.ASCII)
-        if found is None or float(found[1] or found[2]) <= 0.0:
-            raise ValueError("must be a number > 0 with its unit, such as 60s or 500steps")
-        return cls(None if found[1] is None else float(found[1]), None if found[2] is None else int(found[2]))
+        found = re.fullmatch(r"(\d{1,9}(?:\.\d{1,9})?) ?([smh]|min)|(\d{1,9}) ?steps?", text.strip(), re.ASCII)
+        if found is None or float(found[1] or found[3]) <= 0.0:
+            raise ValueError("must be a number > 0 with its unit, such as 60s, 5m, 1h or 500steps")
+        if found[1] is None:
+            return cls(None, int(found[3]))
+        return cls(float(found[1]) * SECONDS[found[2]], None)
 
     def is_over(self, seconds: float, step: int) -> bool:
         """Whether it is time.
@@ -58,7 +61,7 @@ class TrainerOptions:
             first limit reached ends the run, and the learning-rate schedule follows max_steps.
         stop_after: Stop and save after this many steps of this session, >= 1, to resume later. The learning-rate
             schedule does not change.
-        save_every: Time or steps between two saves of the run, with the unit: 60s, 500steps. A crash loses at most this
+        save_every: Time or steps between two saves of the run, with the unit: 60s, 5m, 1h, 500steps. A crash loses at most this
             much.
         views: Number of views in a step, and of real images, >= 2.
         volume_rate: Learning rate of the volume, > 0. In the second half of the run it falls linearly to a tenth.
