@@ -24,6 +24,7 @@ COMMANDS = {
     "plot": "draw the losses, the scores and the view atlas of a run",
     "score": "measure how good and how diverse the views of a volume are",
     "presets": "list the presets, or print one",
+    "doctor": 'say what is here, what "auto" takes and why, and what to install for more',
 }
 
 
@@ -184,6 +185,8 @@ def _main_of(name: str) -> Callable[[Sequence[str]], object]:
         from .plot import main
     elif name == "score":
         from .score import main
+    elif name == "doctor":
+        from .doctor import main
     else:
         from .presets import main
     return main

@@ -1,0 +1,209 @@
+"""Say what is here, what "auto" takes with it and why, and what to install for more."""
+
+import importlib
+import importlib.metadata
+import logging
+import os
+import platform
+import shutil
+import subprocess
+import webbrowser
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import NamedTuple
+
+from ..invocation import program_name
+from ..storage.memory import free_memory
+from ..storage.plain_files import size_in_words
+from ..version import __version__
+from .tool_parser import OneLineParser
+
+# Modules of the extra "export", and what does not work without each.
+EXPORT = {
+    "trimesh": "meshes",
+    "skimage": "meshes",
+    "scipy": "meshes, points",
+    "lxml": ".3mf",
+    "nrrd": ".nrrd",
+    "nibabel": ".nii",
+    "mrcfile": ".mrc",
+    "tifffile": ".tif",
+    "numcodecs": ".vdb",
+    "matplotlib": "plot",
+}
+CPU_TORCH = "pip install torch torchvision --index-url https://download.pytorch.org/whl/cpu"
+WIDTH = 12  # of the column of names
+
+
+class Finding(NamedTuple):
+    """One line of the report.
+
+    Args:
+        name: of the thing.
+        here: what was found.
+        advice: what to do for more; "" where there is nothing to do.
+    """
+
+    name: str
+    here: str
+    advice: str = ""
+
+
+def build_parser() -> OneLineParser:
+    """All flags."""
+    return OneLineParser(
+        prog=program_name("doctor"),
+        description=__doc__,
+        epilog='"auto" is found out by trying, as a run does: the first time on a machine this compiles for some '
+        "seconds. Nothing is installed, sent or written.",
+    )
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Parse, look, print each line as it is known."""
+    build_parser().parse_args(arguments)
+    print(f"mnist3d {__version__}, Python {platform.python_version()}, {platform.platform(terse=True)}")
+    advice = [*_told(_machine()), *_told(_libraries())]
+    print('\nwhat "auto" takes')
+    advice += _told(_choices())
+    if advice:
+        print("\nfor more")
+        for line in dict.fromkeys(advice):
+            print(f"  {line}")
+    else:
+        print("\nnothing is missing")
+
+
+def _told(findings: Iterable[Finding]) -> list[str]:
+    """Print findings; their advice."""
+    advice = []
+    for found in findings:
+        print(f"  {found.name:{WIDTH}}{found.here}", flush=True)
+        if found.advice:
+            advice.append(found.advice)
+    return advice
+
+
+def _machine() -> Iterator[Finding]:
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    free = free_memory()
+    yield Finding("processor", f"{usable} cores, {'' if free is None else f'{size_in_words(free)} of memory free'}")
+    import torch
+
+    built = f"built for CUDA {torch.version.cuda}" if torch.version.cuda else "built without CUDA"
+    yield Finding("torch", f"{torch.__version__}, {built}, {torch.get_num_threads()} threads")
+    yield _gpu(torch.cuda.is_available(), torch.version.cuda)
+
+
+def _gpu(seen: bool, cuda: str | None) -> Finding:
+    if seen:
+        import torch
+
+        names = [torch.cuda.get_device_properties(index) for index in range(torch.cuda.device_count())]
+        return Finding("GPU", ", ".join(f"{each.name} ({size_in_words(each.total_memory)})" for each in names))
+    driver = shutil.which("nvidia-smi")
+    if driver is None:
+        return Finding("GPU", "none that CUDA could use; a CPU is enough")
+    if cuda is None:
+        remedy = "the GPU: pip uninstall torch torchvision, then pip install torch torchvision"
+        return Finding("GPU", "nvidia-smi is here, but torch was built without CUDA", remedy)
+    remedy = f"the GPU: run nvidia-smi; its driver must be new enough for CUDA {cuda}"
+    return Finding("GPU", "nvidia-smi is here, but torch sees no GPU", remedy)
+
+
+def _libraries() -> Iterator[Finding]:
+    yield _library("numba", "the fast renderer and hash encoding on a CPU", "pip install numba")
+    import torch
+
+    if torch.cuda.is_available():
+        yield _library("triton", "the fast renderer on a GPU", "a CUDA build of torch, which brings triton on Linux")
+        yield _library("tinycudann", "the fused hash grid on a GPU", "see docs/hash_grid.md")
+    else:
+        yield Finding("triton", "not needed without a GPU")
+        yield Finding("tinycudann", "not needed without a GPU")
+    yield _ffmpeg()
+    yield _browser()
+    missing = {name: what for name, what in EXPORT.items() if importlib.util.find_spec(name) is None}
+    if missing:
+        lost = ", ".join(dict.fromkeys(missing.values()))
+        yield Finding("export", f"{', '.join(missing)} missing", f'{lost}: pip install "mnist3d[export]"')
+    else:
+        yield Finding("export", "all formats")
+
+
+def _library(name: str, purpose: str, remedy: str) -> Finding:
+    try:
+        importlib.import_module(name)
+        return Finding(name, f"{importlib.metadata.version(name)}, {purpose}")
+    except importlib.metadata.PackageNotFoundError:
+        return Finding(name, f"here, {purpose}")
+    except Exception as error:  # whatever somebody else's library raises while it is imported
+        why = "not installed" if isinstance(error, ModuleNotFoundError) else " ".join(str(error).split())[:90]
+        return Finding(name, why, f"{purpose}: {remedy}")
+
+
+def _ffmpeg() -> Finding:
+    try:
+        import imageio_ffmpeg
+
+        program = imageio_ffmpeg.get_ffmpeg_exe()
+        said = subprocess.run([program, "-version"], capture_output=True, text=True, timeout=20).stdout
+        return Finding("ffmpeg", f"{' '.join(said.split()[2:3])}, for .mp4 and .webm")
+    except (ImportError, OSError, RuntimeError, subprocess.SubprocessError):
+        return Finding("ffmpeg", "none", ".mp4 and .webm: pip install imageio-ffmpeg")
+
+
+def _browser() -> Finding:
+    try:
+        return Finding("browser", getattr(webbrowser.get(), "name", "") or "the system's own")
+    except webbrowser.Error:
+        return Finding("browser", "none here: open the printed address elsewhere (docs/troubleshooting.md, The page)")
+
+
+def _choices() -> Iterator[Finding]:
+    """What each "auto" says when it is asked, on each kind of device that is here."""
+    import torch
+
+    from ..kernels.absorption import QUADRATURES, render_grid
+    from ..volumes import HashGrid
+
+    for device in ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]:
+        grid = torch.rand(2, 12, 12, 12, device=device)
+        turned = torch.eye(3, device=device)[None]
+        for quadrature in QUADRATURES:
+            said = _asked(
+                lambda grid=grid, turned=turned, quadrature=quadrature: render_grid(
+                    grid[0].requires_grad_(), grid[1], turned, 8, 12, quadrature=quadrature
+                )
+            )
+            yield Finding("renderer", f"{quadrature} on {device}: {said}")
+        field = HashGrid(num_levels=2).to(device)
+        said = _asked(lambda field=field, grid=grid: field(grid[0, 0, 0, :3].detach().reshape(1, 3)))
+        yield Finding("hash grid", f"on {device}: {said}")
+
+
+def _asked(question: Callable[[], object]) -> str:
+    """What is logged while it is answered."""
+    with _heard() as lines:
+        try:
+            question()
+        except Exception as error:  # a broken library must not keep the rest from being said
+            lines.append(" ".join(f"fails ({error})".split()))
+    return "; ".join(line.partition(" takes ")[2] or line for line in lines) or "the same"
+
+
+@contextmanager
+def _heard() -> Iterator[list[str]]:
+    logger, lines = logging.getLogger("mnist3d.kernels"), list[str]()
+    handler = logging.Handler()
+    handler.emit = lambda record: lines.append(record.getMessage())  # type: ignore[method-assign]
+    level, passed_on = logger.level, logger.propagate
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    logger.addHandler(handler)
+    try:
+        yield lines
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+        logger.propagate = passed_on
