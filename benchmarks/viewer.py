@@ -1,6 +1,6 @@
 """What the viewer costs a training, and how fast a page answers a hand that turns the volume.
 
-    python benchmarks/viewer.py --output benchmarks/results/viewer-0.1.0.json
+    python benchmarks/viewer.py --run runs/NAME --output benchmarks/results/viewer-0.2.0.json
 
 All at 48^3, unless told otherwise: the default run's grid is coarser at first and finer later. Slow-down: blocks of
 steps of the first part (before the nearest-image loss begins), between blocks without viewer: one with a page open
@@ -10,7 +10,9 @@ little below 0; "beyond control" is free of that. Latency: from a page's request
 machine, training paused, and with a training that goes on. "processor" compares the whole process's processor time,
 the client's included, which other programs disturb less: with one thread on a core of its own the two are the same.
 "attributed" counts the processor time of the viewer's threads and of its callback instead: exact, but blind
-to what they do to caches and locks.
+to what they do to caches and locks. "drawing" is the processor time of one view on one core, which other programs
+disturb least, and "shading" that of what is computed once a snapshot for shaded views. With --run, latency and drawing
+are of that finished run's volume, else of an untrained one.
 """
 
 import argparse
@@ -22,20 +24,27 @@ import struct
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from mnist3d import load_run
 from mnist3d.callbacks.live_page import LivePage, start_page
 from mnist3d.cli.parser import parse_command_line
+from mnist3d.rendering import Shading
 from mnist3d.runs.building import build_trainer
 from mnist3d.storage.environment import environment
 from mnist3d.training.trainer import Callback, Trainer
 from mnist3d.viewer import Scene, Snapshot, Viewer, ViewerOptions
+from mnist3d.viewer.drawing import drawn_view
+from mnist3d.viewer.messages import png
+from mnist3d.viewer.scene import View
 from mnist3d.volumes.wrappers import FrozenField
 
-LATENCY_SIZE = 128  # pixels
+WAYS = {"exact": 128, "shaded": 256}  # of looking: pixels
+REPEATS = 30  # of drawing
 RESAMPLES = 4000
 GRID = ["--volume.resolution", "48", "--volume.grow_at", "null"]  # one pace from the first step to the last
 ORBIT_STEP = 0.05  # radians between two views of a hand that turns
@@ -48,12 +57,14 @@ class Page(threading.Thread):
         viewer: that serves it.
         turning: ask for the next view as soon as one has arrived.
         views: end after so many; 0 for when the viewer ends.
+        style: of the views.
     """
 
-    def __init__(self, viewer: Viewer, turning: bool, views: int = 0) -> None:
+    def __init__(self, viewer: Viewer, turning: bool, views: int = 0, style: str = "exact") -> None:
         super().__init__(daemon=True)
         self.address = f"ws://127.0.0.1:{viewer.port}/socket?token={viewer.access.token}"
         self.turning, self.views = turning, views
+        self.look = {"size": WAYS[style], "style": style}
         self.latencies: list[float] = []
         self.ready = threading.Event()
         self.done = threading.Event()
@@ -65,7 +76,7 @@ class Page(threading.Thread):
 
         with connect(self.address, compression=None, proxy=None, close_timeout=1) as wire:
             number, asked = 1, time.perf_counter()
-            wire.send(json.dumps({"view": {"size": LATENCY_SIZE, "number": number}}))
+            wire.send(json.dumps({"view": {**self.look, "number": number}}))
             while not self.done.is_set():
                 try:
                     data = bytes(wire.recv(timeout=1.0, decode=False))
@@ -80,7 +91,7 @@ class Page(threading.Thread):
                     if len(self.latencies) == self.views:
                         break
                     number, asked = number + 1, time.perf_counter()
-                    view = {"size": LATENCY_SIZE, "number": number, "azimuth": ORBIT_STEP * number, "moving": True}
+                    view = {**self.look, "number": number, "azimuth": ORBIT_STEP * number, "moving": True}
                     message["view"] = view
                 self.ready.set()
                 try:
@@ -149,23 +160,61 @@ def slow_down(steps: int, rounds: int, arguments: list[str]) -> dict[str, Any]:
     return found
 
 
-def latency(views: int, arguments: list[str]) -> dict[str, Any]:
+def first_scene(trainer: Trainer, run: Path | None) -> Scene:
+    """What is looked at: a finished run, or the untrained volume."""
+    if run is None:
+        return Scene("benchmark", trainer.renderer.options, Snapshot(FrozenField(trainer.averaged), 0))
+    finished = load_run(run)
+    return Scene("benchmark", finished.renderer.options, Snapshot(FrozenField(finished.volume), 0))
+
+
+def latency(views: int, arguments: list[str], run: Path | None) -> dict[str, Any]:
     """Milliseconds from request to view: at rest, then beside a training."""
     trainer = build_trainer(parse_command_line([*GRID, *arguments, "--trainer.max_steps", "1000000"]).config)
     timed(trainer, [], 5)
-    snapshot = Snapshot(FrozenField(trainer.averaged), 0)
-    viewer = Viewer(ViewerOptions(port=0), first=Scene("benchmark", trainer.renderer.options, snapshot))
+    viewer = Viewer(ViewerOptions(port=0), first=first_scene(trainer, run))
     viewer.start()
     found = {}
-    for kind in ("paused", "training"):
-        viewer.allowance.unlimited = kind == "paused"
-        page = Page(viewer, turning=True, views=views)
-        page.start()
-        while page.is_alive():
-            timed(trainer, [], 1) if kind == "training" else page.join(0.2)
-        found[kind] = spread(page.latencies[3:], "milliseconds")
-        print(f"{kind}: {found[kind]}", flush=True)
+    for style, size in WAYS.items():
+        for kind in ("paused", "training"):
+            viewer.allowance.unlimited = kind == "paused"
+            page = Page(viewer, turning=True, views=views, style=style)
+            page.start()
+            while page.is_alive():
+                timed(trainer, [], 1) if kind == "training" else page.join(0.2)
+            name = f"{style} {size}, {kind}"
+            found[name] = spread(page.latencies[3:], "milliseconds")
+            print(f"{name}: {found[name]}", flush=True)
     viewer.close()
+    return found
+
+
+def drawing(arguments: list[str], run: Path | None) -> dict[str, Any]:
+    """Milliseconds of one core's processor time: a view as it is drawn and packed, and a shading."""
+    trainer = build_trainer(parse_command_line([*GRID, *arguments]).config)
+    scene, found, usual = first_scene(trainer, run), {}, torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        shading = Shading(scene.snapshot.volume)
+        work: dict[str, Callable[[int], object]] = {"shading": lambda _: Shading(scene.snapshot.volume)}
+        for style, size in (*WAYS.items(), ("exact", WAYS["shaded"])):
+
+            def view(k: int, style: str = style, size: int = size) -> bytes:
+                look = View.from_message({"style": style, "size": size, "azimuth": ORBIT_STEP * k})
+                return png(drawn_view(scene.snapshot, scene.renderer, look, shading=shading))
+
+            work[f"{style} {size}"] = view
+        for name, make in work.items():
+            make(0)
+            took = []
+            for k in range(REPEATS):
+                began = time.thread_time()
+                make(k)
+                took.append(1000.0 * (time.thread_time() - began))
+            found[name] = spread(took, "milliseconds")
+            print(f"{name}: {found[name]}", flush=True)
+    finally:
+        torch.set_num_threads(usual)
     return found
 
 
@@ -174,9 +223,9 @@ def attributed(steps: int, arguments: list[str]) -> dict[str, Any]:
     trainer = build_trainer(parse_command_line([*GRID, *arguments, "--trainer.max_steps", "1000000"]).config)
     live = page_of(trainer)
     found = {}
-    for kind in ("no_page", "page"):
-        page = Page(live.viewer, turning=False)
-        if kind == "page":
+    for kind in ("no_page", "page", "shaded_page"):
+        page = Page(live.viewer, turning=False, style="shaded" if kind == "shaded_page" else "exact")
+        if kind != "no_page":
             page.start()
             page.ready.wait(10.0)
             live.viewer.allowance.pay(live.viewer.allowance.saved())
@@ -195,6 +244,8 @@ def attributed(steps: int, arguments: list[str]) -> dict[str, Any]:
             live_used += time.thread_time() - stepped
         used = sum(map(time.clock_gettime, clocks)) - threads_before + live_used
         page.done.set()
+        if kind != "no_page":
+            page.join(10.0)
         found[kind] = {"per cent": round(100.0 * used / training_used, 2), "training seconds": round(training_used, 1)}
         print(f"attributed, {kind}: {found[kind]}", flush=True)
     live.viewer.close()
@@ -222,13 +273,15 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=20, help="in each measurement (default %(default)s)")
     parser.add_argument("--rounds", type=int, default=40, help="of six measurements (default %(default)s)")
     parser.add_argument("--views", type=int, default=150, help="of each latency (default %(default)s)")
+    parser.add_argument("--run", type=Path, help="finished run whose volume is looked at; default an untrained one")
     parser.add_argument("--output", type=Path, help="JSON file")
     options, rest = parser.parse_known_args()
     if options.rounds < 2 or options.views < 5:
         parser.error("at least 2 rounds and 5 views are needed for a median and its quartiles")
     began_load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
     record = {
-        "latency": latency(options.views, rest),
+        "drawing": drawing(rest, options.run),
+        "latency": latency(options.views, rest, options.run),
         "attributed": attributed(6 * options.steps, rest) if hasattr(time, "pthread_getcpuclockid") else None,
         "slow_down": slow_down(options.steps, options.rounds, rest),
         "threads": torch.get_num_threads(),
@@ -236,7 +289,7 @@ def main() -> None:
         "load_after": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
         "environment": environment("cpu"),
     }
-    print(json.dumps({key: record[key] for key in ("slow_down", "attributed", "latency")}, indent=2))
+    print(json.dumps({key: record[key] for key in ("slow_down", "attributed", "latency", "drawing")}, indent=2))
     if options.output is not None:
         options.output.write_text(json.dumps(record, indent=2) + "\n")
 

@@ -31,7 +31,8 @@ ROOT = Path(__file__).parent.parent
 STARTS = "mnist3d", "python", "python3", "pip"
 PLACEHOLDER = re.compile(r"\b[A-Z][A-Z_]+\b")
 NUMBER = re.compile(r"N|PORT|STEPS|MINUTES|SEED")
-OPTIONAL = re.compile(r"\[((?:--|[A-Z])[^]|]*)[^]]*\]")  # of a synopsis: [RUN | volume.safetensors], [--port N]
+# Of a synopsis: [RUN | volume.safetensors], [--port N]; not the list in "{classes: [Bag, Boot]}".
+OPTIONAL = re.compile(r"(?<!: )\[((?:--|[A-Z])[^]|]*)[^]]*\]")
 SEPARATORS = "&&", "||", "|", ";", "&"
 
 

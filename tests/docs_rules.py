@@ -14,7 +14,7 @@ import yaml
 EXTENSIONS = ["tables", "fenced_code", "toc"]
 # How a line begins that GitHub takes for a list or a table, and that is plain text to mkdocs after a paragraph.
 LOOSE = re.compile(r"[-*+] |\d+\. |\|")
-NAMED_FILE = re.compile(r"(?:benchmarks|configs|docs|mnist3d|research|tests|tools)/[\w./-]+\.\w+")
+NAMED_FILE = re.compile(r"(?:benchmarks|configs|docs|mnist3d|notebooks|research|tests|tools)/[\w./-]+\.\w+")
 LOADS = {"link": "href", "script": "src", "img": "src", "iframe": "src", "source": "src"}
 # What Material writes into each page as an address that no browser fetches.
 NO_REQUEST = ("canonical", "next", "prev", "alternate")

@@ -1,6 +1,5 @@
 """`mnist3d doctor`: what is here, what "auto" takes, what to install for more."""
 
-import importlib
 import importlib.util
 import shutil
 import sys
@@ -30,14 +29,8 @@ def test_one_screen_says_what_is_here_and_what_auto_takes(capsys: pytest.Capture
 
 
 def test_what_is_missing_comes_with_what_to_do(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
-    found, find = importlib.import_module, importlib.util.find_spec
-
-    def without_numba(name: str, *rest: object) -> object:
-        if name == "numba":
-            raise ModuleNotFoundError("No module named 'numba'")
-        return found(name, *rest)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(importlib, "import_module", without_numba)
+    find = importlib.util.find_spec
+    monkeypatch.setitem(sys.modules, "numba", None)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "trimesh" else find(name))
     monkeypatch.setitem(sys.modules, "imageio_ffmpeg", None)
     doctor.main([])
@@ -48,12 +41,11 @@ def test_what_is_missing_comes_with_what_to_do(monkeypatch: pytest.MonkeyPatch, 
     assert ".mp4 and .webm: pip install imageio-ffmpeg" in said
 
 
-def test_a_library_that_breaks_while_it_is_imported_is_one_line(monkeypatch: pytest.MonkeyPatch):
-    def broken(name: str) -> object:
+def test_a_library_that_breaks_while_it_is_imported_is_one_line():
+    def broken() -> None:
         raise OSError("lib.so: undefined\nsymbol")
 
-    monkeypatch.setattr(importlib, "import_module", broken)
-    found = doctor._library("numba", "speed", "pip install numba")
+    found = doctor._library("numba", broken, "speed", "pip install numba")
     assert found == doctor.Finding("numba", "lib.so: undefined symbol", "speed: pip install numba")
 
 
@@ -87,7 +79,7 @@ def test_an_implementation_that_fails_is_said_and_ends_nothing(
     def broken(*arguments: object, **options: object) -> object:
         raise RuntimeError("no kernel\nfor this device")
 
-    monkeypatch.setattr("mnist3d.kernels.absorption.render_grid", broken)
+    monkeypatch.setattr("mnist3d.rendering.AbsorptionRenderer.__call__", broken)
     doctor.main([])
     said = capsys.readouterr().out
     assert "trilinear on cpu: fails (no kernel for this device)" in said

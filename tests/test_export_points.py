@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from mnist3d.errors import ExportError
-from mnist3d.export import POINT_FORMATS, export_points
+from mnist3d.export import POINT_FORMATS, export_points, light
 from mnist3d.export.blue_noise import blue_noise
 from mnist3d.export.light import LIGHT_VIEWS, _directions, emitted_light, likeness
 from mnist3d.geometry.grids import voxel_centres
@@ -82,6 +82,17 @@ def test_every_format_comes_back_upright_in_mm_and_apart(trees, pair, tmp_path, 
     assert np.ptp(y[z > 3.0]) > np.ptp(y[z < -3.0]) + voxel  # its thick half is up
     told = json.loads((tmp_path / f"p{suffix}.json").read_text())
     assert (told["run"], told["unit"], told["report"]["count"]) == ("x", "mm", 500)
+
+
+def test_the_light_is_the_same_by_either_implementation(pair, monkeypatch):
+    """Few voxels are measured in plain PyTorch, which needs no compiled kernel, more by that."""
+    found, asked = emitted_light(pair)[0], []
+    monkeypatch.setattr(light, "for_few_views", lambda renderer, *_: asked.append(renderer.impl) or renderer)
+    compiled = emitted_light(pair)[0]
+    assert asked == ["auto"]
+    assert found == pytest.approx(
+        compiled, abs=1e-5 * float(compiled.max())
+    )  # sums of 64 views in float32, in another order
 
 
 def test_the_light_of_all_voxels_is_that_of_all_views(pair):

@@ -53,14 +53,24 @@ def psnr(first, second):
     return 10.0 * math.log10(1.0 / max(float(np.mean((first - second) ** 2)), 1e-12))
 
 
-def opened(chromium, path):
-    page = chromium.new_page(viewport={"width": 300, "height": 420})
+def opened(chromium, path, address="", motion="reduce"):
+    """A page that does not sway unless it is told to: what it shows is then what it was asked for."""
+    page = chromium.new_page(viewport={"width": 300, "height": 420}, reduced_motion=motion)
     page.errors, page.requests = [], []
     page.on("pageerror", lambda error: page.errors.append(str(error)))
     page.on("request", lambda request: page.requests.append(request.url))
-    page.goto(path.as_uri())
+    page.goto(path.as_uri() + address)
     page.locator("#view[data-azimuth]").wait_for(timeout=30_000)
     return page
+
+
+def until(page, condition):
+    """By hand: the page's own policy keeps Playwright from asking in it."""
+    for _ in range(600):
+        if page.evaluate(condition):
+            return
+        page.wait_for_timeout(50)
+    raise AssertionError(condition)
 
 
 def shown(page, azimuth, elevation, mode="L"):
@@ -164,6 +174,122 @@ def test_it_turns_by_mouse_keys_map_and_orbit_and_comes_nearer(chromium, tmp_pat
     page.close()
 
 
+def test_in_perspective_a_ball_of_one_attenuation_is_its_chords(chromium, tmp_path):
+    """From an eye three radii away, whose rays touch the ball where the orthographic ones do."""
+    path = tmp_path / "page.html"
+    values = torch.stack([torch.full((32, 32, 32), 1.5), torch.zeros(32, 32, 32)])
+    path.write_text(page_html(GridField(values), RendererOptions(28, 64), "t"), encoding="utf-8")
+    page = opened(chromium, path)
+    page.keyboard.press("p")
+    assert page.locator("#perspective").get_attribute("aria-pressed") == "true"
+    axis = (2.0 * np.arange(SIZE) + 1.0) / SIZE - 1.0
+    radius = np.hypot(axis[:, None], axis) / math.sqrt(1.0 - 1.0 / 9.0)
+    nearest = 3.0 * np.sin(np.arctan(radius / 3.0))  # of a ray to the middle
+    exact = 1.0 - np.exp(-2.0 * 1.5 * np.sqrt(np.maximum(1.0 - nearest**2, 0.0)))
+    image = shown(page, 0.4, -0.2)
+    assert psnr(image, exact) >= 40.0  # 8 bits of opacity and of the image are 50 dB and better
+    page.keyboard.press("p")
+    assert psnr(shown(page, 0.4, -0.2), exact) < 40.0
+    page.close()
+
+
+@pytest.mark.parametrize("depth", [-0.5, 0.5])
+def test_in_perspective_what_is_nearer_is_further_out(depth, chromium, tmp_path):
+    path = tmp_path / "page.html"
+    z, y, x = torch.meshgrid(*[voxel_centres(n).float() for n in (30, 32, 34)], indexing="ij")
+    spot = 20.0 * torch.exp(-120.0 * ((x - 0.5) ** 2 + (y + 0.25) ** 2 + (z - depth) ** 2))
+    path.write_text(page_html(GridField(torch.stack([spot, 0.0 * spot])), RendererOptions(), "t"), encoding="utf-8")
+    page = opened(chromium, path)
+    axis = (2.0 * np.arange(SIZE) + 1.0) / SIZE - 1.0
+
+    def middle():
+        image = shown(page, 0.0, 0.0)
+        return [float((image.sum(axis=side) * axis).sum() / image.sum()) for side in (0, 1)]
+
+    assert middle() == pytest.approx([0.5, -0.25], abs=0.004)  # a fifth of a pixel
+    page.locator("#perspective").click()
+    grown = math.sqrt(1.0 - 1.0 / 9.0) * 3.0 / (3.0 + depth)
+    # Parts of the spot that are nearer are further out: by its variance, 1/240, over the eye's distance squared.
+    assert middle() == pytest.approx([0.5 * grown, -0.25 * grown], abs=0.004)
+    page.close()
+
+
+def test_what_is_looked_at_stands_in_the_address(chromium, tmp_path):
+    path = tmp_path / "page.html"
+    path.write_text(page_html(VoxelGrid.from_array(grid()), RendererOptions(), "t"), encoding="utf-8")
+    page = opened(chromium, path, "#az=-90&el=200&zoom=3&style=shaded&perspective=on&sway=on")
+    state = "() => [look.azimuth, look.elevation, look.zoom, shaded, perspective, swung.wanted]"
+    assert page.evaluate(state) == [pytest.approx(-math.pi / 2), pytest.approx(math.pi / 2), 3, True, True, True]
+    page.evaluate("location.hash = '#az=x&el=10'")  # what is no number is as usual
+    until(page, "!shaded")
+    assert page.evaluate(state) == [0, pytest.approx(math.pi / 18), 1, False, False, False]
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("s")
+    until(page, "location.hash === '#el=15&style=shaded'")
+    page.keyboard.press("s")
+    page.keyboard.press("Home")
+    until(page, "location.hash === ''")
+    assert page.errors == []
+    page.close()
+
+
+def test_all_of_it_is_reached_by_keys(chromium, tmp_path):
+    path = tmp_path / "page.html"
+    path.write_text(page_html(VoxelGrid.from_array(grid()), RendererOptions(), "t"), encoding="utf-8")
+    page = opened(chromium, path)
+    page.keyboard.press("+")
+    assert page.evaluate("look.zoom") == 1.25
+    page.keyboard.press("-")
+    assert page.evaluate("look.zoom") == 1.0
+    page.locator("#map").focus()
+    page.keyboard.press("ArrowLeft")  # the front lies in the first cell right of the middle and below it
+    page.keyboard.press("ArrowUp")
+    place = [-math.pi / 24, math.pi / 24]
+    assert page.evaluate("() => [look.azimuth, look.elevation]") == pytest.approx(place)
+    for _ in range(7):
+        page.keyboard.press("ArrowUp")
+    assert page.evaluate("look.elevation") == pytest.approx(math.pi / 2 - math.pi / 24)
+    for key, name in (("p", "perspective"), ("s", "shaded"), ("o", "orbit")):
+        page.keyboard.press(key)
+        assert page.locator(f"#{name}").get_attribute("aria-pressed") == "true"
+        page.keyboard.press(key)
+        assert page.locator(f"#{name}").get_attribute("aria-pressed") == "false"
+    reached = set()
+    for _ in range(10):
+        page.keyboard.press("Tab")
+        reached.add(page.evaluate("document.activeElement.id"))
+    assert reached >= {"view", "map", "shaded", "perspective", "front", "orbit", "sway", "full"}
+    page.keyboard.press("f")
+    until(page, "document.fullscreenElement === $('stage')")
+    page.keyboard.press("f")
+    until(page, "document.fullscreenElement === null")
+    assert page.errors == []
+    page.close()
+
+
+def test_it_sways_while_nobody_does_anything(chromium, tmp_path):
+    path = tmp_path / "page.html"
+    path.write_text(page_html(VoxelGrid.from_array(grid()), RendererOptions(), "t"), encoding="utf-8")
+    # Each in one go, between two of the page's own frames.
+    rest = "idle => { swung.share = 0.25; swing(swung.touched + idle, 1000); return swung.share; }"
+    for motion, share in (("no-preference", 0.75), ("reduce", 0.0)):
+        page = opened(chromium, path, motion=motion)
+        assert page.locator("#sway").get_attribute("aria-pressed") == str(motion == "no-preference").lower()
+        assert page.evaluate(f"({rest})(6000)") == share
+        assert page.evaluate(f"({rest})(1000)") == 0.0  # somebody is at it,
+        assert page.evaluate(f"({rest})(200_000)") == 0.0  # nobody has been for long
+        held = "fingers.set(1, [0, 0]); const share = rest(6000); fingers.clear(); return share;"
+        turning = "orbiting = true; const share = rest(6000); orbiting = false; return share;"
+        for busy in (held, turning):
+            assert page.evaluate(f"() => {{ const rest = {rest}; {busy} }}") == 0.0
+        swayed = "swung.share = 1, swung.time = SWAY.period / 8"
+        kept = f"() => {{ {swayed}; const there = swayed(); keepSwayed(); return [there, look, swung.share]; }}"
+        there, look, left = page.evaluate(kept)  # a hand takes it where it is
+        assert there["azimuth"] == pytest.approx(0.16 * math.sin(math.pi / 4))
+        assert [look["azimuth"], look["elevation"], left] == [there["azimuth"], there["elevation"], 0]
+        page.close()
+
+
 def test_more_voxels_than_it_can_shade_at_once_are_shown_exactly_alone(chromium, tmp_path):
     for longest, hidden in ((MOST_VOXELS, False), (MOST_VOXELS + 1, True)):
         path = tmp_path / f"{longest}.html"
@@ -250,7 +376,7 @@ def test_the_tool_writes_one_file_and_mistakes_are_one_line(tmp_path, capsys, mo
     code, said = run(volume, "--output", tmp_path / "s.html")
     assert (code, said.err) == (0, "")
     assert str(tmp_path / "s.html") in said.out
-    assert 50_000 < (tmp_path / "s.html").stat().st_size < 80_000
+    assert 50_000 < (tmp_path / "s.html").stat().st_size < 90_000
     for arguments, words in (
         (["--output", tmp_path / "s.pdf"], ".html"),
         (["--output", tmp_path / "no" / "s.html"], "does not exist"),

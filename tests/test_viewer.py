@@ -42,10 +42,11 @@ from mnist3d.viewer.client import MAX_OUTBOX
 from mnist3d.viewer.cpu_budget import BURST_SECONDS, Allowance
 from mnist3d.viewer.curves import LONGEST_NAME, MAX_CLASSES, MAX_CURVES, Curves, histogram_of, read_curves
 from mnist3d.viewer.downloads import DOWNLOADS
+from mnist3d.viewer.drawing import rendered_view
 from mnist3d.viewer.messages import pack, parse_request
 from mnist3d.viewer.network import may_connect
 from mnist3d.viewer.render_thread import Painter, one_thread
-from mnist3d.viewer.scene import View, rendered_view
+from mnist3d.viewer.scene import View
 from mnist3d.viewer.server import FIGURES_SECONDS, MAX_PAGES
 from mnist3d.volumes import load_volume
 from mnist3d.volumes.base import Volume
@@ -724,6 +725,41 @@ def test_a_pause_does_not_count(monkeypatch):
     assert trainer.seconds == pytest.approx(7.0)
 
 
+def test_classifiers_that_are_ready_while_a_run_is_paused_are_taken_then(monkeypatch):
+    """By a clock that only waiting moves; until then the page is told how far they are."""
+    now, told, trainer = [0.0], [], small_trainer()
+
+    class Training:
+        words = "classifiers 40 %"
+
+        def start(self):
+            raise AssertionError("nobody has asked for it")
+
+        def take(self):
+            return NothingToRead() if now[0] > 5.0 else None
+
+        def as_message(self):
+            return {"state": "running", "share": now[0] / 5.0}
+
+    live = Live(trainer.averaged, trainer.renderer.options, reader_training=Training())
+    live.paused = True
+
+    def sleep(seconds):
+        now[0] += seconds
+        told.append(live.scene.figures)
+        live.paused = now[0] < 10.0
+
+    monkeypatch.setattr("mnist3d.callbacks.live_page.time", SimpleNamespace(monotonic=lambda: now[0], sleep=sleep))
+    LivePage(live, Viewer(ANY_PORT, live=live)).after_step(trainer, trainer.step())
+    assert isinstance(live.scene.reader, NothingToRead)
+    assert live.scene.why_no_reader == ""
+    shares = [figures["classifier_training"]["share"] for figures in told]
+    assert shares[0] == 0.0
+    assert len({*shares}) > 5  # now and then, not at every poll
+    assert len({*shares}) < len(shares) / 2
+    assert told[0]["why_no_scores"] == "classifiers 40 %"
+
+
 @pytest.mark.parametrize("fault", ["package", "address", "painter", "hook"])
 def test_no_failure_of_the_page_reaches_the_run(fault, capsys, monkeypatch):
     def fail(*_):
@@ -965,10 +1001,11 @@ def test_view_passes_over_what_does_not_open_and_says_so(runs, tmp_path, monkeyp
         content = file.read_bytes()
         file.write_bytes(content[:99] if name == "damaged" else content.replace(b"mnist3d.volumes", b"theirs3.volumes"))
         os.utime(file, (when, when))
-    path, run = _newest_that_opens(None)
+    path, run, lines = _newest_that_opens(None)
     assert str(path) == os.path.join("runs", "two")
     assert type(run.volume) is VoxelGrid
     said = capsys.readouterr().err.splitlines()
+    assert said == lines
     assert len(said) == 2
     assert said[0].startswith(f"{os.path.join('runs', 'damaged')} is left out: ")
     assert "theirs3.volumes" in said[1]

@@ -15,10 +15,21 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from viewer_page import (  # pyright: ignore[reportMissingImports]
+    PATIENCE,
+    drag,
+    empty_page,
+    expected,
+    grid,
+    opened,
+    opened_file,
+    pose,
+    settled,
+    shown,
+)
 
 from mnist3d import load_run
-from mnist3d.geometry.rotations import euler_matrix
-from mnist3d.rendering.renderer import AbsorptionRenderer, RendererOptions
+from mnist3d.rendering.renderer import RendererOptions
 from mnist3d.viewer import Live, Scene, Snapshot, Viewer, ViewerOptions
 from mnist3d.viewer.access import TOKEN_VARIABLE
 from mnist3d.viewer.downloads import DOWNLOADS
@@ -29,70 +40,6 @@ from mnist3d.volumes.wrappers import FrozenField
 ROOT = Path(__file__).parent.parent
 TINY = ["--trainer.views", "4", "--volume.resolution", "12", "--data.limit", "40", "--trainer.max_steps", "100000"]
 SIZE = 128
-PATIENCE = 120.0  # seconds: a busy machine is slow, and no step may hang for ever
-
-
-def shown(page):
-    """The image on the page, brightness from 0 to 1."""
-    data = page.evaluate(
-        "() => { const v = document.getElementById('view'); return Array.from(v.getContext('2d')"
-        ".getImageData(0, 0, v.width, v.height).data).filter((_, k) => k % 4 === 0); }"
-    )
-    size = math.isqrt(len(data))
-    return np.array(data).reshape(size, size) / 255.0
-
-
-def pose(page):
-    """Azimuth and elevation of the image on the page, radians."""
-    found = page.locator("#view").evaluate("v => [v.dataset.azimuth, v.dataset.elevation]")
-    return [float(value) for value in found]
-
-
-def settled(page):
-    """Wait until the image is the one last asked for."""
-    until = time.monotonic() + PATIENCE
-    while time.monotonic() < until:
-        if page.evaluate("!dirty && !tick.moved && +document.getElementById('view').dataset.number === number"):
-            return
-        time.sleep(0.03)
-    raise AssertionError("the image never came")
-
-
-def opened(browser, url, **more):
-    page = empty_page(browser, **more)
-    page.goto(url)
-    page.locator("#view[data-number]").wait_for()
-    settled(page)
-    return page
-
-
-def opened_file(browser, path):
-    page = empty_page(browser)
-    page.goto(path.as_uri())
-    page.locator("#view[data-azimuth]").wait_for()
-    return page
-
-
-def empty_page(browser, **more):
-    page = browser.new_page(**more)
-    page.set_default_timeout(1000.0 * PATIENCE)
-    page.errors = []
-    page.on("pageerror", lambda error: page.errors.append(str(error)))
-    return page
-
-
-def grid():
-    generator = torch.Generator().manual_seed(3)
-    values = torch.rand(2, 12, 12, 12, generator=generator)
-    values[0] *= 5.0 * torch.linspace(0, 1, 12)
-    return values
-
-
-def expected(azimuth, elevation, size, scale=1.0):
-    values = grid()
-    values[0] *= scale
-    angles = torch.tensor([elevation, azimuth, 0.0])
-    return AbsorptionRenderer(size)(VoxelGrid.from_array(values), euler_matrix(angles))[0, 0].detach().numpy()
 
 
 @pytest.fixture(scope="module")
@@ -102,17 +49,6 @@ def viewer():
     made.start()
     yield made
     made.close()
-
-
-def drag(page, right, down):
-    """With the mouse, in shares of the image's width."""
-    box = page.locator("#view").bounding_box()
-    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
-    page.mouse.move(x, y)
-    page.mouse.down()
-    page.mouse.move(x + right * box["width"], y + down * box["width"], steps=5)
-    page.mouse.up()
-    settled(page)
 
 
 def test_dragging_arrows_and_the_map_turn_it_as_the_renderer_does(chromium, viewer):

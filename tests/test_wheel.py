@@ -87,7 +87,8 @@ def test_the_wheel_holds_presets_pages_licence_and_citation(wheel):
         metadata = Parser().parsestr(file.read(next(name for name in names if name.endswith("/METADATA"))).decode())
     inside = {name.partition(".dist-info/")[2] or name for name in names}
     assert inside >= {f"mnist3d/configs/{path.name}" for path in (ROOT / "configs").glob("*.yaml")}
-    assert inside >= {"mnist3d/viewer/page.html", "mnist3d/export/page.html", "mnist3d/py.typed"}
+    assert inside >= {f"mnist3d/viewer/page/{path.name}" for path in (ROOT / "mnist3d/viewer/page").iterdir()}
+    assert inside >= {"mnist3d/export/page.html", "mnist3d/py.typed"}
     assert f"mnist3d/evaluation/{FILE.name}" in inside
     assert inside >= {"licenses/LICENSE", "licenses/CITATION.cff"}
     modules = {f"{path.relative_to(ROOT)}" for path in (ROOT / "mnist3d").rglob("*.py")}

@@ -168,7 +168,7 @@ def _without_quotes(literal: str) -> str:
 def read_by_people() -> list[Path]:
     """Every file whose words are checked."""
     patterns = ("README.md", "docs/**/*.md", "configs/*.yaml", "mnist3d/**/*.py", "tools/*.py", "train.py")
-    pages = ("inference.py", "mnist3d/viewer/page.html", "mnist3d/export/page.html")
+    pages = ("inference.py", "mnist3d/viewer/page/*.*", "mnist3d/export/page.html")
     return sorted(path for pattern in (*patterns, *pages) for path in ROOT.glob(pattern))
 
 
@@ -205,7 +205,7 @@ def test_words_are_found_in_comments_strings_docstrings_and_across_their_lines()
 def test_no_old_word_is_left():
     """Not in README, docs, presets, pages, nor in the docstrings, comments and messages of the code."""
     files = read_by_people()
-    assert {path.suffix for path in files} == {".md", ".py", ".yaml", ".html"}
+    assert {path.suffix for path in files} == {".md", ".py", ".yaml", ".html", ".css", ".js"}
     found = [
         f"{path.relative_to(ROOT)}:{line}: {word}"
         for path in files

@@ -17,6 +17,7 @@ from ..training.report import StepReport
 from ..training.trainer import Trainer
 from ..viewer import Live, Viewer, ViewerOptions
 from ..viewer.curves import histogram_of, losses_of, plain, read_curves, scores_of
+from ..viewer.live import ReaderTraining
 from ..viewer.scene import Shelf
 from .pace import Pace
 from .scores import Scores
@@ -36,7 +37,6 @@ class LivePage:
         live: what is shared with the viewer.
         viewer: that serves it.
         scores: the run's scores, or None.
-        why_no_scores: shown where the scores would stand.
         records: lines of `stats.jsonl` of earlier sessions of a resumed run.
     """
 
@@ -45,10 +45,9 @@ class LivePage:
         live: Live,
         viewer: Viewer,
         scores: Scores | None = None,
-        why_no_scores: str = "",
         records: list[dict[str, Any]] | None = None,
     ) -> None:
-        self.live, self.viewer, self.scores, self.why_no_scores = live, viewer, scores, why_no_scores
+        self.live, self.viewer, self.scores = live, viewer, scores
         self.curves, self.score_curves, self.last_score = read_curves(records or [])
         self.pace = Pace()
         self.next_copy = self.next_figures = 0.0
@@ -91,6 +90,7 @@ class LivePage:
     def _show(self, trainer: Trainer, report: StepReport) -> None:
         now = time.monotonic()
         self.pace.note(trainer, report)
+        self.live.look_for_reader()
         self.curves.add(losses_of({"step": report.step, **report.metrics}))
         score = None if self.scores is None else self.scores.latest
         if score is not None and score is not self.last_score:
@@ -120,6 +120,10 @@ class LivePage:
         try:
             while self.live.paused and not self.live.stop_asked and not trainer.stop_requested:
                 time.sleep(PAUSE_POLL)
+                self.live.look_for_reader()
+                if time.monotonic() >= self.next_figures and self.live.reader_training is not None:
+                    self.next_figures = time.monotonic() + FIGURES_SECONDS
+                    self._tell(trainer, "paused", report)
         finally:
             self.viewer.allowance.unlimited = False
             trainer.leave_out(time.monotonic() - began)
@@ -136,6 +140,7 @@ class LivePage:
 
     def _tell(self, trainer: Trainer, state: str, report: StepReport | None = None) -> None:
         histogram, note = self._histogram(trainer, report)
+        training = self.live.reader_training
         self.live.tell(
             {
                 "state": state,
@@ -147,11 +152,20 @@ class LivePage:
                 "curves": self.curves.as_columns(),
                 "curves_note": self.curves.note,
                 "scores": self.score_curves.as_columns(),
-                "why_no_scores": self.why_no_scores,
+                "why_no_scores": self._why_no_scores(trainer),
                 "histogram": histogram,
                 "histogram_note": note,
+                "classifier_training": None if training is None else training.as_message(),
             }
         )
+
+    def _why_no_scores(self, trainer: Trainer) -> str:
+        if self.live.reader_training is not None and self.live.scene.reader is None:
+            return self.live.reader_training.words
+        if self.scores is None:
+            return f"No scores during this run; {program_name('score')} scores it when it has ended"
+        next_one = self.scores.every * (trainer.steps_done // self.scores.every + 1)
+        return f"The first score comes at step {next_one}, or at the end"
 
     def _histogram(self, trainer: Trainer, report: StepReport | None) -> tuple[dict[str, Any], str]:
         if self.last_score is not None and (shares := histogram_of(self.last_score)):
@@ -174,6 +188,7 @@ def start_page(
     scores: Scores | None,
     shelf: Callable[[], Shelf] | None = None,
     records: list[dict[str, Any]] | None = None,
+    training: ReaderTraining | None = None,
 ) -> LivePage | None:
     """The callback that shows a run, or None with the reason in one line on stderr; never an error.
 
@@ -185,17 +200,15 @@ def start_page(
         scores: the run's scores, or None.
         shelf: makes the shelf of the other runs.
         records: lines of `stats.jsonl` of earlier sessions of a resumed run.
+        training: makes the classifiers while the run goes on, or None.
     """
     if not options.enabled:
         return None
     try:
-        live = Live(trainer.averaged, trainer.renderer.options, classifiers, name, trainer.steps_done)
+        live = Live(trainer.averaged, trainer.renderer.options, classifiers, name, trainer.steps_done, training)
         viewer = Viewer(options, live=live, shelf=None if shelf is None else shelf(), say=_say)
         viewer.start()
     except Exception as error:  # a page is never worth a run
         print(f"no page for this run: {' '.join(str(error).split())[:200]}", file=sys.stderr, flush=True)
         return None
-    why = f"No scores during this run: its classifiers are trained by {program_name('score')}"
-    if scores is not None:
-        why = f"The first score comes at step {scores.every * (trainer.steps_done // scores.every + 1)}, or at the end"
-    return LivePage(live, viewer, scores, why, records)
+    return LivePage(live, viewer, scores, records)

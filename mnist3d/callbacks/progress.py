@@ -1,4 +1,4 @@
-"""A bar on a terminal, a line now and then elsewhere."""
+"""A bar on a terminal and in a notebook, a line now and then elsewhere."""
 
 import math
 import sys
@@ -12,7 +12,9 @@ from ..training.report import StepReport
 from ..training.trainer import Trainer
 from .pace import Pace
 
-LINE_SECONDS = 15.0  # between lines where stderr is no terminal
+LINE_SECONDS = 15.0  # between lines where nothing can be drawn anew
+# A notebook tells no width, and each redrawing is a message to its browser.
+NOTEBOOK_COLUMNS, NOTEBOOK_SECONDS = 100, 0.5
 BLOCKS = "▁▂▃▄▅▆▇█"
 ASCII_BLOCKS = ".:-=+*#@"
 
@@ -33,8 +35,13 @@ def class_bar(shares: list[float], encoding: str | None) -> str:
     return "".join(blocks[min(len(blocks) - 1, int(share / even * len(blocks)))] for share in shares[:20])
 
 
+def in_notebook(stream: object) -> bool:
+    """Whether what is written there appears below a notebook's cell, where a carriage return begins the line anew."""
+    return type(stream).__module__ == "ipykernel.iostream"
+
+
 class Progress:
-    """A bar on a terminal, a line now and then elsewhere.
+    """A bar on a terminal and in a notebook, a line now and then elsewhere.
 
     Args:
         stream: default stderr.
@@ -50,11 +57,14 @@ class Progress:
     def after_step(self, trainer: Trainer, report: StepReport) -> None:
         """Show where the run is."""
         if self.bar is None:
+            cell = in_notebook(self.stream)
             self.bar = tqdm(
                 total=1.0,
                 file=self.stream,
-                disable=not self.stream.isatty(),
-                dynamic_ncols=True,
+                disable=not (cell or self.stream.isatty()),
+                dynamic_ncols=not cell,
+                ncols=NOTEBOOK_COLUMNS if cell else None,
+                mininterval=NOTEBOOK_SECONDS if cell else 0.1,
                 bar_format="{percentage:3.0f}%|{bar}| {desc}",
             )
         self.pace.note(trainer, report)
@@ -63,7 +73,7 @@ class Progress:
         if not self.bar.disable:
             self.bar.n = report.progress
             self.bar.set_description_str(text, refresh=False)
-            self.bar.update(0)  # redraws at most ten times a second
+            self.bar.update(0)  # redraws now and then
         elif now - self.last_line >= LINE_SECONDS or report.progress >= 1.0:
             self.last_line = now
             print(f"{100 * report.progress:3.0f} %  {text}", file=self.stream, flush=True)

@@ -1,7 +1,7 @@
 """Say what is here, what "auto" takes with it and why, and what to install for more."""
 
-import importlib
 import importlib.metadata
+import importlib.util
 import logging
 import os
 import platform
@@ -10,7 +10,7 @@ import subprocess
 import webbrowser
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import NamedTuple, get_args
 
 from ..invocation import program_name
 from ..storage.memory import free_memory
@@ -112,12 +112,13 @@ def _gpu(seen: bool, cuda: str | None) -> Finding:
 
 
 def _libraries() -> Iterator[Finding]:
-    yield _library("numba", "the fast renderer and hash encoding on a CPU", "pip install numba")
+    yield _library("numba", _import_numba, "the fast renderer and hash encoding on a CPU", "pip install numba")
     import torch
 
     if torch.cuda.is_available():
-        yield _library("triton", "the fast renderer on a GPU", "a CUDA build of torch, which brings triton on Linux")
-        yield _library("tinycudann", "the fused hash grid on a GPU", "see docs/hash_grid.md")
+        remedy = "a CUDA build of torch, which brings triton on Linux"
+        yield _library("triton", _import_triton, "the fast renderer on a GPU", remedy)
+        yield _library("tinycudann", _import_tinycudann, "the fused hash grid on a GPU", "see docs/hash_grid.md")
     else:
         yield Finding("triton", "not needed without a GPU")
         yield Finding("tinycudann", "not needed without a GPU")
@@ -131,9 +132,21 @@ def _libraries() -> Iterator[Finding]:
         yield Finding("export", "all formats")
 
 
-def _library(name: str, purpose: str, remedy: str) -> Finding:
+def _import_numba() -> None:
+    import numba  # noqa: F401
+
+
+def _import_triton() -> None:
+    import triton  # noqa: F401  # pyright: ignore[reportMissingImports]
+
+
+def _import_tinycudann() -> None:
+    import tinycudann  # noqa: F401  # pyright: ignore[reportMissingImports]
+
+
+def _library(name: str, imported: Callable[[], object], purpose: str, remedy: str) -> Finding:
     try:
-        importlib.import_module(name)
+        imported()
         return Finding(name, f"{importlib.metadata.version(name)}, {purpose}")
     except importlib.metadata.PackageNotFoundError:
         return Finding(name, f"here, {purpose}")
@@ -164,21 +177,18 @@ def _choices() -> Iterator[Finding]:
     """What each "auto" says when it is asked, on each kind of device that is here."""
     import torch
 
-    from ..kernels.absorption import QUADRATURES, render_grid
-    from ..volumes import HashGrid
+    from ..rendering import AbsorptionRenderer
+    from ..rendering.renderer import QuadratureName
+    from ..volumes import HashGrid, VoxelGrid
 
     for device in ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]:
-        grid = torch.rand(2, 12, 12, 12, device=device)
         turned = torch.eye(3, device=device)[None]
-        for quadrature in QUADRATURES:
-            said = _asked(
-                lambda grid=grid, turned=turned, quadrature=quadrature: render_grid(
-                    grid[0].requires_grad_(), grid[1], turned, 8, 12, quadrature=quadrature
-                )
-            )
+        grid, field = VoxelGrid(12).to(device), HashGrid(num_levels=2).to(device)
+        for quadrature in get_args(QuadratureName):
+            renderer = AbsorptionRenderer(8, quadrature=quadrature)
+            said = _asked(lambda renderer=renderer, grid=grid, turned=turned: renderer(grid, turned))
             yield Finding("renderer", f"{quadrature} on {device}: {said}")
-        field = HashGrid(num_levels=2).to(device)
-        said = _asked(lambda field=field, grid=grid: field(grid[0, 0, 0, :3].detach().reshape(1, 3)))
+        said = _asked(lambda field=field, turned=turned: field(turned[0]))
         yield Finding("hash grid", f"on {device}: {said}")
 
 

@@ -9,6 +9,7 @@ from ..export.connect import MIN_WALL_MM
 from ..export.mesh import MAX_SMOOTHING, SIZE_MM
 from ..export.sampling import FIELD_RESOLUTION, MAX_RESOLUTION
 from ..invocation import program_name
+from ..runs.at_work import AtWork
 from ..storage.atomic import check_output, describe_file
 from .tool_parser import OneLineParser, add_sculpture_arguments, export_description, in_range, open_sculpture
 
@@ -86,19 +87,21 @@ def main(arguments: Sequence[str]) -> None:
     """Parse, contour, write, say what came out."""
     options = build_parser().parse_args(arguments)
     suffix = check_output(options.output, MESH_FORMATS)
-    run = open_sculpture(options.run, options.volume)
-    report = export_mesh(
-        run.volume,
-        options.output,
-        level=options.level,
-        matter=options.matter,
-        resolution=options.resolution,
-        smoothing=options.smoothing,
-        largest_only=options.largest,
-        size_mm=options.size_mm,
-        connect=options.connect,
-        min_wall_mm=options.min_wall_mm,
-        description=export_description(run),
-    )
+    with AtWork("opening the volume") as work:
+        run = open_sculpture(options.run, options.volume)
+        report = export_mesh(
+            run.volume,
+            options.output,
+            level=options.level,
+            matter=options.matter,
+            resolution=options.resolution,
+            smoothing=options.smoothing,
+            largest_only=options.largest,
+            size_mm=options.size_mm,
+            connect=options.connect,
+            min_wall_mm=options.min_wall_mm,
+            description=export_description(run),
+            tell=work.tell,
+        )
     print(*report.lines(), sep="\n")
     print(describe_file(options.output, MESH_FORMATS[suffix]))

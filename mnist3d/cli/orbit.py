@@ -2,14 +2,12 @@
 
 import logging
 import math
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import get_args
 
 import torch
 from jaxtyping import Float
-from tqdm import tqdm
 
 from ..data.images import load_images
 from ..errors import ExportError
@@ -20,6 +18,7 @@ from ..export.video import FOLDER, KEEPS_TRANSPARENCY, ORBIT_FORMATS, SUFFIXES, 
 from ..invocation import program_name
 from ..rendering.renderer import render_views
 from ..rendering.shading import StyleName
+from ..runs.at_work import AtWork
 from ..runs.loading import Run
 from ..runs.trust import check_data_is_trusted, check_work_is_trusted
 from ..storage.atomic import describe_file
@@ -129,18 +128,20 @@ def main(arguments: Sequence[str]) -> None:
     style.check()
     if options.background == TRANSPARENT and suffix not in KEEPS_TRANSPARENCY:
         raise ExportError(f"background={TRANSPARENT}: not with {suffix}; .webp, .apng, .png and frames keep it")
-    run = open_sculpture(options.run, options.volume)
-    elevation = math.radians(options.elevation)
-    rotations = camera_path(
-        options.path, options.frames, elevation=elevation, seed=options.seed, poses=run.config.poses
-    )
-    if options.caption:
-        check_data_is_trusted(run.path, run.config.data, options.trust)
-        check_work_is_trusted(run.path, run.renderer.options, run.volume, len(rotations), options.trust)
-    captions = readings(run, rotations) if options.caption else None
-    frames = orbit_frames(run.volume, run.renderer, rotations, style, captions)
-    shown = tqdm(frames, total=len(rotations), unit="frame", leave=False, disable=not sys.stderr.isatty())
-    write_orbit(options.output, shown, options.fps, export_description(run))
+    with AtWork("opening the volume") as work:
+        run = open_sculpture(options.run, options.volume)
+        elevation = math.radians(options.elevation)
+        rotations = camera_path(
+            options.path, options.frames, elevation=elevation, seed=options.seed, poses=run.config.poses
+        )
+        if options.caption:
+            check_data_is_trusted(run.path, run.config.data, options.trust)
+            check_work_is_trusted(run.path, run.renderer.options, run.volume, len(rotations), options.trust)
+            work.tell(0.0, "reading the views")
+        captions = readings(run, rotations) if options.caption else None
+        frames = orbit_frames(run.volume, run.renderer, rotations, style, captions)
+        shown = work.over(frames, len(rotations), f"{len(rotations)} frames")
+        write_orbit(options.output, shown, options.fps, export_description(run))
     opens = ORBIT_FORMATS.get(suffix, FOLDER)
     length = "" if suffix == ".png" else f"; {options.frames} frames, {options.frames / options.fps:.1f} s"
     print(f"{describe_file(options.output, opens)}{length}")

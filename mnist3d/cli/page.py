@@ -5,7 +5,9 @@ from pathlib import Path
 
 from ..errors import ExportError
 from ..export.page import MAX_RESOLUTION, page_html
+from ..export.shares import part
 from ..invocation import program_name
+from ..runs.at_work import AtWork
 from ..storage.atomic import write_atomically
 from .tool_parser import OneLineParser, add_sculpture_arguments, in_range, open_sculpture
 
@@ -33,7 +35,10 @@ def main(arguments: Sequence[str]) -> None:
         raise ExportError(f"output={options.output}: it is a page; give a name that ends in .html")
     if not options.output.parent.is_dir():
         raise ExportError(f"output={options.output}: the folder {options.output.parent} does not exist")
-    run = open_sculpture(options.run, options.volume)
-    page = page_html(run.volume, run.renderer.options, options.title or run.path.resolve().name, options.resolution)
-    write_atomically(options.output, page.encode())
+    with AtWork("opening the volume") as work:
+        run = open_sculpture(options.run, options.volume)
+        title = options.title or run.path.resolve().name
+        page = page_html(run.volume, run.renderer.options, title, options.resolution, part(work.tell, 0.0, 0.9))
+        work.tell(0.9, f"writing {options.output.name}")
+        write_atomically(options.output, page.encode())
     print(f"{options.output}: {options.output.stat().st_size / 1024:.0f} KiB; open it in a browser, or send it on")

@@ -10,6 +10,7 @@ from ..evaluation import cached_classifiers, view_atlas
 from ..evaluation.view_atlas import ATLAS_VIEWS, COLUMNS, ROWS, class_colour
 from ..export.plots import PLOT_FORMATS, plot_run
 from ..invocation import program_name
+from ..runs.at_work import AtWork
 from ..runs.trust import acts_of_data, check_work_is_trusted
 from ..storage.atomic import check_output, describe_file
 from ..storage.run_directory import RunDirectory
@@ -45,16 +46,18 @@ def main(arguments: Sequence[str]) -> None:
     if not trusted and not alone:
         note = "the atlas comes without a map of what is read: its images are read or downloaded only with --trust"
         print(f"{run.path}: {note}", file=sys.stderr)
-    if trusted and not alone:
-        try:
-            held_out = load_images(run.config.data, run.renderer.options.image_size, "held_out")
-            classifiers = cached_classifiers(held_out.images, held_out.labels, held_out.class_names)
-        except DataError:
-            pass  # the images are not here: the atlas comes without a map of what is read
-    atlas = view_atlas(run.volume, run.renderer, classifiers)
-    step = run.origin["step"] or (records[-1].get("step") if records else None)
-    title = run.origin["run"] + ("" if step is None else f", {step} steps")
-    names = classifiers.class_names if classifiers else []
-    colours = [class_colour(index) for index in range(max(10, len(names)))]
-    plot_run(options.output, records, title, atlas, names, export_description(run), colours)
+    with AtWork("drawing the view atlas") as work:
+        if trusted and not alone:
+            try:
+                held_out = load_images(run.config.data, run.renderer.options.image_size, "held_out")
+                classifiers = cached_classifiers(held_out.images, held_out.labels, held_out.class_names)
+            except DataError:
+                pass  # the images are not here: the atlas comes without a map of what is read
+        atlas = view_atlas(run.volume, run.renderer, classifiers)
+        work.tell(0.0, f"drawing {options.output.name}")
+        step = run.origin["step"] or (records[-1].get("step") if records else None)
+        title = run.origin["run"] + ("" if step is None else f", {step} steps")
+        names = classifiers.class_names if classifiers else []
+        colours = [class_colour(index) for index in range(max(10, len(names)))]
+        plot_run(options.output, records, title, atlas, names, export_description(run), colours)
     print(describe_file(options.output, PLOT_FORMATS[suffix]))

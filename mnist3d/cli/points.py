@@ -1,14 +1,12 @@
 """Write a volume as a cloud of points, for engraving in glass and for point viewers."""
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
-
-from tqdm import tqdm
 
 from ..export import POINT_FORMATS, export_points
 from ..export.points import COUNT, MAX_COUNT, MIN_DISTANCE_MM, SIZE_MM
 from ..invocation import program_name
+from ..runs.at_work import AtWork
 from ..storage.atomic import check_output, describe_file
 from .tool_parser import OneLineParser, add_sculpture_arguments, export_description, in_range, open_sculpture
 
@@ -55,8 +53,8 @@ def main(arguments: Sequence[str]) -> None:
     """Parse, place, write, say what came out."""
     options = build_parser().parse_args(arguments)
     suffix = check_output(options.output, POINT_FORMATS)
-    run = open_sculpture(options.run, options.volume)
-    with tqdm(total=options.count, unit="point", leave=False, disable=not sys.stderr.isatty()) as bar:
+    with AtWork("opening the volume") as work:
+        run = open_sculpture(options.run, options.volume)
         report = export_points(
             run.volume,
             options.output,
@@ -65,7 +63,7 @@ def main(arguments: Sequence[str]) -> None:
             size_mm=options.size_mm,
             seed=options.seed,
             description=export_description(run),
-            progress=lambda placed: bar.update(placed - bar.n),
+            tell=work.tell,
         )
     print(*report.lines(), sep="\n")
     print(describe_file(options.output, POINT_FORMATS[suffix]))

@@ -49,7 +49,9 @@ def run_command(name: str, arguments: Sequence[str] | None = None) -> NoReturn:
     program = _called(name)
 
     def import_and_run(rest: Sequence[str]) -> object:
-        with _ended_by_signals(program):
+        from ..runs.at_work import said_if_slow
+
+        with _ended_by_signals(program), said_if_slow("loading PyTorch ..."):
             if name == "train":
                 from .early import refuse_early
 

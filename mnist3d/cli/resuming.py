@@ -20,7 +20,9 @@ RESUMABLE = (
     "trainer.stop_after",
     "trainer.save_every",
     "device",
+    "renderer.impl",
     "scorecard.every",
+    "scorecard.train_classifiers",
     "watchdog",
     *(f"viewer.{field.name}" for field in dataclasses.fields(ViewerOptions)),
 )

@@ -4,12 +4,14 @@ Prints a table, and writes scorecard.json, the view atlas and a turntable.
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from ..data.images import load_images
 from ..errors import ConfigError
 from ..evaluation import (
+    Classifiers,
     ImageScore,
     Scorecard,
     fixed_rotations,
@@ -18,25 +20,17 @@ from ..evaluation import (
     turntable_strip,
     view_atlas,
 )
-from ..evaluation.scores import VIEWS
+from ..evaluation.classifiers import ZOOMS
+from ..evaluation.scores import REFERENCE_LIMIT, VIEWS
 from ..evaluation.view_atlas import ATLAS_VIEWS
 from ..invocation import program_name
+from ..rendering.renderer import AbsorptionRenderer
+from ..runs.at_work import AtWork
+from ..runs.scorecard import ROWS, SCORECARD_FILE
 from ..runs.trust import check_data_is_trusted, check_work_is_trusted
 from ..storage.labels import printable
 from ..storage.run_directory import RunDirectory
 from .tool_parser import OneLineParser, add_sculpture_arguments, add_trust_argument, in_range, open_sculpture
-
-ROWS = {
-    "legible": ("legible views", "{:.3f}"),
-    "clean": ("clean views", "{:.3f}"),
-    "effective_classes": ("effective classes", "{:.2f}"),
-    "rarest_share": ("rarest class", "{:.3f}"),
-    "frechet_distance": ("Frechet distance", "{:.2f}"),
-    "kernel_distance": ("kernel distance", "{:.4f}"),
-    "precision": ("precision", "{:.3f}"),
-    "recall": ("recall", "{:.3f}"),
-    "nearest_distance": ("to nearest training image", "{:.3f}"),
-}
 
 
 def table(card: Scorecard) -> str:
@@ -82,21 +76,55 @@ def main(arguments: Sequence[str]) -> None:
         folder = getattr(options, key)
         if folder is not None and folder.exists() and not folder.is_dir():
             raise ConfigError(f"{key}={folder}: must be a folder; give another name")
-    run = open_sculpture(options.run, options.volume)
-    check_data_is_trusted(run.path, run.config.data, options.trust)
-    rotations = fixed_rotations(run.config.poses, options.views)
-    # More views are the user's own wish.
-    rendered = min(options.views, VIEWS) * len(rotations) + ATLAS_VIEWS
-    check_work_is_trusted(run.path, run.renderer.options, run.volume, rendered, options.trust)
-    size = run.renderer.options.image_size
-    held_out, training = (load_images(run.config.data, size, part) for part in ("held_out", "training"))
-    classifiers = load_classifiers(held_out.images, held_out.labels, held_out.class_names, options.classifiers)
-    card = score_views(run.volume, run.renderer, classifiers, training.images, rotations)
+    with AtWork("opening the volume"):
+        run = open_sculpture(options.run, options.volume)
+        check_data_is_trusted(run.path, run.config.data, options.trust)
+        rotations = fixed_rotations(run.config.poses, options.views)
+        # More views are the user's own wish.
+        rendered = min(options.views, VIEWS) * len(rotations) + ATLAS_VIEWS
+        check_work_is_trusted(run.path, run.renderer.options, run.volume, rendered, options.trust)
+        size = run.renderer.options.image_size
+        held_out, training = (load_images(run.config.data, size, part) for part in ("held_out", "training"))
+    with AtWork("training the classifiers") as work:
+        images = (held_out.images, held_out.labels, held_out.class_names)
+        classifiers = load_classifiers(*images, options.classifiers, tell=work.tell)
+    views, real = sum(map(len, rotations.values())), 2 * min(len(training.images) // 2, REFERENCE_LIMIT)
+    with _counted("reading the views", 2 * views + real, run.renderer, classifiers):
+        card = score_views(run.volume, run.renderer, classifiers, training.images, rotations)
     print(table(card))
     folder = RunDirectory(options.output or run.path)
-    written = [
-        folder.write_json("scorecard.json", card.as_dict()),
-        folder.write_picture("atlas.png", view_atlas(run.volume, run.renderer, classifiers)),
-        folder.write_picture("turntable_read.png", turntable_strip(run.volume, run.renderer, classifiers)),
-    ]
+    written = [folder.write_json(SCORECARD_FILE, card.as_dict())]
+    with _counted("drawing the view atlas", 2 * ATLAS_VIEWS, run.renderer, classifiers):
+        atlas = view_atlas(run.volume, run.renderer, classifiers)
+        strip = turntable_strip(run.volume, run.renderer, classifiers)
+    written += [folder.write_picture("atlas.png", atlas), folder.write_picture("turntable_read.png", strip)]
     print(*written, sep="\n")
+
+
+@contextmanager
+def _counted(doing: str, total: int, renderer: AbsorptionRenderer, classifiers: Classifiers) -> Iterator[None]:
+    """Say how far the block is, by each view that is rendered and each image that is read.
+
+    Args:
+        doing: what it does.
+        total: of views and images, about.
+        renderer: of the views.
+        classifiers: read the images, each network in several sizes.
+    """
+    done, share = 0.0, 1.0 / (len(classifiers.networks) * len(ZOOMS))
+
+    def count(images: int, factor: float) -> None:
+        nonlocal done
+        done += factor * images
+        work.tell(min(done / total, 1.0))
+
+    hooks = [renderer.register_forward_hook(lambda _, asked, views: count(len(views), 1.0))]
+    hooks += [
+        each.register_forward_hook(lambda _, asked, said: count(len(said[0]), share)) for each in classifiers.networks
+    ]
+    try:
+        with AtWork(doing) as work:
+            yield
+    finally:
+        for hook in hooks:
+            hook.remove()

@@ -68,11 +68,12 @@ def main(arguments: Sequence[str]) -> None:
     options = build_parser().parse_args(arguments)
     if options.snapshot is not None and options.snapshot.suffix.lower() != ".png":
         raise ConfigError(f"snapshot={options.snapshot}: it is a picture; give a name that ends in .png")
+    passed_over: list[str] = []
     if options.run or options.snapshot is not None:  # views of another run than the newest would look like its own
         path = Path(options.run or latest_run(RUNS_ROOT))
         run = open_sculpture(path, options.volume)
     else:
-        path, run = _newest_that_opens(options.volume)
+        path, run, passed_over = _newest_that_opens(options.volume)
     if options.snapshot is not None:
         check_work_is_trusted(path, run.renderer.options, run.volume, SHEET_VIEWS, options.trust)
         written = write_atomically(options.snapshot, png_bytes(_snapshot(run, options.style)))
@@ -82,7 +83,10 @@ def main(arguments: Sequence[str]) -> None:
     try:
         gallery = Gallery(RUNS_ROOT, trusted=[type(run.volume)])
         served = ViewerOptions(port=options.port, host=options.host, read_only=options.read_only)
-        viewer = Viewer(served, shelf=gallery, first=scene_of(run, name))
+        scene = scene_of(run, name)
+        more = f" ({len(passed_over) - 1} more: see the terminal)" if len(passed_over) > 1 else ""
+        scene.notice = passed_over[0] + more if passed_over else ""
+        viewer = Viewer(served, shelf=gallery, first=scene)
         viewer.start()
     except (ViewerError, ValueError) as error:
         raise ConfigError(f"no page: {error}") from None
@@ -110,11 +114,14 @@ def _snapshot(run: Run, style: StyleName) -> UInt8[np.ndarray, "..."]:
     return contact_sheet(sheet_views(run.volume, fine, run.config.poses, style), columns=8, magnify=1)
 
 
-def _newest_that_opens(volume: str | None) -> tuple[Path, Run]:
+def _newest_that_opens(volume: str | None) -> tuple[Path, Run, list[str]]:
     """The newest run; one that is damaged or of a class that is not trusted is named, and the next one is taken.
 
     Args:
         volume: class path that the user trusts, or None.
+
+    Returns:
+        Its folder, the run, and a line for each newer one, which is also printed.
 
     Raises:
         ConfigError, RunError, VolumeFileError: no run opens; what is wrong with the newest.
@@ -127,7 +134,8 @@ def _newest_that_opens(volume: str | None) -> tuple[Path, Run]:
         except UserError as error:
             failed.append((path, error))
             continue
-        for newer, error in failed:
-            print(printable(f"{newer} is left out: {error}"), file=sys.stderr, flush=True)
-        return path, run
+        lines = [printable(f"{newer} is left out: {error}") for newer, error in failed]
+        for line in lines:
+            print(line, file=sys.stderr, flush=True)
+        return path, run, lines
     raise failed[0][1]

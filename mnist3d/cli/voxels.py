@@ -6,6 +6,7 @@ from pathlib import Path
 from ..export import VOXEL_FORMATS, export_voxels
 from ..export.sampling import FIELD_RESOLUTION, MAX_RESOLUTION
 from ..invocation import program_name
+from ..runs.at_work import AtWork
 from ..storage.atomic import check_output, describe_file
 from .tool_parser import OneLineParser, add_sculpture_arguments, export_description, in_range, open_sculpture
 
@@ -38,12 +39,14 @@ def main(arguments: Sequence[str]) -> None:
     """Parse, sample, write, say where the file lies and what opens it."""
     options = build_parser().parse_args(arguments)
     suffix = check_output(options.output, VOXEL_FORMATS)
-    run = open_sculpture(options.run, options.volume)
-    export_voxels(
-        run.volume,
-        options.output,
-        resolution=options.resolution,
-        voxel_size_mm=options.voxel_size_mm,
-        description=export_description(run),
-    )
+    with AtWork("opening the volume") as work:
+        run = open_sculpture(options.run, options.volume)
+        export_voxels(
+            run.volume,
+            options.output,
+            resolution=options.resolution,
+            voxel_size_mm=options.voxel_size_mm,
+            description=export_description(run),
+            tell=work.tell,
+        )
     print(describe_file(options.output, VOXEL_FORMATS[suffix].opens_with))

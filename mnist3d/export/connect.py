@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float, Int
 from ..errors import ExportError
 from ..formats import from_upright, upright
 from ..storage.memory import check_fits
+from .shares import Tell, silent
 from .solid import Matter, similarity
 
 MIN_WALL_MM = 1.2  # three lines of a 0.4 mm nozzle
@@ -88,6 +89,7 @@ def connected(
     level: float,
     size_mm: float,
     wall_mm: float,
+    tell: Tell = silent,
 ) -> Connected:
     """Make one piece of all that is solid.
 
@@ -99,6 +101,7 @@ def connected(
         level: the same as `threshold`, in attenuation.
         size_mm: what the longest edge of the bounding box will be.
         wall_mm: diameter of the bridges, and of the ball that fits into every wall; at most a sixth of `size_mm`.
+        tell: is handed the share that is done and what is done now, for a bar.
 
     Raises:
         ExportError: the finer grid does not fit into the memory.
@@ -107,15 +110,18 @@ def connected(
 
     wall_mm = max(wall_mm, 2.0 * size_mm / MAX_FINE)  # a ball of less than a voxel is none
     radius = wall_mm / 2.0
+    tell(0.0, "dropping crumbs")
     cube, index = _finer(opacity, threshold, size_mm, wall_mm)
     absorbance = _at(np.pad(upright(values[1]), 1, mode="edge"), index)
     solid, crumbs, crumb_mm3 = _without_crumbs(_at(opacity, index) >= threshold, cube.voxel, CRUMB * wall_mm)
+    tell(0.2, "looking for thin walls")
     # Centres of balls: all that fit, and the middle of what is too thin for them.
     depth, _ = _distances(solid, cube.voxel)
     core = depth >= radius
     too_thin = solid if not core.any() else solid & (_distances(~core, cube.voxel)[0] > radius)
     core |= too_thin & (depth >= maximum_filter(depth, 3))
     del depth, solid, too_thin
+    tell(0.5, "joining the pieces")
     reach, nearest = _distances(~core, cube.voxel)
     segments = _bridges(reach <= radius, nearest)
     del nearest
@@ -124,8 +130,10 @@ def connected(
         length += max(0.0, cube.voxel * math.dist(begin, end) - wall_mm)
         _stamp(reach, begin, end, cube.voxel, wall_mm)
     after = _filled(reach, radius, cube.voxel)
+    tell(0.8, "filling hollows")
     voids = _fill_voids(reach, radius)
     field = np.pad(np.clip(2.0 - reach / np.float32(radius), 0.0, 2.0), 1)
+    tell(0.9, "comparing with the views")
     connection = Connection(
         bridges=len(segments),
         bridges_mm=length,

@@ -15,15 +15,17 @@ from ..geometry.rotations import PoseOptions, sample_rotations
 from ..rendering.renderer import AbsorptionRenderer, for_few_views, render_views
 from ..volumes.resampling import resampled
 from ..volumes.wrappers import GridField
+from .shares import Tell, silent
 
 LIGHT_RESOLUTION = 96  # a finer grid is coarsened: a cloud of points shows no finer detail
 LIGHT_VIEWS, VIEWS_AT_ONCE = 64, 8  # directions, uniform on the sphere; some at a time, which bounds the memory
+WITH_GRADIENT = 3  # so many views take as long as one of which the gradient is asked
 COMPARED_VIEWS, COMPARED_SIZE = 10, 64  # other directions; pixels
 SPOT = 1.0  # standard deviation of a point in a compared view, pixels
 
 
 def emitted_light(
-    values: Float[np.ndarray, "2 Z Y X"],
+    values: Float[np.ndarray, "2 Z Y X"], tell: Tell = silent
 ) -> tuple[Float[np.ndarray, "z y x"], Float[np.ndarray, "z y x"]]:
     """How much each voxel gives to the views from all sides, and its brightness.
 
@@ -34,6 +36,7 @@ def emitted_light(
 
     Args:
         values: (2, Z, Y, X), attenuation per world unit and absorbance.
+        tell: is handed the share that is done and what is done now, for a bar.
 
     Returns:
         Light, in sums of pixels, and 1 - absorbance, both on a grid of at most 96 voxels along the longest edge.
@@ -43,8 +46,9 @@ def emitted_light(
         grid = resampled(grid, scaled_size(grid.shape[1:], LIGHT_RESOLUTION))
     absorbance = grid[1].clone().requires_grad_()
     field = GridField(torch.stack([grid[0], absorbance]))
-    renderer = AbsorptionRenderer(max(2, *grid.shape[1:]))
-    for rotations in _directions(LIGHT_VIEWS, seed=0).split(VIEWS_AT_ONCE):
+    renderer = for_few_views(AbsorptionRenderer(max(2, *grid.shape[1:])), field, WITH_GRADIENT * LIGHT_VIEWS)
+    for done, rotations in enumerate(_directions(LIGHT_VIEWS, seed=0).split(VIEWS_AT_ONCE)):
+        tell(VIEWS_AT_ONCE * done / LIGHT_VIEWS, "measuring the light from all sides")
         renderer(field, rotations).sum().backward(inputs=[absorbance], retain_graph=True)
     gradient = absorbance.grad
     light = torch.zeros_like(grid[1]) if gradient is None else -(1.0 - grid[1]) * gradient

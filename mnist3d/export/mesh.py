@@ -19,6 +19,7 @@ from ..volumes.base import Field
 from .connect import MIN_WALL_MM, Connected, connected
 from .printability import MeshReport, inspect_surface
 from .sampling import as_array
+from .shares import Tell, part, silent
 from .solid import Matter, best_level, matter_field
 from .surface import FACES_AT_ONCE, Surface, contour, smoothed, unit_normals
 
@@ -50,6 +51,7 @@ def export_mesh(
     connect: Connect = "none",
     min_wall_mm: float = MIN_WALL_MM,
     description: dict[str, Any] | None = None,
+    tell: Tell = silent,
 ) -> MeshReport:
     """Write the surface of a volume as the mesh that the suffix of `path` names, and `PATH.json` beside it.
 
@@ -67,6 +69,7 @@ def export_mesh(
             and the pieces joined by the shortest bridges.
         min_wall_mm: with `connect`: thinnest wall, and thickness of the bridges, 0.1 mm to a sixth of `size_mm`.
         description: where the volume comes from; it goes into the .json.
+        tell: is handed the share that is done and what is done now, for a bar.
 
     Returns:
         What can be said of the mesh before it is printed.
@@ -87,12 +90,12 @@ def export_mesh(
         require("lxml", ".3mf meshes")
     if connect != "none" and not 0.1 <= min_wall_mm <= size_mm / 6.0:
         raise ExportError(f"min_wall_mm={min_wall_mm:g}: must be in [0.1, {size_mm / 6.0:.4g}], a sixth of size_mm")
-    values = as_array(volume, resolution, besides=BYTES_OF_A_VOXEL)
+    values = as_array(volume, resolution, besides=BYTES_OF_A_VOXEL, tell=part(tell, 0.0, 0.2))
     match = None
     if level is None:
-        level, match = best_level(values, matter)
+        level, match = best_level(values, matter, part(tell, 0.2, 0.35))
     wall_mm = None if connect == "none" else min_wall_mm
-    surface, report = _inspected(values, matter, level, match, smoothing, largest_only, size_mm, wall_mm)
+    surface, report = _inspected(values, matter, level, match, smoothing, largest_only, size_mm, wall_mm, tell)
     del values  # of a field, a fine grid that is not needed any more
     placed = _in_unit_and_axes(surface, size_mm, suffix)
     described = {
@@ -103,6 +106,7 @@ def export_mesh(
         "matter": matter,
         "report": report.as_dict(),
     }
+    tell(0.95, f"writing {path.name}")
     with whole_files(path) as folder:
         WRITERS.get(suffix, _written_by_trimesh)(placed, folder / path.name)
         write_description(folder, path.name, described)
@@ -118,13 +122,18 @@ def _inspected(
     largest_only: bool,
     size_mm: float,
     wall_mm: float | None,
+    tell: Tell,
 ) -> tuple[Surface, MeshReport]:
     """The surface and what there is to say of it; the field that it is contoured from ends with this call."""
     opacity, threshold = _contoured_field(values, matter, level)
     made, absorbance = None, upright(values[1])
     if wall_mm is not None:
-        made = connected(values, opacity, threshold, matter=matter, level=level, size_mm=size_mm, wall_mm=wall_mm)
+        told = part(tell, 0.35, 0.8)
+        made = connected(
+            values, opacity, threshold, matter=matter, level=level, size_mm=size_mm, wall_mm=wall_mm, tell=told
+        )
         opacity, threshold, absorbance = made.field, 1.0, made.absorbance
+    tell(0.8, "contouring")
     surface = contour(opacity, threshold, absorbance)
     if len(surface.faces) == 0 or not surface.extents.any():
         raise ExportError(f"level={level:.4g}: no surface is left there, it is too near the highest value; lower it")
@@ -132,8 +141,10 @@ def _inspected(
         pieces = surface.pieces()
         surface = surface.part(pieces == np.bincount(pieces).argmax())
     if smoothing:
+        tell(0.83, "smoothing")
         surface = smoothed(surface, smoothing)
     mm_per_unit = size_mm / float(surface.extents.max())
+    tell(0.88, "measuring")
     report = inspect_surface(surface, opacity, threshold, level=level, match=match, mm_per_unit=mm_per_unit)
     return (surface, report) if made is None else _of_the_world(made, surface, report, mm_per_unit / (size_mm / 2.0))
 

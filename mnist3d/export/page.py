@@ -19,6 +19,7 @@ from ..storage.labels import printable
 from ..volumes.base import Field
 from ..volumes.wrappers import FrozenField
 from .sampling import sampled
+from .shares import Tell, part, silent
 
 FIELD_RESOLUTION = 64  # voxels along each edge of a volume that is no grid, unless told otherwise
 BYTES_OF_A_VOXEL = 12  # besides the voxels: their bytes, and the text of them on its way into the page
@@ -46,7 +47,9 @@ _SHADING = {  # what the page's shaded view takes from the renderer's
 }
 
 
-def page_html(volume: Field, options: RendererOptions, title: str, resolution: int | None = None) -> str:
+def page_html(
+    volume: Field, options: RendererOptions, title: str, resolution: int | None = None, tell: Tell = silent
+) -> str:
     """The whole page.
 
     Opacity of one step and absorbance are stored with 8 bits a voxel, the opacity as its square root: 2.7 bytes of page
@@ -58,6 +61,7 @@ def page_html(volume: Field, options: RendererOptions, title: str, resolution: i
         options: of the renderer that belongs to the volume; its steps a ray are kept.
         title: shown on the page.
         resolution: voxels along the longest edge, 2 to 256; default the grid's own, at most 256, or 64 for a field.
+        tell: is handed the share that is done and what is done now, for a bar.
 
     Raises:
         ExportError: a resolution outside its range.
@@ -68,7 +72,8 @@ def page_html(volume: Field, options: RendererOptions, title: str, resolution: i
     native = volume.dense()
     longest = None if native is None else max(native.shape[1:])
     kept = None if longest is None else min(longest, MAX_RESOLUTION)
-    grid = sampled(volume, resolution or kept, FIELD_RESOLUTION, besides=BYTES_OF_A_VOXEL)
+    grid = sampled(volume, resolution or kept, FIELD_RESOLUTION, besides=BYTES_OF_A_VOXEL, tell=part(tell, 0.0, 0.7))
+    tell(0.7, "packing the voxels")
     steps = options.samples_per_ray or longest or max(grid.shape[1:])
     grid[0].mul_(-2.0 / steps).expm1_().neg_()  # in place, as it is large: the opacity of a step
     grid.clamp_(0.0, 1.0)[0].sqrt_()

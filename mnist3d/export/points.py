@@ -19,6 +19,7 @@ from ..volumes.base import Field
 from .blue_noise import blue_noise
 from .light import emitted_light, likeness
 from .sampling import as_array
+from .shares import Tell, part, silent
 
 POINT_FORMATS: dict[str, str] = {
     ".ply": "MeshLab, CloudCompare, Blender, most engraving software",
@@ -93,7 +94,7 @@ def export_points(
     size_mm: float = SIZE_MM,
     seed: int = 0,
     description: dict[str, Any] | None = None,
-    progress: Callable[[int], object] | None = None,
+    tell: Tell = silent,
 ) -> PointReport:
     """Write a cloud of points whose density is the light that a volume gives back, and `PATH.json` beside it.
 
@@ -105,7 +106,7 @@ def export_points(
         size_mm: the unit ball's diameter, which holds all points, 0.1 to 10000 mm.
         seed: of the random numbers, 0 to 2^63 - 1; the same seed gives the same points.
         description: where the volume comes from; it goes into the .json.
-        progress: is told, from time to time, how many points have their place.
+        tell: is handed the share that is done and what is done now, for a bar.
 
     Returns:
         What can be said of the cloud before it is engraved.
@@ -125,19 +126,22 @@ def export_points(
     if not 0 <= seed < 2**63:
         raise ExportError(f"seed={seed}: must be in [0, 2^63 - 1]")
     require("scipy", "points")
-    values = as_array(volume, besides=BYTES_OF_A_VOXEL)
-    light, bright = emitted_light(values)
+    values = as_array(volume, besides=BYTES_OF_A_VOXEL, tell=part(tell, 0.0, 0.1))
+    light, bright = emitted_light(values, part(tell, 0.1, 0.3))
     if not light.any():
         raise ExportError("volume: gives no light back from any side, so there is nothing to make points of")
     # Two roundings of each coordinate to float32 move a point by at most 2 sqrt(3) of these.
     least = min_distance_mm + 4.0 * float(np.spacing(np.float32(size_mm / 2.0)))
-    points = blue_noise(light, count, 2.0 * least / size_mm, seed, progress)
+    placing = part(tell, 0.3, 0.9)
+    words = f"placing {count:,} points"
+    points = blue_noise(light, count, 2.0 * least / size_mm, seed, lambda done: placing(done / count, words))
     if len(points) < 2:
         raise ExportError(
             f"min_distance_mm={min_distance_mm}: must be smaller, no two points fit at size_mm={size_mm:g}"
         )
     # upright, as meshes are
     placed = (points[:, [0, 2, 1]] * np.array([1, 1, -1]) * (size_mm / 2.0)).astype(np.float32)
+    tell(0.9, "comparing with the views")
     report = _inspected(values, points, placed, count)
     described = {
         **(description or {}),
@@ -149,6 +153,7 @@ def export_points(
         "seed": seed,
         "report": report.as_dict(),
     }
+    tell(0.95, f"writing {path.name}")
     with whole_files(path) as folder:
         WRITERS[suffix](placed, _brightness_at(bright, points), folder / path.name)
         write_description(folder, path.name, described)

@@ -21,6 +21,7 @@ from ..geometry.grids import MAX_RESOLUTION, scaled_size, voxel_centres
 from ..storage.memory import check_fits
 from ..volumes.base import Field
 from ..volumes.resampling import joined, resampled_in_slabs
+from .shares import Tell, silent
 
 FIELD_RESOLUTION = 128  # voxels along each edge for a volume that is no grid and so has none of its own
 POINTS_AT_ONCE = 2**18
@@ -32,7 +33,7 @@ Slabs = Iterator[Float[Tensor, "2 _ Y X"]]
 
 
 def as_array(
-    volume: Field | ArrayLike, resolution: int | None = None, *, besides: int = 0
+    volume: Field | ArrayLike, resolution: int | None = None, *, besides: int = 0, tell: Tell = silent
 ) -> Float[np.ndarray, "2 Z Y X"]:
     """`voxel_arrays` of a volume; an array (2, Z, Y, X) in the world's axes as it is.
 
@@ -40,13 +41,14 @@ def as_array(
         volume: any backend, or an array.
         resolution: as for `voxel_arrays`.
         besides: bytes a voxel that its user will take while it is there.
+        tell: is handed the share that is done and what is done now, for a bar.
 
     Raises:
         ExportError: a resolution out of range, or one that does not fit into the memory; an array of another shape or
             with values out of range.
     """
     if isinstance(volume, Field):
-        return voxel_arrays(volume, resolution, besides=besides)
+        return voxel_arrays(volume, resolution, besides=besides, tell=tell)
     if resolution is not None:
         raise ExportError("resolution is for volumes; an array is written as it is")
     values = np.asarray(volume, dtype=np.float32)
@@ -56,7 +58,9 @@ def as_array(
     return values
 
 
-def voxel_arrays(volume: Field, resolution: int | None = None, *, besides: int = 0) -> Float[np.ndarray, "2 Z Y X"]:
+def voxel_arrays(
+    volume: Field, resolution: int | None = None, *, besides: int = 0, tell: Tell = silent
+) -> Float[np.ndarray, "2 Z Y X"]:
     """Attenuation per world unit and absorbance at voxel centres, float32, in the world's axes.
 
     Voxels that no ray can meet (the renderer sees the unit ball alone) hold zero attenuation: nothing was sculpted
@@ -66,13 +70,14 @@ def voxel_arrays(volume: Field, resolution: int | None = None, *, besides: int =
         volume: any backend.
         resolution: voxels along the longest edge, 1 to 1024; default a grid's own, 128 for a field.
         besides: bytes a voxel that its user will take while it is there.
+        tell: is handed the share that is done and what is done now, for a bar.
 
     Raises:
         ExportError: a resolution out of range, or one that does not fit into the memory; values out of their range.
     """
     shape, slabs = _voxels_in_slabs(volume, resolution)
     _check_memory(shape, BYTES_OF_A_VOXEL + besides)
-    return joined(slabs, _room(shape)).numpy()
+    return joined(_told(slabs, shape, tell), _room(shape)).numpy()
 
 
 def filed_voxels(
@@ -82,6 +87,7 @@ def filed_voxels(
     voxel_size_mm: float | None = None,
     *,
     besides: int = 0,
+    tell: Tell = silent,
 ) -> Float[np.ndarray, "2 Z Y X"]:
     """`as_array` for who reads it slice by slice: a large one lies in a file without a name, which ends with it.
 
@@ -91,6 +97,7 @@ def filed_voxels(
         folder: where the file lies; there must be room for it.
         voxel_size_mm: as for `world_voxels`.
         besides: bytes a voxel that its user will take while it is there.
+        tell: is handed the share that is done and what is done now, for a bar.
 
     Returns:
         Attenuation per world unit, or per mm, and absorbance; what lies in a file can be read only.
@@ -103,6 +110,7 @@ def filed_voxels(
         values = as_array(volume, resolution)
         return _divided(values, world_length(values.shape[1:], voxel_size_mm))
     shape, slabs = _voxels_in_slabs(volume, resolution)
+    slabs = _told(slabs, shape, tell)
     length = world_length(shape, voxel_size_mm)
     if BYTES_OF_A_VOXEL * math.prod(shape) < IN_A_FILE:
         _check_memory(shape, BYTES_OF_A_VOXEL + besides)
@@ -121,7 +129,7 @@ def filed_voxels(
 
 @torch.no_grad()
 def sampled(
-    volume: Field, resolution: int | None, field_resolution: int, *, besides: int = 0
+    volume: Field, resolution: int | None, field_resolution: int, *, besides: int = 0, tell: Tell = silent
 ) -> Float[Tensor, "2 Z Y X"]:
     """A volume at voxels' centres: a grid's own voxels or as many as asked for, a field's answers.
 
@@ -130,6 +138,7 @@ def sampled(
         resolution: voxels along the longest edge; None: a grid's own.
         field_resolution: the same for a volume that is no grid.
         besides: bytes a voxel that its user will take while it is there.
+        tell: is handed the share that is done and what is done now, for a bar.
 
     Returns:
         Attenuation per world unit and absorbance: on the CPU, float32, and the caller's own.
@@ -139,7 +148,7 @@ def sampled(
     """
     shape, slabs = _in_slabs(volume, resolution, field_resolution)
     _check_memory(shape, BYTES_OF_A_VOXEL + besides)
-    return joined(slabs, _room(shape))
+    return joined(_told(slabs, shape, tell), _room(shape))
 
 
 @torch.no_grad()
@@ -154,6 +163,15 @@ def _in_slabs(volume: Field, resolution: int | None, field_resolution: int) -> t
         return shape, iter(grid.split(max(1, POINTS_AT_ONCE // math.prod(shape[1:])), dim=1))
     shape = scaled_size(shape, resolution)
     return shape, resampled_in_slabs(grid, shape)
+
+
+def _told(slabs: Slabs, shape: Shape, tell: Tell) -> Slabs:
+    """The slices as they come, and of each where it ends."""
+    done = 0
+    for slab in slabs:
+        done += slab.shape[1]
+        tell(done / shape[0], f"asking for {'x'.join(map(str, shape[::-1]))} voxels")
+        yield slab
 
 
 def _asked(field: Field, resolution: int) -> Slabs:

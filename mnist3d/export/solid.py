@@ -16,6 +16,7 @@ from ..geometry.rotations import turntable
 from ..rendering.renderer import AbsorptionRenderer, for_few_views, render_views
 from ..volumes.resampling import resampled
 from ..volumes.wrappers import GridField
+from .shares import Tell, silent
 
 Matter = Literal["bright", "all"]
 LEVELS = 20  # tried, evenly spaced in opacity up to the largest
@@ -30,7 +31,7 @@ def matter_field(values: Float[np.ndarray, "2 Z Y X"], matter: Matter) -> Float[
 
 
 @torch.no_grad()
-def best_level(values: Float[np.ndarray, "2 Z Y X"], matter: Matter) -> tuple[float, float]:
+def best_level(values: Float[np.ndarray, "2 Z Y X"], matter: Matter, tell: Tell = silent) -> tuple[float, float]:
     """The level at which the solid looks most like the volume's own views, and how much it does.
 
     Between voxels it is the opacity of a voxel step that is interpolated, as in the renderer and in the mesh. The solid
@@ -41,6 +42,7 @@ def best_level(values: Float[np.ndarray, "2 Z Y X"], matter: Matter) -> tuple[fl
     Args:
         values: (2, Z, Y, X), attenuation per world unit and absorbance.
         matter: what counts as solid.
+        tell: is handed the share that is done and what is done now, for a bar.
 
     Returns:
         Level, per world unit, and similarity in [0, 1]; (0, 0) for an empty volume.
@@ -50,7 +52,7 @@ def best_level(values: Float[np.ndarray, "2 Z Y X"], matter: Matter) -> tuple[fl
     if highest <= 0.0:
         return 0.0, 0.0
     levels = highest * (torch.arange(LEVELS, device="cpu") + 0.5) / LEVELS
-    found = _similarities(grid, opacity, levels, matter)
+    found = _similarities(grid, opacity, levels, matter, tell)
     best = int(found.argmax())
     return float(-torch.log1p(-levels[best]) / step), float(found[best])
 
@@ -91,7 +93,11 @@ def _compared(
 
 
 def _similarities(
-    grid: Float[Tensor, "2 Z Y X"], field: Float[Tensor, "Z Y X"], levels: Float[Tensor, " L"], matter: Matter
+    grid: Float[Tensor, "2 Z Y X"],
+    field: Float[Tensor, "Z Y X"],
+    levels: Float[Tensor, " L"],
+    matter: Matter,
+    tell: Tell = silent,
 ) -> Float[Tensor, " L"]:
     rotations = torch.cat([turntable(COMPARED_VIEWS, elevation).to(grid) for elevation in COMPARED_ELEVATIONS])
     volume = GridField(grid)
@@ -99,7 +105,8 @@ def _similarities(
     views = render_views(volume, renderer, rotations)[:, 0]
     channels = torch.stack([field, 1.0 - grid[1]])
     shared, joint = torch.zeros_like(levels), torch.zeros_like(levels)
-    for rotation, view in zip(rotations, views, strict=True):
+    for done, (rotation, view) in enumerate(zip(rotations, views, strict=True)):
+        tell(done / len(views), "comparing with the views")
         along = _along_rays(channels, rotation)
         densest = along[0].amax(dim=0)
         for k, level in enumerate(levels):

@@ -15,6 +15,7 @@ from ..formats import VOXEL_FORMATS, world_voxels
 from ..storage import check_output, whole_files, write_description
 from ..volumes.base import Field
 from .sampling import as_array, filed_voxels
+from .shares import Tell, part, silent
 from .solid import best_level
 
 
@@ -25,6 +26,7 @@ def export_voxels(
     resolution: int | None = None,
     voxel_size_mm: float | None = None,
     description: dict[str, Any] | None = None,
+    tell: Tell = silent,
 ) -> Path:
     """Write a volume as the voxel file that the suffix of `path` names, and `PATH.json` beside it.
 
@@ -39,6 +41,7 @@ def export_voxels(
         voxel_size_mm: edge of a voxel in mm, which makes mm the file's unit of length and 1/mm that of the
             attenuation; default world units, of which the volume is 2 wide.
         description: where the volume comes from; it goes into the .json and, where the format can hold text, the file.
+        tell: is handed the share that is done and what is done now, for a bar.
 
     Raises:
         ExportError: an unknown suffix, a value out of range, or a missing library.
@@ -49,7 +52,7 @@ def export_voxels(
     if voxel_size_mm is not None and not 0.0 < voxel_size_mm <= 1e6:
         raise ExportError(f"voxel_size_mm={voxel_size_mm}: must be > 0 and <= 1e6")
     with whole_files(path) as folder:
-        described = _written(volume, folder / path.name, suffix, resolution, voxel_size_mm, description or {})
+        described = _written(volume, folder / path.name, suffix, resolution, voxel_size_mm, description or {}, tell)
         write_description(folder, path.name, described)
     return path
 
@@ -61,14 +64,17 @@ def _written(
     resolution: int | None,
     voxel_size_mm: float | None,
     description: dict[str, Any],
+    tell: Tell,
 ) -> dict[str, Any]:
     """What there is to say of the file; its voxels, which may lie in a file beside it, end with this call."""
     written = VOXEL_FORMATS[suffix]
     chosen, options = {}, {}
+    besides, asked = written.bytes_of_a_voxel, part(tell, 0.0, 0.4)
     if written.solid:
-        volume, resolution = as_array(volume, resolution, besides=written.bytes_of_a_voxel), None
-        options["level"], chosen["match"] = best_level(volume, "all")
-    values = filed_voxels(volume, resolution, path.parent, voxel_size_mm, besides=written.bytes_of_a_voxel)
+        volume, resolution = as_array(volume, resolution, besides=besides, tell=asked), None
+        options["level"], chosen["match"] = best_level(volume, "all", part(tell, 0.4, 0.7))
+    values = filed_voxels(volume, resolution, path.parent, voxel_size_mm, besides=besides, tell=asked)
+    tell(0.7 if written.solid else 0.4, f"writing {path.name}")
     voxels = world_voxels(values, voxel_size_mm)
     described = {**description, "format": suffix, "resolution_zyx": list(voxels.shape), "unit": voxels.unit}
     return {**described, **written.write(voxels, path, described, **options), **chosen}

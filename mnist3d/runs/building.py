@@ -11,6 +11,7 @@ import torch
 from tqdm import tqdm
 
 from ..callbacks.checkpoints import Checkpoints
+from ..callbacks.classifier_training import ClassifierTraining
 from ..callbacks.live_page import LivePage, start_page
 from ..callbacks.pictures import Pictures
 from ..callbacks.progress import Progress
@@ -103,17 +104,21 @@ def build_run(command: CommandLine) -> Parts:
             whole = load_checkpoint(trainer, run)
         run.write(run.config_path.name, config.to_yaml())
         run.write_json("environment.json", environment(str(trainer.device)))
-        classifiers = build_classifiers(config)
-        scores = None if classifiers is None else Scores(run, classifiers, config.scorecard.every)
         say = partial(tqdm.write, file=sys.stderr)  # keeps the progress bar whole
+        found = build_classifiers(config, say)
+        scores = None if found is None else Scores(run, found, config.scorecard.every)
+        training, classifiers = (None, None) if scores is None else (scores.training, scores.classifiers)
         watchdog = None if config.watchdog == "off" else Watchdog(config.watchdog, say, run.append_stats)
         gallery = partial(Gallery, RUNS_ROOT, run.path, trusted=[type(trainer.volume)])
         # Last: what is paused on the page has been saved, and what it says is saved at the end is.
-        page = start_page(config.viewer, trainer, run.path.name, classifiers, scores, gallery, run.read_stats())
+        page = start_page(
+            config.viewer, trainer, run.path.name, classifiers, scores, gallery, run.read_stats(), training
+        )
         callbacks: list[Callback | None] = [
             watchdog,  # before what writes, so that nothing is saved that it has not looked at
+            training,  # before what asks for its classifiers
             scores,
-            Progress(remark=lambda: "" if scores is None else scores.summary),
+            Progress(remark=lambda: _remark(training, scores)),
             Statistics(run),
             Pictures(run, next((each for each in trainer.each_objective() if isinstance(each, Targets)), None)),
             Checkpoints(run, config.trainer.save_every, say, whole=whole),
@@ -148,6 +153,7 @@ def build_trainer(config: Config, resumed: bool = False, remarks: list[str] | No
     if remarks is not None:
         remarks += said
     renderer = AbsorptionRenderer(**dataclasses.asdict(config.renderer)).to(device)
+    _allowed(lambda: renderer.check_device(device))
     objectives = _allowed(
         lambda: build_objectives(
             images,
@@ -246,8 +252,8 @@ def build_objective(spec: dict[str, Any]) -> Objective:
         raise ConfigError(f"{objective_class.name}.{_one_line(error)}") from None
 
 
-def build_classifiers(config: Config) -> Classifiers | None:
-    """Who scores the run, or None: they read the data's classes, not letters or files."""
+def build_classifiers(config: Config, say: Callable[[str], None]) -> Classifiers | ClassifierTraining | None:
+    """Who scores the run, or their training, or None: they read the data's classes, not letters or files."""
     asked = config.targets.listed()
     if config.adversarial.weight == 0.0 and asked and all(target.kind in ("text", "image") for target in asked):
         if config.scorecard.every:
@@ -256,7 +262,7 @@ def build_classifiers(config: Config) -> Classifiers | None:
                 file=sys.stderr,
             )
         return None
-    return find_classifiers(config.scorecard, config.data, config.renderer.image_size)
+    return find_classifiers(config.scorecard, config.data, config.renderer.image_size, say)
 
 
 def spelt_out(config: Config, volume: Volume) -> Config:
@@ -269,6 +275,11 @@ def spelt_out(config: Config, volume: Volume) -> Config:
     given = {name: value for name, value in config.volume["init_args"].items() if value is not None}
     arguments = {**volume.init_args, **given}
     return dataclasses.replace(config, volume={"class_path": class_path(type(volume)), "init_args": arguments})
+
+
+def _remark(training: ClassifierTraining | None, scores: Scores | None) -> str:
+    """What the progress line ends with: the latest score, or how far the classifiers are that will give the first."""
+    return (scores.summary if scores is not None else "") or (training.remark if training is not None else "")
 
 
 def _allowed(build: Callable[[], Built]) -> Built:

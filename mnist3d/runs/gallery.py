@@ -22,6 +22,7 @@ from ..viewer.curves import histogram_of, read_curves
 from ..volumes import Volume, read_description
 from ..volumes.wrappers import FrozenField
 from .loading import Run, load_sculpture
+from .scorecard import SCORECARD_FILE, scorecard_of
 
 KEPT = 3  # scenes in memory
 LARGEST_CLASSIFIED = 128  # pixels; all images of a data set at more than that need gigabytes
@@ -39,7 +40,7 @@ class Gallery:
     def __init__(self, root: str | Path, leave_out: Path | None = None, trusted: Sequence[type[Volume]] = ()) -> None:
         self.trusted = tuple(trusted)
         self.root, self.leave_out = Path(root), None if leave_out is None else leave_out.resolve()
-        self._open: OrderedDict[tuple[str, float], Scene] = OrderedDict()
+        self._open: OrderedDict[tuple[str, float, float], Scene] = OrderedDict()
         self._lock = threading.Lock()
 
     def names(self) -> list[str]:
@@ -65,7 +66,7 @@ class Gallery:
         for changed, path in self._volumes():
             if path.parent.name == name:
                 with self._lock:
-                    key = (name, changed)
+                    key = (name, changed, _changed(path.parent / SCORECARD_FILE))
                     if key not in self._open:
                         self._open[key] = scene_of(load_sculpture(path.parent, trusted=self.trusted), name)
                     self._open.move_to_end(key)
@@ -101,6 +102,7 @@ def scene_of(run: Run, name: str) -> Scene:
         "why_no_scores": "" if scores.points else f"This run was not scored; {program_name('score')} does that.",
         "histogram": histogram_of(last),
         "histogram_note": note,
+        "card": scorecard_of(run.path),
     }
     return Scene(
         name,
@@ -112,6 +114,14 @@ def scene_of(run: Run, name: str) -> Scene:
         if classifiers is not None
         else f"no classifiers for these images yet: {program_name('score')} on this run trains them",
     )
+
+
+def _changed(path: Path) -> float:
+    """When a file was last written, s; 0 where there is none."""
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return 0.0
 
 
 def _records(path: Path) -> tuple[list[dict[str, Any]], str]:

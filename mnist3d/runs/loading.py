@@ -110,5 +110,6 @@ def _volume_of(run: RunDirectory, trusted: Sequence[type[Volume]]) -> tuple[Volu
 def _opened(path: Path, config: Config, volume: Volume, origin: dict[str, Any]) -> Run:
     """As it is looked at: nothing of it learns any more."""
     check_opened(f"{origin['run']}", volume)
-    renderer = AbsorptionRenderer(**dataclasses.asdict(config.renderer))
+    # what rendered the run need not be here, and whoever looks at it may have another device
+    renderer = AbsorptionRenderer(**{**dataclasses.asdict(config.renderer), "impl": "auto"})
     return Run(path, config, volume.eval().requires_grad_(False), renderer, origin)

@@ -5,7 +5,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import torch
@@ -19,9 +19,13 @@ from ..storage.labels import printable
 from ..training.options import TrainerOptions
 from ..training.report import StepReport
 from ..training.trainer import Trainer
+from .at_work import said_if_slow
 from .building import CommandLine, Parts, build_run
 from .signals import Ended, end_in_order, on_signals, say
 from .trust import flags_to_go_on
+
+PREPARING = "reading images and preparing the run ..."
+COMPILING = "the first step compiles what has not been compiled on this machine yet: half a minute, once ..."
 
 
 def sculpt(command: CommandLine) -> Path:
@@ -38,7 +42,8 @@ def sculpt(command: CommandLine) -> Path:
         WatchdogGaveUp: the run went wrong for good; its last good state is saved.
         Ended: a signal other than Ctrl-C's stopped the run before it was complete; it is saved.
     """
-    parts = build_run(command)
+    with said_if_slow(PREPARING):
+        parts = build_run(command)
     run, trainer = parts.run, parts.trainer
     stop, callbacks = _StopOnSignal(trainer), Sheltered(parts.callbacks, _print_above_the_bar)
     try:
@@ -46,7 +51,8 @@ def sculpt(command: CommandLine) -> Path:
             _announce(command, parts)
             if stop.number is not None:  # before there is anything to save
                 end_in_order(stop.number)
-            trainer.run([stop, callbacks])
+            with _FirstStep() as first:
+                trainer.run([stop, first, callbacks])
     except WatchdogGaveUp:
         if run.volume_path.is_file():  # a run that went wrong before its first save leaves none
             _conclude(parts)
@@ -135,6 +141,27 @@ def _how_to_take_less(memory: str, parts: Parts) -> str:
 
 def _print_above_the_bar(line: str) -> None:
     tqdm.write(line, file=sys.stderr)
+
+
+class _FirstStep:
+    """A callback: says what is going on if the first step, before which there is no bar, takes long."""
+
+    def __init__(self) -> None:
+        self._waiting = ExitStack()
+
+    def __enter__(self) -> "_FirstStep":
+        self._waiting.enter_context(said_if_slow(COMPILING))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._waiting.close()
+
+    def after_step(self, trainer: Trainer, report: StepReport) -> None:
+        """From now on there is a bar."""
+        self._waiting.close()
+
+    def finish(self, trainer: Trainer) -> None:
+        """Nothing is left to do."""
 
 
 class _StopOnSignal:

@@ -27,7 +27,7 @@ REFUSED_PAGE = f"""<!doctype html>
 <script>
 let token = null;
 try {{ token = sessionStorage.getItem("token"); }} catch {{ }}
-if (token && !location.search) location.replace("?token=" + encodeURIComponent(token));
+if (token && !location.search) location.replace("?token=" + encodeURIComponent(token) + location.hash);
 </script>
 """
 

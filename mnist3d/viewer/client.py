@@ -5,7 +5,7 @@ import threading
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from .scene import Atlas, Scene, View
+from .scene import Atlas, Reader, Scene, View
 
 MAX_UNREAD = 3  # messages that a page was sent and has not yet said to have received
 MAX_OUTBOX = 4 * 2**20  # bytes that wait for a page: some four of the largest views
@@ -29,6 +29,7 @@ class Session:
         self.read: tuple[View, int] | None = None
         self.read_at = 0.0
         self.atlas: Atlas | None = None
+        self.reader: Reader | None = scene.reader  # that it was told of
         self.figures: dict[str, Any] | None = None
         self.making_file = False
         self.ticket: str | None = None

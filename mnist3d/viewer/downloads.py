@@ -9,18 +9,21 @@ import importlib.util
 import io
 import tempfile
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import UInt8
 
 from ..export.video import write_orbit
+from ..rendering.shading import Shading
 from ..volumes.base import Volume
 from ..volumes.files import volume_bytes
+from .drawing import drawn_view
 from .messages import png
-from .scene import Scene, Snapshot, View, grey, rendered_view
+from .scene import Scene, Snapshot, View
 
 ORBIT_FRAMES, ORBIT_FPS = 120, 24
 ORBIT_SIZES = (64, 512)  # pixels
@@ -46,19 +49,30 @@ class Order:
 
 
 def _view_png(order: Order) -> bytes:
-    return png(grey(rendered_view(order.snapshot, order.scene.renderer, order.view)))
+    return png(drawn_view(order.snapshot, order.scene.renderer, order.view, shading=_shading(order)))
+
+
+def _shading(order: Order) -> Shading | None:
+    """Of the snapshot, the render thread's where it has one; None for exact views."""
+    if order.view.style == "exact":
+        return None
+    lit = order.scene.lit
+    return lit.shading if lit is not None and lit.snapshot is order.snapshot else Shading(order.snapshot.volume)
 
 
 def _orbit_mp4(order: Order) -> bytes:
     """Once around, at the page's elevation, with the page's sliders, beginning where the page looks from."""
     size = min(max(order.view.size, ORBIT_SIZES[0]), ORBIT_SIZES[1])
-    frames = []
-    for k in range(ORBIT_FRAMES):
-        azimuth = order.view.azimuth + 2.0 * np.pi * k / ORBIT_FRAMES
-        view = dataclasses.replace(order.view, azimuth=azimuth)
-        frames.append(grey(rendered_view(order.snapshot, order.scene.renderer, view, size)))
-        order.pace()
-    return _written(".mp4", lambda path: write_orbit(path, np.stack(frames), ORBIT_FPS))
+    shading = _shading(order)
+
+    def frames() -> Iterator[UInt8[np.ndarray, "..."]]:
+        for k in range(ORBIT_FRAMES):
+            azimuth = order.view.azimuth + 2.0 * np.pi * k / ORBIT_FRAMES
+            view = dataclasses.replace(order.view, azimuth=azimuth)
+            yield drawn_view(order.snapshot, order.scene.renderer, view, size, shading)
+            order.pace()
+
+    return _written(".mp4", lambda path: write_orbit(path, frames(), ORBIT_FPS))
 
 
 def _safetensors(order: Order) -> bytes:

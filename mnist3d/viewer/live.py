@@ -5,7 +5,7 @@ The few values that cross between the training thread and the viewer's threads, 
 
 import copy
 import threading
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -19,6 +19,28 @@ from .scene import Reader, Scene, Snapshot
 LIVE_NAME = "this run"
 
 
+@runtime_checkable
+class ReaderTraining(Protocol):
+    """What makes a reader while a run goes on; `callbacks.classifier_training.ClassifierTraining` is one."""
+
+    @property
+    def words(self) -> str:
+        """How far it is, or why it has failed, in a line for people; empty when it is done."""
+        ...
+
+    def start(self) -> None:
+        """Begin; any thread, returns at once, and does nothing where it has begun."""
+        ...
+
+    def take(self) -> Reader | None:
+        """The reader once it is there; for the training thread."""
+        ...
+
+    def as_message(self) -> dict[str, Any]:
+        """How far it is, for the page: state, share, seconds_left, words, can_start."""
+        ...
+
+
 class Live:
     """A scene that is still being made.
 
@@ -28,6 +50,7 @@ class Live:
         reader: says what a view shows, or None.
         name: in the menu.
         step: that the volume is at.
+        reader_training: makes a reader where there is none yet, or None.
     """
 
     def __init__(
@@ -37,7 +60,9 @@ class Live:
         reader: Reader | None = None,
         name: str = LIVE_NAME,
         step: int = 0,
+        reader_training: ReaderTraining | None = None,
     ) -> None:
+        self.reader_training = reader_training
         self._pattern = copy.deepcopy(volume).cpu().eval().requires_grad_(False)
         self.scene = Scene(name, renderer, Snapshot(FrozenField(copy.deepcopy(self._pattern)), 0, step), reader)
         if reader is None:
@@ -58,6 +83,14 @@ class Live:
     def tell(self, figures: dict[str, Any]) -> None:
         """Newer figures; takes no time. For the training thread."""
         self.scene.figures = figures
+
+    def look_for_reader(self) -> None:
+        """Take the reader that has been made meanwhile, or say how far it is. For the training thread."""
+        if self.reader_training is None or self.scene.reader is not None:
+            return
+        reader = self.reader_training.take()
+        self.scene.why_no_reader = "" if reader is not None else self.reader_training.words
+        self.scene.reader = reader
 
     @torch.no_grad()
     def refresh(self) -> None:

@@ -16,7 +16,7 @@ from PIL import Image
 
 from .scene import View
 
-ACTIONS = ("pause", "resume", "stop", "download")  # they change the run, or take something away
+ACTIONS = ("pause", "resume", "stop", "train", "download")  # they change the run, or take something away
 COMMANDS = (*ACTIONS, "open", "scenes")
 
 
@@ -70,7 +70,7 @@ def pack(header: dict[str, Any], image: UInt8[ndarray, "..."] | None = None) -> 
 
 
 def png(image: UInt8[ndarray, "..."]) -> bytes:
-    """Grey (H, W) as PNG: without loss, and packed in little time rather than little room."""
+    """Grey (H, W) or colours (H, W, 3) as PNG: without loss, and packed in little time rather than little room."""
     buffer = io.BytesIO()
     Image.fromarray(image).save(buffer, "PNG", compress_level=1)
     return buffer.getvalue()

@@ -9,7 +9,7 @@ import math
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, get_args, runtime_checkable
 
 import numpy as np
 import torch
@@ -17,10 +17,12 @@ import torch
 from ..geometry.rotations import map_rotations
 from ..rendering.pictures import to_uint8
 from ..rendering.renderer import AbsorptionRenderer, render_views
+from ..rendering.shading import Shading, StyleName
 from .cpu_budget import BURST_SECONDS, Allowance
+from .drawing import drawn_view, rendered_view
 from .live import Live
 from .messages import pack
-from .scene import Atlas, Scene, Snapshot, View, grey, rendered_view
+from .scene import Atlas, Lit, Scene, Snapshot, View
 
 ATLAS_ROWS, ATLAS_COLUMNS = 12, 24  # 15 degrees
 ATLAS_CELL = 28  # pixels
@@ -28,8 +30,10 @@ LARGEST_UNREAD = 4 * ATLAS_CELL  # of a view on the map that nobody reads; a row
 SECONDS_BETWEEN_FRAMES = 0.2  # of a training that goes on by itself
 SECONDS_BETWEEN_READINGS = 1.0
 SECONDS_BETWEEN_ATLASES = 20.0
+SHADED_SHARE = 0.5  # of the allowance, for shaded views of a training that goes on by itself; the map needs the rest
 MOVING_SECONDS = 0.006  # what a view may take while it is turned and the saved time runs low
 SMALLEST_MOVING = 64  # pixels
+MOST_MAGNIFIED = 384  # pixels of the whole view while a part of it is turned: a larger one would lag behind the hand
 IDLE_SECONDS = 0.5
 POLL_SECONDS = 0.1  # while the allowance is used up
 
@@ -89,7 +93,8 @@ class Painter:
         self._wake = threading.Event()
         self._closing = False
         self._atlas_work: Iterator[None] | None = None
-        self._pixel_seconds = 0.0
+        self._pixel_seconds = dict.fromkeys(get_args(StyleName), 0.0)
+        self._shaded_seconds = 0.0  # of the last view with a shading of its own
         self._thread = threading.Thread(target=self._run, name="mnist3d-painter", daemon=True)
 
     def start(self) -> None:
@@ -131,7 +136,7 @@ class Painter:
             if view is None or not page.has_room() or page.drawn == (view, snapshot.version):
                 continue
             turned = page.drawn is None or page.drawn[0] != view
-            due = 0.0 if turned else page.drawn_at + SECONDS_BETWEEN_FRAMES - now
+            due = 0.0 if turned else page.drawn_at + self._pause_after(view) - now
             if due <= 0.0 and self._allowance.saved() > 0.0:
                 self._draw(page, view, snapshot)
                 return 0.0  # one at a time, so that each is paid before the next
@@ -144,24 +149,46 @@ class Painter:
             self._atlas_work = None
         return wait
 
+    def _pause_after(self, view: View) -> float:
+        """Seconds until a view that nobody turns is drawn again, of newer weights."""
+        if view.style == "exact" or self._allowance.unlimited:
+            return SECONDS_BETWEEN_FRAMES
+        return max(SECONDS_BETWEEN_FRAMES, self._shaded_seconds / (SHADED_SHARE * self._allowance.share))
+
     def _draw(self, page: Page, view: View, snapshot: Snapshot) -> None:
         # Noted first: what fails once is not tried again until something changes.
         page.drawn, page.drawn_at = (view, snapshot.version), time.monotonic()
         size = self._size(view)
         began = time.thread_time()
         try:
-            message = _frame(page.scene, snapshot, view, size)
+            lit = None if view.style == "exact" else self._lit(page.scene, snapshot, view)
+            lit_at = time.thread_time()
+            message = _frame(page.scene, snapshot if lit is None else lit.snapshot, view, size, lit)
         except Exception as error:  # anybody's volume, and the other pages go on
+            lit_at = began
             message = pack({"kind": "problem", "text": f"cannot be drawn: {' '.join(str(error).split())[:200]}"})
-        cost = (time.thread_time() - began) / size**2
-        self._pixel_seconds = cost if self._pixel_seconds == 0.0 else 0.8 * self._pixel_seconds + 0.2 * cost
+        ended = time.thread_time()
+        if lit_at > began:
+            self._shaded_seconds = ended - began
+        cost, known = (ended - lit_at) / (size * view.zoom) ** 2, self._pixel_seconds[view.style]
+        self._pixel_seconds[view.style] = cost if known == 0.0 else 0.8 * known + 0.2 * cost
         page.send(message)
 
+    def _lit(self, scene: Scene, snapshot: Snapshot, view: View) -> Lit:
+        """The scene's shading; of an older snapshot while the view is turned, as a new one takes longer than a view."""
+        if scene.lit is None or (scene.lit.snapshot is not snapshot and not view.moving):
+            scene.lit = Lit(snapshot, Shading(snapshot.volume))
+        return scene.lit
+
     def _size(self, view: View) -> int:
-        if not view.moving or self._allowance.saved() >= 0.5 * BURST_SECONDS or self._pixel_seconds == 0.0:
+        if not view.moving:
             return view.size
-        affordable = int(math.sqrt(MOVING_SECONDS / self._pixel_seconds))
-        return min(view.size, max(affordable, SMALLEST_MOVING))
+        size = min(view.size, max(SMALLEST_MOVING, round(MOST_MAGNIFIED / view.zoom))) if view.zoom > 1.0 else view.size
+        known = self._pixel_seconds[view.style]
+        if self._allowance.saved() >= 0.5 * BURST_SECONDS or known == 0.0:
+            return size
+        affordable = int(math.sqrt(MOVING_SECONDS / known) / view.zoom)
+        return min(size, max(affordable, SMALLEST_MOVING))
 
     def _read_or_map(self, pages: list[Any]) -> bool:
         now = time.monotonic()
@@ -180,34 +207,35 @@ class Painter:
         return False
 
     def _map(self, page: Page, now: float) -> bool:
-        snapshot = page.scene.snapshot
+        scene, snapshot = page.scene, page.scene.snapshot
         if self._atlas_work is not None:
             if next(self._atlas_work, None) is None:
                 self._atlas_work = None
             return True
-        ready = page.scene.atlas
+        ready = scene.atlas
         if ready is not None and ready.message and page.atlas is not ready:
             page.atlas = ready
             page.send(ready.message)
             return True
-        if ready is not None and (ready.snapshot is snapshot or now - ready.began < SECONDS_BETWEEN_ATLASES):
+        same = ready is not None and ready.reader is scene.reader  # else another one has come meanwhile
+        if ready is not None and same and (ready.snapshot is snapshot or now - ready.began < SECONDS_BETWEEN_ATLASES):
             return False
         # Noted first: what fails once is not tried again with the same snapshot.
-        page.scene.atlas = begun = Atlas(snapshot, now)
-        self._atlas_work = self._atlas_rows(page.scene, begun)
+        scene.atlas = begun = Atlas(snapshot, now, scene.reader)
+        self._atlas_work = self._atlas_rows(scene, begun)
         return True
 
     def _atlas_rows(self, scene: Scene, begun: Atlas) -> Iterator[Any]:
         """A row of the map at a time, so that others get their turn in between."""
-        options, labels, confidences = scene.renderer, [], []
-        size = options.image_size if scene.reader is not None else min(options.image_size, LARGEST_UNREAD)
+        options, reader, labels, confidences = scene.renderer, begun.reader, [], []
+        size = options.image_size if reader is not None else min(options.image_size, LARGEST_UNREAD)
         renderer = AbsorptionRenderer(size, options.samples_per_ray, options.quadrature)
         rotations = map_rotations(ATLAS_ROWS, ATLAS_COLUMNS).split(ATLAS_COLUMNS)
         cells = []
         for part in rotations:
             native = render_views(begun.snapshot.volume, renderer, part)
-            if scene.reader is not None and scene.reader.class_names:
-                verdict = scene.reader.read(native)
+            if reader is not None and reader.class_names:
+                verdict = reader.read(native)
                 labels += verdict.label.tolist()
                 confidences += [round(value, 2) for value in verdict.confidence.tolist()]
             sized = torch.nn.functional.interpolate(native, (ATLAS_CELL, ATLAS_CELL), mode="bilinear", antialias=True)
@@ -219,31 +247,34 @@ class Painter:
             "columns": ATLAS_COLUMNS,
             "labels": labels,
             "confidences": confidences,
-            "names": [] if scene.reader is None else scene.reader.class_names,
+            "names": [] if reader is None else reader.class_names,
         }
         scene.atlas = dataclasses.replace(begun, message=pack(header, np.concatenate(cells, axis=0)))
 
 
-def _frame(scene: Scene, snapshot: Snapshot, view: View, size: int) -> bytes:
+def _frame(scene: Scene, snapshot: Snapshot, view: View, size: int, lit: Lit | None) -> bytes:
     header = {
         "kind": "frame",
         "number": view.number,
         "azimuth": view.azimuth,
         "elevation": view.elevation,
+        "zoom": view.zoom,
+        "style": view.style,
         "step": snapshot.step,
         "version": snapshot.version,
         "scene": scene.name,
     }
-    return pack(header, grey(rendered_view(snapshot, scene.renderer, view, size)))
+    return pack(header, drawn_view(snapshot, scene.renderer, view, size, None if lit is None else lit.shading))
 
 
 def _reading(scene: Scene, snapshot: Snapshot, view: View) -> bytes:
-    """What the classifiers read in the view as the discriminator would get it, in its number of pixels."""
-    assert scene.reader is not None
-    if not scene.reader.class_names:
+    """What the classifiers read in the exact view, whole and in the discriminator's number of pixels."""
+    reader, exact = scene.reader, dataclasses.replace(view, zoom=1.0)
+    assert reader is not None
+    if not reader.class_names:
         return pack({"kind": "reading", "label": None, "guess": None, "confidence": 0.0})
-    verdict = scene.reader.read(rendered_view(snapshot, scene.renderer, view, scene.renderer.image_size))
-    label, names = int(verdict.label[0]), scene.reader.class_names
+    verdict = reader.read(rendered_view(snapshot, scene.renderer, exact, scene.renderer.image_size))
+    label, names = int(verdict.label[0]), reader.class_names
     confidence = float(verdict.confidence[0])
     return pack(
         {

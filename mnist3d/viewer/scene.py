@@ -1,27 +1,26 @@
-"""What a page looks at, and how it looks at it: a frozen volume, where it is seen from, and the rendered view.
+"""What a page looks at, and how it looks at it: a frozen volume, and where it is seen from.
 
-Plain data and one pure function of both.
+Plain data; `drawing` makes views of the two.
 """
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, get_args, runtime_checkable
 
 import torch
-from jaxtyping import Float, UInt8
-from numpy import ndarray
+from jaxtyping import Float
 from torch import Tensor
 
 from ..geometry.rotations import upright_matrix
-from ..rendering.pictures import to_uint8
-from ..rendering.renderer import AbsorptionRenderer, RendererOptions
-from ..volumes.base import Field
-from ..volumes.wrappers import NO_CUT, CutField, FrozenField
+from ..rendering.renderer import RendererOptions
+from ..rendering.shading import Shading, StyleName
+from ..volumes.wrappers import NO_CUT, FrozenField
 
 MIN_SIZE, MAX_SIZE = 8, 1024  # pixels
 EXPOSURES = (0.1, 8.0)
 SCALES = (0.05, 20.0)
+ZOOMS = (1.0, 8.0)
 
 
 @runtime_checkable
@@ -56,6 +55,8 @@ class View:
         scale: factor on the attenuation.
         cut: depth of the plane before which nothing is shown, along `cut_normal`, [-1, 1]; -1: no cut.
         cut_normal: world direction; None: away from the eye.
+        zoom: the middle 1 / zoom of the view's edge is shown.
+        style: exact, or shaded.
         moving: another view follows at once, so a coarser view will do.
         number: counted by the page, to know which answer belongs to which request.
     """
@@ -67,6 +68,8 @@ class View:
     scale: float = 1.0
     cut: float = NO_CUT
     cut_normal: tuple[float, float, float] | None = None
+    zoom: float = 1.0
+    style: StyleName = "exact"
     moving: bool = False
     number: int = 0
 
@@ -79,6 +82,9 @@ class View:
         """
         if not isinstance(message, dict):
             raise ValueError("a view must be an object")
+        style = message.get("style", "exact")
+        if style not in get_args(StyleName):
+            raise ValueError(f"style must be one of {', '.join(get_args(StyleName))}")
         normal = message.get("cut_normal")
         if normal is not None:
             if not isinstance(normal, list) or len(normal) != 3:
@@ -96,6 +102,8 @@ class View:
             scale=_number(message.get("scale", 1.0), *SCALES),
             cut=_number(message.get("cut", NO_CUT), NO_CUT, 1.0),
             cut_normal=normal,
+            zoom=_number(message.get("zoom", 1.0), *ZOOMS),
+            style=style,
             moving=bool(message.get("moving", False)),
             number=round(_number(message.get("number", 0), 0, 2**52)),
         )
@@ -127,30 +135,6 @@ class Snapshot:
     step: int | None = None
 
 
-@torch.no_grad()
-def rendered_view(snapshot: Snapshot, options: RendererOptions, view: View, size: int | None = None) -> Tensor:
-    """What our renderer shows, (1, 1, H, W) in [0, 1].
-
-    Args:
-        snapshot: of what.
-        options: quadrature and steps a ray, which belong to the volume.
-        view: from where.
-        size: pixels; default the view's.
-    """
-    volume: Field = snapshot.volume
-    rotation = view.rotation
-    if view.scale != 1.0 or view.cut > NO_CUT:
-        normal = rotation[2] if view.cut_normal is None else torch.tensor(view.cut_normal)
-        volume = CutField(volume, view.scale, normal, view.cut)
-    renderer = AbsorptionRenderer(size or view.size, options.samples_per_ray, options.quadrature)
-    return (renderer(volume, rotation) * view.exposure).clamp_(0.0, 1.0)
-
-
-def grey(image: Float[Tensor, "1 1 H W"]) -> UInt8[ndarray, "H W"]:
-    """One image in whole numbers from 0 to 255."""
-    return to_uint8(image[0, 0])
-
-
 @dataclass(frozen=True)
 class Atlas:
     """The map of all views of a snapshot.
@@ -158,12 +142,27 @@ class Atlas:
     Args:
         snapshot: of what.
         began: when it was begun, seconds of the monotonic clock.
+        reader: of its views, or None.
         message: for the pages; empty while it is drawn, and when it cannot be.
     """
 
     snapshot: Snapshot
     began: float
+    reader: Reader | None = None
     message: bytes = b""
+
+
+@dataclass(frozen=True)
+class Lit:
+    """A snapshot's shading.
+
+    Args:
+        snapshot: of what.
+        shading: what of its shaded views does not depend on the direction.
+    """
+
+    snapshot: Snapshot
+    shading: Shading
 
 
 @dataclass(eq=False)
@@ -177,7 +176,9 @@ class Scene:
         reader: says what a view shows, or None.
         figures: step, curves, scores, histogram, for the page; replaced, never changed.
         why_no_reader: shown where the reading would stand.
+        notice: a line that a page shows when it begins to look at the scene.
         atlas: the map of its views as it was last drawn.
+        lit: the shading that was made last.
     """
 
     name: str
@@ -186,7 +187,9 @@ class Scene:
     reader: Reader | None = None
     figures: dict[str, Any] | None = None
     why_no_reader: str = ""
+    notice: str = ""
     atlas: Atlas | None = None
+    lit: Lit | None = None
 
 
 @runtime_checkable

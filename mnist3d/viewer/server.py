@@ -9,12 +9,12 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from importlib import resources
 from pathlib import PurePosixPath
 from typing import Any
 
 from ..errors import ViewerError
 from .access import REFUSED, REFUSED_PAGE, Access
+from .bundle import page_bytes
 from .client import Session
 from .cpu_budget import Allowance, run_clock
 from .downloads import MEDIA_TYPES, available
@@ -78,7 +78,7 @@ class Viewer:
         self._started = threading.Event()
         self._failure: BaseException | None = None
         self._thread = threading.Thread(target=self._serve, name="mnist3d-viewer", daemon=True)
-        self._html = resources.files(__package__ or "").joinpath("page.html").read_bytes()
+        self._html = page_bytes()
         self.port = 0
 
     @property
@@ -241,6 +241,8 @@ connect-src 'self' ws://{host} wss://{host}; base-uri 'none'; form-action 'none'
                     session.send(pack({"kind": "figures", **figures}))
                 except (TypeError, ValueError):  # what a damaged run noted is no JSON
                     session.send(pack({"kind": "problem", "text": "the figures of this run cannot be shown"}))
+            if session.scene.reader is not session.reader:  # classifiers that have been trained meanwhile
+                session.send(pack(self._scenes(session)))
             self._workshop.drop_old()
             await asyncio.sleep(FIGURES_SECONDS)
 
@@ -256,6 +258,9 @@ connect-src 'self' ws://{host} wss://{host}; base-uri 'none'; form-action 'none'
             self._open(session, request.argument)
         elif request.command == "scenes":
             session.send(pack(self._scenes(session)))
+        elif request.command == "train":
+            if self.live is not None and self.live.reader_training is not None:
+                self.live.reader_training.start()
         elif request.command is not None and self.live is not None:
             self.live.paused = request.command == "pause" and not self.live.stop_asked
             self.live.stop_asked = self.live.stop_asked or request.command == "stop"
@@ -273,6 +278,7 @@ connect-src 'self' ws://{host} wss://{host}; base-uri 'none'; form-action 'none'
             names = [self.live.scene.name, *(name for name in names if name != self.live.scene.name)]
         if session.scene.name not in names:
             names.insert(0, session.scene.name)
+        session.reader = session.scene.reader
         return {
             "kind": "scenes",
             "names": names,
@@ -281,6 +287,8 @@ connect-src 'self' ws://{host} wss://{host}; base-uri 'none'; form-action 'none'
             "size": session.scene.renderer.image_size,
             "reads": session.scene.reader is not None,
             "why_no_reader": session.scene.why_no_reader,
+            "notice": session.scene.notice,
+            "trains": self.live is not None,
             "acts": session.may_act,
             "why_not": "" if session.may_act else self.access.why_not(self.live is not None),
             "files": available() if session.may_act else [],
