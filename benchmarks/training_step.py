@@ -27,6 +27,7 @@ import torch
 from renderer import _resident, machine
 from torch import Tensor
 
+from mnist3d.rendering.renderer import ImplementationName, QuadratureName
 from mnist3d.runs.building import build_trainer
 from mnist3d.runs.config import Config
 from mnist3d.training.objectives.adversarial import PENALTY_EVERY, Adversarial
@@ -41,8 +42,8 @@ ALLOWED_SHARE = 0.45  # of the default kernel's renderer in its step
 class Variant(NamedTuple):
     """Which kernel renders."""
 
-    quadrature: str
-    impl: str
+    quadrature: QuadratureName
+    impl: ImplementationName
 
 
 VARIANTS = {
@@ -124,7 +125,7 @@ def build(variant: Variant, tiny: bool = False) -> Trainer:
     config.trainer.max_steps = MAX_STEPS
     config.renderer.quadrature = variant.quadrature  # type: ignore[assignment]
     trainer = build_trainer(config)
-    trainer.renderer.impl = variant.impl
+    trainer.renderer.options.impl = variant.impl
     trainer.steps_done = round(SHARE * MAX_STEPS)
     trainer._grow(SHARE)  # before the clock is set, which knows the optimisers of now
     return trainer

@@ -31,7 +31,7 @@ def config(*arguments):
 def test_judges_are_asked_for_where_they_can_read_something(arguments, asked, monkeypatch, capsys):
     found = []
     monkeypatch.setattr(building, "find_classifiers", lambda *given: found.append(given))
-    assert build_classifiers(config(*arguments, "--scorecard.every", "10")) is None
+    assert build_classifiers(config(*arguments, "--scorecard.every", "10"), print) is None
     assert bool(found) == asked
     assert ("read the data's classes, not letters" in capsys.readouterr().err) != asked
 

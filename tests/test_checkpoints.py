@@ -441,7 +441,9 @@ def test_an_interval_is_of_seconds_or_of_steps():
     assert [seconds for seconds in (0.4, 0.5, 9.0) if Interval.of("0.5s").is_over(seconds, 1)] == [0.5, 9.0]
 
 
-@pytest.mark.parametrize("wrong", ["60", "0s", "0steps", "-5s", "1e3s", "inf s", "2.5steps", "60 minutes", "", "s", "5d"])
+@pytest.mark.parametrize(
+    "wrong", ["60", "0s", "0steps", "-5s", "1e3s", "inf s", "2.5steps", "60 minutes", "", "s", "5d"]
+)
 def test_an_interval_needs_a_unit_and_a_number(wrong):
     with pytest.raises(
         ConfigError, match=r"^trainer\.save_every=.*: must be a number > 0 with its unit, such as"

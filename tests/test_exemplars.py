@@ -1,5 +1,6 @@
 """Looking up the nearest real image."""
 
+import pytest
 import torch
 
 from mnist3d.data import nearest as exemplars
@@ -43,3 +44,34 @@ def test_a_real_image_finds_itself_and_an_empty_class_looks_everywhere():
     labels = torch.tensor([0] * 5 + [2] * 5)
     assert torch.equal(Exemplars(images, labels).nearest(images, labels), images)
     assert torch.equal(Exemplars(images, labels).nearest(images[:2], torch.tensor([1, 7])), images[:2])
+
+
+def found_at_once(held: Exemplars, views: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:
+    """By the one product that a GPU takes; `nearest` makes one for each class on a CPU."""
+    return held.images[held.order[held._within_all(blur(views).flatten(1), classes)]]
+
+
+@pytest.mark.parametrize("at_once", [4, 16384])
+def test_one_product_with_all_images_finds_what_one_for_each_class_does(monkeypatch, at_once):
+    monkeypatch.setattr(exemplars, "CANDIDATES_AT_ONCE", at_once)
+    images, views = random_images(40), random_images(12, seed=1)
+    labels = torch.arange(40) % 3 + (torch.arange(40) % 3 == 2).long()  # 0, 1 and 3: none is a 2
+    held, classes = Exemplars(images, labels), torch.tensor([0, 1, 3] * 4)
+    expected = brute_force(views, images, labels, classes)
+    assert torch.equal(found_at_once(held, views, classes), expected)
+    assert torch.equal(held.nearest(views, classes), expected)
+    everywhere = brute_force(views, images, torch.zeros(40), torch.zeros(12))
+    for unknown in (2, 4, 9):
+        classes[:] = unknown
+        assert torch.equal(found_at_once(held, views, classes), everywhere)
+        assert torch.equal(held.nearest(views, classes), everywhere)
+
+
+def test_of_several_nearest_images_the_first_is_taken():
+    images = random_images(3).repeat(4, 1, 1, 1)
+    labels = torch.tensor([0, 0, 0, 1, 1, 1] * 2)
+    held, classes = Exemplars(images, labels), torch.tensor([0, 0, 0, 1, 1, 1])
+    query = blur(images[:6]).flatten(1)
+    first = torch.tensor([0, 1, 2, 3, 4, 5])  # and not 6 to 11, which are the same
+    for place in (held._within_all(query, classes), held._within_each(query, classes)):
+        assert torch.equal(held.order[place], first)

@@ -67,6 +67,33 @@ def test_implementations_give_the_same_image_from_the_same_file(tmp_path):
     assert (renderer(volume, VIEWS) - renderer(loaded, VIEWS)).abs().max() < 1e-5
 
 
+def test_a_copy_that_leaves_the_gpu_computes_by_what_is_there(monkeypatch):
+    """The page renders a copy on the CPU. Here the meta device plays the GPU."""
+    monkeypatch.setattr(hash_grid, "GPU", "meta")
+    volume = lively()
+    volume.implementation = "tinycudann"
+    on_gpu = copy.deepcopy(volume).to("meta")
+    assert on_gpu.implementation == "tinycudann"
+    assert volume.cpu().implementation == "tinycudann", "it has never been there, so its wish is refused, not dropped"
+    copied = on_gpu.to_empty(device="cpu")
+    copied.load_state_dict(volume.state_dict())
+    points = 2.0 * torch.rand(50, 3) - 1.0
+    assert copied.implementation == "auto"
+    torch.testing.assert_close(copied(points), lively()(points), rtol=1e-4, atol=1e-4)
+
+
+def test_tinycudann_refuses_more_numbers_a_point_than_a_block_has_threads(monkeypatch):
+    monkeypatch.setattr(hash_grid, "require_implementation", lambda name: None)
+    options: dict[str, Any] = {"num_levels": 17, "features_per_level": 8, "log2_hashmap_size": 6}
+    options |= {"implementation": "tinycudann", "max_resolution": 32}
+    HashGrid(**options)
+    narrowing: list[dict[str, Any]] = [{"full_precision": True}, {"hidden_dim": 24}]
+    for narrow in narrowing:
+        with pytest.raises(ValueError, match=r"^implementation=tinycudann: num_levels=17 times features_per_level=8"):
+            HashGrid(**options, **narrow)
+    HashGrid(**{**options, "implementation": "auto"}, full_precision=True)
+
+
 @pytest.mark.parametrize("implementation", ["torch", "numba"])
 def test_gradients_reach_every_parameter_and_the_points(implementation):
     volume = lively(implementation=implementation)

@@ -62,11 +62,11 @@ PARTS = {
     ),
     "testing": Part(
         "Contract checks for authors of volumes, kernels, objectives.",
-        "training rendering.renderer data.images volumes kernels.absorption.reference geometry",
+        "training rendering.renderer data.images volumes kernels geometry",
     ),
     "training": Part(
         "The loop and the reasons.",
-        "rendering.renderer data volumes.base geometry.rotations errors",
+        "rendering.renderer data volumes.base geometry errors",
     ),
     "evaluation": Part(
         "How good and how diverse views are.",
@@ -81,7 +81,7 @@ PARTS = {
         "volumes.base volumes.occupancy volumes.resampling volumes.voxel_grid volumes.wrappers storage.memory "
         "kernels.absorption kernels.compositing geometry errors",
     ),
-    "data": Part("Images to learn from.", "storage.memory storage.plain_files geometry.rotations errors"),
+    "data": Part("Images to learn from.", "storage.memory storage.plain_files geometry.on_device geometry.rotations errors"),
     "volumes": Part(
         "The fields one can train.",
         "formats.reading storage.atomic storage.inflating storage.plain_files kernels geometry errors notebook",

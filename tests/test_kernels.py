@@ -292,7 +292,7 @@ for _ in range(2):
 def test_auto_takes_numba_and_says_so_once() -> None:
     printed = run_python(RENDER.format(before="", after=""))
     assert printed.splitlines() == [
-        "mnist3d.kernels.absorption render_grid: impl='auto' takes numba on the CPU",
+        "mnist3d.kernels.choice render_grid: impl='auto' takes numba on the CPU",
         "1.0",
         "1.0",
     ]

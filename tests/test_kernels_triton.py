@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -67,6 +68,49 @@ for name, code in json.loads(input()).items():
 print(json.dumps(found))
 """
 
+# Shapes and upstream gradients that the contract does not ask about: (Z, Y, X), pixels, samples, upstream, dtype.
+ATTACKS = {
+    "one sample": ((3, 4, 2), 4, 1, "contiguous", "float32"),
+    "1 x 1 x 9": ((1, 1, 9), 3, 2, "contiguous", "float32"),
+    "9 x 1 x 1": ((9, 1, 1), 3, 2, "contiguous", "float32"),
+    "expanded": ((3, 4, 2), 4, 2, "expanded", "float32"),
+    "strided": ((3, 4, 2), 4, 2, "strided", "float32"),
+    "double precision": ((1, 1, 9), 3, 1, "strided", "float64"),
+}
+ATTACK = """
+import json, torch
+from mnist3d.kernels.absorption.reference import render_grid_reference
+from mnist3d.kernels.absorption.trilinear_triton import obstacle, render_grid_triton
+from mnist3d.testing import random_rotations
+generator = torch.Generator().manual_seed(0)
+wave = lambda count, dtype: torch.linspace(-1.0, 1.0, count, dtype=dtype)
+UPSTREAM = {
+    "contiguous": lambda image: wave(image.numel(), image.dtype).view_as(image),
+    "expanded": lambda image: torch.full((), 0.7, dtype=image.dtype).expand(image.shape),
+    "strided": lambda image: wave(4 * image.numel(), image.dtype).view(*image.shape, 4)[..., 1].mT,
+}
+def off(shape, size, samples, upstream, dtype):
+    inputs = [*torch.rand(2, *shape, generator=generator, dtype=torch.float64), random_rotations(1, generator)]
+    answers = []
+    for render, kind in ((render_grid_triton, getattr(torch, dtype)), (render_grid_reference, torch.float64)):
+        given = [tensor.detach().to(kind).requires_grad_() for tensor in inputs]
+        image = render(*given, size, samples)
+        answers.append([image.detach(), *torch.autograd.grad(image, given, UPSTREAM[upstream](image))])
+    return max(float((a.double() - b).abs().max() / max(1.0, b.abs().max())) for a, b in zip(*answers))
+found = {name: off(*case) for name, case in json.loads(input()).items()}
+def asked(edge, size=28):
+    nothing = torch.zeros(()).expand(edge, edge, edge)
+    return nothing, nothing, torch.eye(3)[None], size
+found["accepted"] = [obstacle(*asked(1021)), obstacle(*asked(8, 2**14))]
+found["refused"] = []
+for call in (asked(1022), asked(8, 2**14 + 1)):
+    try:
+        render_grid_triton(*call, 1)
+    except ValueError as error:
+        found["refused"].append(str(error))
+print(json.dumps(found))
+"""
+
 ON_A_GPU = """
 from mnist3d.testing import check_absorption_kernel
 from mnist3d.kernels.absorption.trilinear_triton import render_grid_triton
@@ -122,6 +166,30 @@ def test_triton_fulfils_the_contract_in_its_interpreter(dtype: str, interpreted:
 @pytest.mark.parametrize("mutant", MUTANTS)
 def test_the_contract_refuses_a_wrong_triton_kernel(mutant: str, interpreted: dict[str, str]) -> None:
     assert "is off by" in interpreted[mutant]
+
+
+@pytest.fixture(scope="module")
+def attacked() -> dict[str, Any]:
+    """For each attack how far image and gradients are off, relative to the largest; who is refused."""
+    return json.loads(run_python(ATTACK, json.dumps(ATTACKS), TRITON_INTERPRET="1"))
+
+
+@needs_triton
+@pytest.mark.parametrize("attack", ATTACKS)
+def test_triton_withstands(attack: str, attacked: dict[str, Any]) -> None:
+    # the contract's tolerances; what is read where it does not lie is off by .1 and more
+    assert attacked[attack] <= (1e-11 if attack == "double precision" else 1e-5)
+
+
+@needs_triton
+def test_triton_refuses_what_32_bits_cannot_count(attacked: dict[str, Any]) -> None:
+    """Two channels of 1024^3 padded voxels are 2^31."""
+    assert attacked["accepted"] == [None, None]
+    assert len(attacked["refused"]) == 2
+    for said, what in zip(attacked["refused"], ("(1022, 1022, 1022) drawn at 28", "at 16385 pixels"), strict=True):
+        assert said.startswith("impl='triton' cannot take a grid of ")
+        assert what in said
+        assert said.endswith("(32-bit indices); use impl='reference'")
 
 
 @needs_triton

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from mnist3d.data.augment import tilted
-from mnist3d.training.objectives.nearest_image import MOST_EXEMPLARS, NearestImage
+from mnist3d.training.objectives.nearest_image import MOST_EXEMPLARS, NearestImage, _pinball
 
 
 class NearestDifference(NearestImage):
@@ -140,3 +140,14 @@ def test_a_tilt_only_narrows_and_turns() -> None:
     ys, xs = torch.meshgrid(torch.linspace(-1, 1, 65), torch.linspace(-1, 1, 65), indexing="ij")
     assert (turned * (xs.square() + ys.square() > 0.3)).sum() < 1.0  # nothing grows
     assert len({round(value, 4) for value in area.tolist()}) > 100  # each has its own direction
+
+
+@pytest.mark.parametrize("quantile", [0.5, 0.58, 0.9])
+def test_the_pinball_is_the_larger_of_two_lines_with_the_mean_of_their_slopes_between(quantile: float) -> None:
+    off = torch.tensor([-2.0, -0.3, -0.0, 0.0, 1e-30, 0.7], dtype=torch.float64, requires_grad=True)
+    found = _pinball(off, quantile)
+    torch.testing.assert_close(found, 2.0 * torch.maximum(quantile * off, (quantile - 1.0) * off))
+    (slopes,) = torch.autograd.grad(found.sum(), off)
+    middle = 2.0 * quantile - 1.0  # as `torch.maximum` divides a gradient between equals
+    expected = [2.0 * quantile - 2.0] * 2 + [middle] * 2 + [2.0 * quantile] * 2
+    torch.testing.assert_close(slopes, torch.tensor(expected, dtype=torch.float64))

@@ -82,6 +82,19 @@ def test_a_good_one_of_somebody_elses_passes():
     check_objective(Smooth())
 
 
+def test_one_that_reports_tensors_passes():
+    class Quiet(Smooth):
+        def loss(self, batch) -> Any:
+            loss = super().loss(batch)
+            self.seen = torch.zeros(2) if loss is None else loss.detach().repeat(2)
+            return loss
+
+        def metrics(self) -> dict[str, Any]:
+            return {"smooth_loss": self.seen[0], "both": self.seen}
+
+    check_objective(Quiet())
+
+
 class Nameless(Smooth):
     name = "Two Words"
 
@@ -138,7 +151,23 @@ class Wild(Smooth):
 
 class Talker(Smooth):
     def metrics(self):
-        return {"smooth_loss": torch.zeros(2)}
+        return {"smooth_loss": torch.zeros(2, 2)}
+
+
+class Infinite(Smooth):
+    def metrics(self):
+        return {"smooth_loss": torch.tensor([0.0, torch.inf])}
+
+
+class Keeper(Smooth):
+    """What it reports would hold the graph of the step."""
+
+    def loss(self, batch):
+        self.kept = super().loss(batch)
+        return self.kept
+
+    def metrics(self):
+        return {"smooth_loss": self.kept}
 
 
 class Liar(Smooth):
@@ -172,7 +201,9 @@ class Claimer(Smooth):
         (Meddler, "changes the volume"),
         (Leaver, "leaves a gradient"),
         (Wild, "its loss is"),
-        (Talker, "finite number"),
+        (Talker, "one real number or a row"),
+        (Infinite, "finite number"),
+        (Keeper, "smooth_loss carries gradients"),
         (Liar, "in_progress_line names rough"),
         (Clasher, "volume_loss is another one's"),
         (NeedsLabels, "without labels.*raised"),

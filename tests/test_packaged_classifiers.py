@@ -13,6 +13,7 @@ from test_trainer import bars
 from torch import nn
 from trainers import make_trainer  # pyright: ignore[reportMissingImports]
 
+from mnist3d.callbacks.classifier_training import ClassifierTraining
 from mnist3d.callbacks.scores import ScorecardOptions, Scores, find_classifiers
 from mnist3d.data.images import load_images
 from mnist3d.data.options import DataOptions
@@ -41,15 +42,15 @@ def held_out():
 
 def test_they_are_of_todays_data_and_recipe(held_out):
     """Who changes either trains them again: `benchmarks/packaged_classifiers.py --write`."""
-    assert classifiers._prepare(*held_out, cache_folder=None, steps=classifiers.STEPS).version == packaged.VERSION
+    assert classifiers.prepare(*held_out, cache_folder=None, steps=classifiers.STEPS).version == packaged.VERSION
     assert packaged.FILE.stat().st_size < packaged.MAX_FILE == 700_000
 
 
 def test_a_first_run_on_the_default_digits_has_them(held_out, empty_cache, monkeypatch, capsys):
-    monkeypatch.setattr(classifiers, "_trained", None)  # whoever trains fails
-    found = find_classifiers(ScorecardOptions(), DataOptions(), 28)
+    monkeypatch.setattr(classifiers, "trained_networks", None)  # whoever trains fails
+    found = find_classifiers(ScorecardOptions(), DataOptions(), 28, print)
     again = load_classifiers(*held_out)
-    assert found is not None
+    assert isinstance(found, classifiers.Classifiers)
     assert (found.version, found.class_names) == (packaged.VERSION, [str(digit) for digit in range(10)])
     assert capsys.readouterr().err == ""
     assert not empty_cache.exists()
@@ -59,9 +60,10 @@ def test_a_first_run_on_the_default_digits_has_them(held_out, empty_cache, monke
 
 
 @pytest.mark.parametrize(("options", "size"), [(DataOptions(), 32), (DataOptions(limit=500), 28)])
-def test_other_images_have_none(options, size, capsys):
-    assert find_classifiers(ScorecardOptions(), options, size) is None
-    assert "no scores during this run: its classifiers are trained by" in capsys.readouterr().err
+def test_other_images_have_none_and_their_training_waits_for_the_run(options, size, capsys):
+    assert isinstance(found := find_classifiers(ScorecardOptions(), options, size, print), ClassifierTraining)
+    assert (found.state, found.take()) == ("waiting", None)
+    assert capsys.readouterr() == ("", "")
 
 
 def test_a_folder_that_is_given_stands_for_package_and_cache(held_out, tmp_path):
@@ -77,7 +79,7 @@ def change_a_byte(content):
     "damage", [change_a_byte, lambda content: content[:-9], lambda _: b"", lambda _: b"0" * 700_001]
 )
 def test_a_tampered_file_is_refused_with_a_word_and_the_cache_used(damage, held_out, tmp_path, monkeypatch, caplog):
-    cached = classifiers._prepare(*held_out, cache_folder=None, steps=classifiers.STEPS)
+    cached = classifiers.prepare(*held_out, cache_folder=None, steps=classifiers.STEPS)
     file = tmp_path / "classifiers.safetensors"
     file.write_bytes(damage(packaged.FILE.read_bytes()))
     monkeypatch.setattr(packaged, "FILE", file)
@@ -85,7 +87,7 @@ def test_a_tampered_file_is_refused_with_a_word_and_the_cache_used(damage, held_
         assert cached_classifiers(*held_out) is None
         torch.manual_seed(3)
         networks = [build(cached.outputs) for build in ARCHITECTURES]
-        classifiers._store(networks, cached.path)
+        classifiers.store(classifiers.packed_weights(networks), cached.path)
         found = cached_classifiers(*held_out)
     assert [record.getMessage().split(" (")[0] for record in caplog.records] == [f"{file}: damaged classifiers"] * 2
     assert found is not None
@@ -149,7 +151,7 @@ def test_scores_draw_none_of_a_runs_random_numbers(held_out, tmp_path):
 
 
 def test_classifiers_of_the_cache_draw_none_either(held_out, tmp_path):
-    cached = classifiers._prepare(*held_out, cache_folder=tmp_path, steps=classifiers.STEPS)
+    cached = classifiers.prepare(*held_out, cache_folder=tmp_path, steps=classifiers.STEPS)
     shutil.copy(packaged.FILE, cached.path)  # damaged, as it is packed: found to be so after the networks are built
     before = torch.get_rng_state()
     assert cached_classifiers(*held_out, cache_folder=tmp_path) is None

@@ -1,12 +1,15 @@
 """The image formation against closed forms, symmetries and pixels computed by hand."""
 
 import copy
+import dataclasses
 import math
 import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+import jaxtyping
 import numpy as np
 import pytest
 import torch
@@ -371,8 +374,48 @@ def test_options_out_of_range(size, samples):
 
 
 def test_an_unknown_implementation_is_named():
-    with pytest.raises(ValueError, match="impl='fastest'"):
-        AbsorptionRenderer(4, impl="fastest")(VoxelGrid(2), torch.eye(3))
+    jaxtyping.config.update("jaxtyping_disable", True)  # the tests' type checks would speak first
+    try:
+        with pytest.raises(ValueError, match=r"renderer.impl='fastest': must be one of auto, reference, numba, triton"):
+            AbsorptionRenderer(4, impl="fastest")  # pyright: ignore[reportArgumentType]
+    finally:
+        jaxtyping.config.update("jaxtyping_disable", False)
+
+
+@pytest.mark.parametrize(
+    ("options", "device", "said"),
+    [
+        ({"impl": "triton"}, "cpu", "renderer.impl=triton: computes on cuda, not on cpu; must be auto or reference"),
+        ({"impl": "numba"}, "cuda", "renderer.impl=numba: computes on cpu, not on cuda; must be auto or reference"),
+        ({"impl": "numba"}, "cpu", None),
+        ({"impl": "reference"}, "cuda", None),
+        ({"impl": "auto"}, "cuda", None),
+    ],
+)
+def test_a_device_on_which_an_implementation_cannot_compute_is_refused_before_any_work(options, device, said):
+    renderer = AbsorptionRenderer(4, **options)
+    if said is None:
+        renderer.check_device(device)
+        return
+    with pytest.raises(ValueError, match=re.escape(said)):
+        renderer.check_device(device)
+
+
+def test_an_implementation_that_cannot_be_imported_is_refused_before_any_work(monkeypatch):
+    of_modules: list[tuple[str, Any, str]] = [
+        ("trilinear_triton", "triton", "cuda"),
+        ("trilinear_numba", "numba", "cpu"),
+    ]
+    for name, impl, device in of_modules:
+        monkeypatch.setitem(sys.modules, f"mnist3d.kernels.absorption.{name}", None)
+        monkeypatch.delattr(f"mnist3d.kernels.absorption.{name}", raising=False)
+        with pytest.raises(ValueError, match=f"renderer.impl='{impl}' cannot import {impl}"):
+            AbsorptionRenderer(4, impl=impl).check_device(device)
+
+
+def test_triton_has_no_slices():
+    with pytest.raises(ValueError, match=r"renderer.impl=triton: must be auto, reference or numba with renderer.quad"):
+        AbsorptionRenderer(4, quadrature="slices", impl="triton")
 
 
 def test_few_views_of_a_grid_are_made_without_the_compiled_kernel_and_differ_by_rounding():
@@ -381,7 +424,8 @@ def test_few_views_of_a_grid_are_made_without_the_compiled_kernel_and_differ_by_
     views = 12_000_000 // (28 * 28 * 20)
     few = for_few_views(renderer, grid, views)
     assert few.impl == "reference"
-    assert (few.image_size, few.options) == (renderer.image_size, renderer.options)
+    assert few.image_size == renderer.image_size
+    assert dataclasses.replace(few.options, impl="auto") == renderer.options
     rotations = turntable(3, 0.3)
     # float32 along 20 samples a ray
     assert (render_views(grid, few, rotations) - render_views(grid, renderer, rotations)).abs().max() < 5e-6

@@ -18,7 +18,8 @@ from make_data import CLASSIFIERS
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from mnist3d.cli.score import ROWS, table
+from mnist3d.cli import score as score_command
+from mnist3d.cli.score import table
 from mnist3d.data.images import ImageSet, load_images
 from mnist3d.data.options import DataOptions
 from mnist3d.evaluation import (
@@ -34,11 +35,13 @@ from mnist3d.evaluation import (
     view_atlas,
 )
 from mnist3d.evaluation import classifiers as classifiers_module
-from mnist3d.evaluation.classifiers import ARCHITECTURES, OTHER_BATCH, REAL_BATCH
+from mnist3d.evaluation.learning import OTHER_BATCH, REAL_BATCH
 from mnist3d.evaluation.negatives import TURNS, Negatives, augmented, blur
+from mnist3d.evaluation.networks import ARCHITECTURES
 from mnist3d.evaluation.view_atlas import NO_CLASS, class_colour
 from mnist3d.geometry.rotations import PoseOptions
 from mnist3d.rendering.renderer import AbsorptionRenderer
+from mnist3d.runs.scorecard import ROWS
 from mnist3d.volumes import VoxelGrid
 
 RESOLUTION = 32
@@ -318,7 +321,7 @@ def test_cache_is_used(held_out: ImageSet, tmp_path: Path, monkeypatch: pytest.M
     def refuse(*arguments: object) -> None:
         raise AssertionError("trained although the cache holds these classifiers")
 
-    monkeypatch.setattr(classifiers_module, "_trained", refuse)
+    monkeypatch.setattr(classifiers_module, "trained_networks", refuse)
     again = _tiny(tmp_path, held_out)
     images = held_out.images[:50]
     assert torch.equal(first.read(images).confidence, again.read(images).confidence)
@@ -402,6 +405,31 @@ def test_the_images_have_the_colour_of_what_is_read(one, other, colour, renderer
     # Under each of the turntable's 54 views a field of some thousand pixels, less the class's name; else none.
     field = (abs(strip.astype(int) - colour).max(axis=2) <= 1).sum()
     assert (field > 54 * 500) == (colour != NO_CLASS)
+
+
+def test_what_is_scored_is_counted_to_its_end(renderer: AbsorptionRenderer, monkeypatch: pytest.MonkeyPatch):
+    shares: list[float] = []
+    monkeypatch.setattr(score_command.AtWork, "tell", lambda work, share, doing="": shares.append(share))
+    volume, classifiers = VoxelGrid.from_array(_shell()), told((0.0, 1.0, 0.0), (0.0, 1.0, 0.0))
+    training = torch.rand(12, 1, 28, 28, generator=torch.Generator().manual_seed(0))
+    for _ in range(2):  # nothing of the first stays behind
+        shares.clear()
+        with score_command._counted("reading", 2 * 8 + 12, renderer, classifiers):
+            score_views(volume, renderer, classifiers, training, fixed_rotations(None, 4))
+        assert shares == sorted(shares)
+        assert len(shares) > 10
+        assert shares[-2] < shares[-1] == pytest.approx(1.0, abs=1e-9)  # sums of sixths, in float64
+    shares.clear()
+    score_views(volume, renderer, classifiers, training, fixed_rotations(None, 4))
+    assert shares == []
+
+
+def test_training_tells_how_far_it_is_and_a_cache_nothing(held_out: ImageSet, tmp_path: Path):
+    shares: list[float] = []
+    assert held_out.labels is not None
+    for _ in range(2):
+        load_classifiers(held_out.images[:40], held_out.labels[:40], held_out.class_names, tmp_path, 2, shares.append)
+    assert shares == [0.25, 0.5, 0.75, 1.0]
 
 
 def test_the_tools_table_names_every_class(classifiers: Classifiers, training: ImageSet):

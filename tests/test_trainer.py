@@ -132,6 +132,69 @@ def test_the_average_follows_faster_at_first(steps, decay):
         torch.testing.assert_close(mean, torch.full_like(mean, decay * 1.0 + (1.0 - decay) * 3.0))
 
 
+def test_the_average_is_the_mean_of_both_to_the_bit_and_follows_buffers():
+    trainer = make()
+    trainer.run()
+    trainer.volume.bias.add_(1.0)
+    expected = [a.lerp(b, 1.0 - 20 / 30) for a, b in zip(trainer.averaged.parameters(), trainer.volume.parameters())]  # noqa: B905
+    trainer._average()
+    assert all(torch.equal(*pair) for pair in zip(trainer.averaged.parameters(), expected, strict=True))
+    assert torch.equal(trainer.averaged.bias, trainer.volume.bias)
+
+
+def test_weights_of_minus_infinity_are_looked_for_again_in_another_state():
+    array = torch.zeros(2, 8, 8, 8)
+    array[:, 3:5, 3:5, 3:5] = 0.5
+    empty = make(volume=VoxelGrid.from_array(array))
+    empty.step()
+    other = make(volume=VoxelGrid.from_array(array + 0.1))
+    other.step()  # has seen that there are none
+    other.load_state_dict(saved(empty))
+    other.step()
+    assert not any(weight.isnan().any() for weight in other.averaged.parameters())
+
+
+def test_generators_of_more_gpus_than_there_are_go_on_where_there_are_some(monkeypatch):
+    """A run of two GPUs goes on with one."""
+    trainer, states = make(), [torch.zeros(16, dtype=torch.uint8), torch.ones(16, dtype=torch.uint8)]
+    taken = []
+
+    def set_all(given):
+        assert len(given) <= 1, "invalid device ordinal"
+        taken.extend(given)
+
+    monkeypatch.setattr(torch.cuda, "get_rng_state_all", lambda: states[:1])
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "set_rng_state_all", set_all)
+    trainer.device = torch.device("cuda")  # of the generators only; the volume stays where it is
+    trainer.load_state_dict({**saved(trainer), "cuda_rng": states})
+    assert len(taken) == 1
+    assert taken[0] is states[0]
+
+
+def test_a_step_convolves_in_full_precision_and_leaves_the_setting_as_it_was(monkeypatch):
+    class Asks(Objective):
+        name = "asks"
+
+        def loss(self, batch):
+            asked.append(torch.backends.cudnn.allow_tf32)
+            if asked[0] is None:
+                raise RuntimeError("in mid-step")
+
+    asked: list[bool | None] = []
+    trainer = Trainer(VoxelGrid(6), AbsorptionRenderer(16), bars(), [Asks()], options=TrainerOptions(max_steps=9))
+    for setting in (True, False):
+        monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", setting)
+        trainer.step()
+        assert torch.backends.cudnn.allow_tf32 is setting
+    assert asked == [False, False]
+    asked.insert(0, None)
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    with pytest.raises(RuntimeError, match="in mid-step"):
+        trainer.step()
+    assert torch.backends.cudnn.allow_tf32 is True
+
+
 @pytest.mark.parametrize("pairing", ["non_saturating", "hinge", "wasserstein"])
 def test_every_pairing_runs_and_stays_finite(pairing):
     trainer = make(max_steps=4, objectives={"adversarial": AdversarialOptions(pairing=pairing)})

@@ -119,11 +119,14 @@ def test_opaque_share_of_a_half_filled_ball():
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
-def test_one_number_that_is_not_finite_is_found(value):
-    tensors = [torch.zeros(3), torch.zeros(4, 5), torch.arange(3)]
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.complex64])
+def test_one_number_that_is_not_finite_is_found(value, kind):
+    large = torch.full((4, 5), 1e4, dtype=kind)  # of which half precision could not hold the sum of squares
+    tensors = [torch.zeros(3), large, torch.arange(3), torch.zeros(0), torch.zeros(2, dtype=torch.float64)]
     assert finite(tensors)
-    tensors[1][2, 3] = value
+    large[2, 3] = value
     assert not finite(tensors)
+    assert finite([])
 
 
 def bars(count=64, size=12):

@@ -6,6 +6,7 @@ finished run is `mnist3d score`.
 
 import importlib.util
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,10 +14,10 @@ from ..data.images import load_images
 from ..data.options import DataOptions
 from ..errors import DataError
 from ..evaluation import Classifiers, cached_classifiers, quick_score
-from ..invocation import program_name
 from ..storage.run_directory import RunDirectory
 from ..training.report import StepReport
 from ..training.trainer import Trainer
+from .classifier_training import ClassifierTraining
 
 
 @dataclass
@@ -25,17 +26,33 @@ class ScorecardOptions:
 
     Args:
         every: Steps between two scores, >= 1; 0: no scores.
+        train_classifiers: Whether the classifiers that read the views are trained beside the run where the data has
+            none yet: a minute or two of one core, at the lowest priority, and about 1 GB of memory. false: only by
+            mnist3d score, or by the page's button.
     """
 
     every: int = 500
+    train_classifiers: bool = True
 
     def __post_init__(self) -> None:
         if self.every < 0:
             raise ValueError(f"scorecard.every={self.every}: must be >= 0 (steps; 0: no scores)")
 
 
-def find_classifiers(options: ScorecardOptions, data: DataOptions, image_size: int) -> Classifiers | None:
-    """The classifiers of a source's held-out images, or None with the reason on stderr; never an error."""
+def find_classifiers(
+    options: ScorecardOptions, data: DataOptions, image_size: int, say: Callable[[str], None]
+) -> Classifiers | ClassifierTraining | None:
+    """The classifiers of a source's held-out images, or their training; never an error.
+
+    Args:
+        options: whether there are scores, and whether the training begins by itself.
+        data: the source.
+        image_size: pixels.
+        say: is handed what the training has to say.
+
+    Returns:
+        None where the images have none and can have none, with the reason on stderr.
+    """
     if options.every == 0:
         return None
     try:
@@ -43,12 +60,16 @@ def find_classifiers(options: ScorecardOptions, data: DataOptions, image_size: i
     except DataError as error:
         print(f"no scores during this run: {error}", file=sys.stderr)
         return None
-    arguments = (held_out.images, held_out.labels, held_out.class_names)
-    classifiers = cached_classifiers(*arguments)
-    if classifiers is None:
-        why = f"its classifiers are trained by {program_name('score')} on a finished run, once"
-        print(f"no scores during this run: {why}", file=sys.stderr)
-    return classifiers
+    classifiers = cached_classifiers(held_out.images, held_out.labels, held_out.class_names)
+    if classifiers is not None:
+        return classifiers
+    if held_out.labels is None:
+        print("no scores during this run: the images have no classes that could be read", file=sys.stderr)
+        return None
+    training = ClassifierTraining(held_out, say, by_itself=options.train_classifiers)
+    if not options.train_classifiers:
+        print(f"no scores during this run: {training.words}", file=sys.stderr)
+    return training
 
 
 class Scores:
@@ -56,12 +77,14 @@ class Scores:
 
     Args:
         run: where the figures go.
-        classifiers: what the scores are read with.
+        classifiers: what the scores are read with, or their training, before whose end there are none.
         every: steps between scores.
     """
 
-    def __init__(self, run: RunDirectory, classifiers: Classifiers, every: int) -> None:
-        self.run, self.classifiers, self.every = run, classifiers, every
+    def __init__(self, run: RunDirectory, classifiers: Classifiers | ClassifierTraining, every: int) -> None:
+        self.run, self.every = run, every
+        self.training = classifiers if isinstance(classifiers, ClassifierTraining) else None
+        self._ready = classifiers if isinstance(classifiers, Classifiers) else None
         self.summary = ""
         self.latest: dict[str, Any] | None = None  # what stats.jsonl got last
         self.writer: Any = None
@@ -70,9 +93,14 @@ class Scores:
 
             self.writer = SummaryWriter(str(run.path / "tensorboard"))
 
+    @property
+    def classifiers(self) -> Classifiers | None:
+        """None while they are trained, and where that has failed."""
+        return self._ready if self.training is None else self.training.classifiers
+
     def after_step(self, trainer: Trainer, report: StepReport) -> None:
         """Score when it is time."""
-        if report.step % self.every and report.progress < 1.0:
+        if self.classifiers is None or (report.step % self.every and report.progress < 1.0):
             return
         score = quick_score(trainer.averaged, trainer.renderer, self.classifiers, trainer.poses)
         if score.legible is None:

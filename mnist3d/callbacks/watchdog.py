@@ -111,7 +111,7 @@ class Watchdog:
     def _look(self, trainer: Trainer, report: StepReport, fully: bool) -> Diagnosis | None:
         assert self.reals is not None
         assert self.at_first is not None
-        for name, part, module in _watched(trainer):
+        for name, part, module in [] if _learns(trainer) else _watched(trainer):
             weights = {f"{part}.{key}": weight for key, weight in module.named_parameters()}
             if not finite(weights.values()) and any(self.at_first.wrong_with(*each) for each in weights.items()):
                 return not_finite(f"weights of {name}")
@@ -180,6 +180,12 @@ class Watchdog:
         if aloud:
             self.say(line)
         return line
+
+
+def _learns(trainer: Trainer) -> bool:
+    """Whether all that learns and all its gradients are finite: one look, as each one waits for the device."""
+    weights = [weight for _, _, module in _watched(trainer) for weight in module.parameters()]
+    return finite([*weights, *(weight.grad for weight in weights if weight.grad is not None)])
 
 
 def _watched(trainer: Trainer) -> list[tuple[str, str, nn.Module]]:

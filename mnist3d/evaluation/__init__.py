@@ -8,11 +8,13 @@ None of it takes part in the training: a loss on these classifiers would spoil t
     card.poses["sphere"].legible, card.poses["sphere"].effective_classes
 """
 
+from .background import BackgroundTraining
 from .classifiers import Classifiers, Reading, cached_classifiers, load_classifiers
 from .scores import ImageScore, Scorecard, fixed_rotations, quick_score, score_images, score_views
 from .view_atlas import turntable_strip, view_atlas
 
 __all__ = [
+    "BackgroundTraining",
     "Classifiers",
     "ImageScore",
     "Reading",

@@ -1,7 +1,7 @@
 """Two classifiers that say which class an image shows, or that it shows none.
 
-Their networks, their training on images that the sculpture never sees, their cache on disk. Nothing here is a loss: a
-classifier that training uses, or that experiments are selected on, must never be the one that scores.
+What they say of images, and where they come from: the package, the cache on disk, or their training. Nothing here is a
+loss: a classifier that training uses, or that experiments are selected on, must never be the one that scores.
 """
 
 import hashlib
@@ -22,21 +22,15 @@ from torch import Tensor, nn
 from ..errors import WriteError
 from ..storage.atomic import write_atomically
 from ..storage.plain_files import read_plain
-from .negatives import Negatives, augmented, blur
+from .learning import CHUNK, STEPS, clusters, trained_networks
 from .networks import ARCHITECTURES
 from .packaged import packaged_weights
 
 RECIPE = 1  # raise it with every change that changes what the classifiers say: older caches are then not used
 CLASSIFIER_SIZE = 28  # pixels: images of another size are resampled, so that classifying costs the same everywhere
-STEPS = 450
-REAL_BATCH, OTHER_BATCH = 60, 36
-LEARNING_RATE = 4e-3
-AVERAGED_SHARE = 1 / 15  # of the training that the averaged weights remember
 LEGIBLE, CLEAN = 0.5, 0.9  # both classifiers' probability of one class above this
-CLUSTERS = 10  # pseudo-classes of unlabelled images, which only shape the features
 ZOOMS = (0.92, 1.0, 1.1)  # a classifier's answer is its mean over three sizes of the image, which steadies it
 MAX_FILE = 2**26  # bytes of a file of the cache, which has 2 MiB for ten classes
-CHUNK = 256  # images classified at once: what fits a core's cache
 log = logging.getLogger(__name__)
 
 
@@ -126,7 +120,7 @@ def cached_classifiers(
     steps: int = STEPS,
 ) -> Classifiers | None:
     """As `load_classifiers`, but never trains: None where there are none yet, or only a damaged file."""
-    prepared = _prepare(images, labels, class_names, cache_folder, steps)
+    prepared = prepare(images, labels, class_names, cache_folder, steps)
     networks = _found(prepared, cache_folder)
     return None if networks is None else _classifiers(networks, prepared)
 
@@ -138,6 +132,7 @@ def load_classifiers(
     class_names: list[str],
     cache_folder: str | Path | None = None,
     steps: int = STEPS,
+    tell: Callable[[float], None] | None = None,
 ) -> Classifiers:
     """The classifiers for these images: those of the package, those of the cache, or trained now and put there.
 
@@ -151,24 +146,24 @@ def load_classifiers(
         class_names: one a class; empty without labels.
         cache_folder: default the package, then the user's cache folder; one that is given stands for both.
         steps: of training, each classifier.
+        tell: is handed the share of the training that is done, [0, 1], after each step; not called without training.
 
     Raises:
         ValueError: fewer than two images, or labels that do not fit the images or the names.
     """
-    prepared = _prepare(images, labels, class_names, cache_folder, steps)
+    prepared = prepare(images, labels, class_names, cache_folder, steps)
     networks = _found(prepared, cache_folder)
     if networks is None:
         log.info("training the scorecard's two classifiers on %d images: about a minute, once", len(images))
-        networks = [
-            _trained(build, prepared.images, prepared.classes, prepared.outputs, steps, seed)
-            for seed, build in enumerate(ARCHITECTURES)
-        ]
-        _store(networks, prepared.path)
+        networks = trained_networks(prepared.images, prepared.classes, prepared.outputs, steps, tell)
+        store(packed_weights(networks), prepared.path)
     return _classifiers(networks, prepared)
 
 
 @dataclass
-class _Prepared:
+class Prepared:
+    """Images as the classifiers are trained on them, and where these belong in the cache."""
+
     images: Tensor
     classes: Tensor
     names: list[str]
@@ -177,9 +172,10 @@ class _Prepared:
     path: Path
 
 
-def _prepare(
+def prepare(
     images: Tensor, labels: Tensor | None, class_names: list[str], cache_folder: str | Path | None, steps: int
-) -> _Prepared:
+) -> Prepared:
+    """Images that classifiers are looked for or trained on; the arguments are those of `load_classifiers`."""
     if len(images) < 2:
         raise ValueError(f"images has {len(images)} images: classifiers need 2 or more that the sculpture never sees")
     if labels is not None and (len(labels) != len(images) or int(labels.max()) >= len(class_names)):
@@ -189,52 +185,25 @@ def _prepare(
         )
     images = _classified_size(images.detach().float().cpu())
     names = class_names if labels is not None else []
-    classes = _clusters(images) if labels is None else labels.cpu()
+    classes = clusters(images) if labels is None else labels.cpu()
     outputs = (len(names) if names else int(classes.max()) + 1) + 1
     version = _version(images, classes, outputs, steps)
     folder = Path(cache_folder) if cache_folder is not None else platformdirs.user_cache_path("mnist3d")
     path = folder / f"classifiers-{version}.safetensors"
-    return _Prepared(images, classes, names, outputs, version, path)
+    return Prepared(images, classes, names, outputs, version, path)
 
 
-def _classifiers(networks: list[nn.Module], prepared: _Prepared) -> Classifiers:
+def classifiers_of(weights: Mapping[str, Tensor], prepared: Prepared) -> Classifiers:
+    """The classifiers that have these weights; torch's random generator is drawn from, and put back."""
+    return _classifiers(_with(weights, prepared.outputs), prepared)
+
+
+def _classifiers(networks: list[nn.Module], prepared: Prepared) -> Classifiers:
     frozen = [network.eval().requires_grad_(False) for network in networks]
     return Classifiers(frozen, prepared.names, prepared.version)
 
 
-def _trained(
-    build: Callable[[int], nn.Module], images: Tensor, classes: Tensor, outputs: int, steps: int, seed: int
-) -> nn.Module:
-    """One classifier: cross-entropy on augmented images and negatives, the weights averaged over the steps."""
-    generator = torch.Generator().manual_seed(seed)
-    none = torch.full((OTHER_BATCH,), outputs - 1)
-    with torch.random.fork_rng(devices=[]):  # initial weights and dropout draw from the global generator
-        torch.manual_seed(seed)
-        network, averaged = build(outputs), build(outputs)
-        averaged.load_state_dict(network.state_dict())
-        others = Negatives(images, classes, generator)
-        optimiser = torch.optim.AdamW(network.parameters(), LEARNING_RATE, weight_decay=0.02)
-        weight = min(1.0, 1.0 / (AVERAGED_SHARE * steps))  # of the newest step in the average
-        schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, LEARNING_RATE, total_steps=steps, pct_start=0.15)
-        for _ in range(steps):
-            chosen = torch.randint(0, len(images), (REAL_BATCH,), generator=generator)
-            batch = augmented(torch.cat([images[chosen], others.draw(OTHER_BATCH, generator)]), generator)
-            loss = F.cross_entropy(network(batch)[0], torch.cat([classes[chosen], none]))
-            optimiser.zero_grad()
-            loss.backward()
-            optimiser.step()
-            schedule.step()
-            with torch.no_grad():
-                for mean, now in zip(averaged.state_dict().values(), network.state_dict().values(), strict=True):
-                    mean.copy_(now if not mean.is_floating_point() else mean.lerp(now, weight))
-        averaged.eval()
-        with torch.no_grad():  # one number, so that distances between features mean the same for every classifier
-            features = torch.cat([averaged(part)[1] for part in images.split(CHUNK)])
-            averaged.get_buffer("spread").copy_(features.var(dim=0).mean().sqrt().clamp_min(1e-6))
-    return averaged
-
-
-def _found(prepared: _Prepared, cache_folder: str | Path | None) -> list[nn.Module] | None:
+def _found(prepared: Prepared, cache_folder: str | Path | None) -> list[nn.Module] | None:
     """The classifiers without training: in the folder that is given, else in the package or the user's cache."""
     weights = packaged_weights(prepared.version) if cache_folder is None else None
     return _restored(prepared.path, prepared.outputs) if weights is None else _with(weights, prepared.outputs)
@@ -258,10 +227,15 @@ def _with(weights: Mapping[str, Tensor], outputs: int) -> list[nn.Module]:
     return networks
 
 
-def _store(networks: list[nn.Module], path: Path) -> None:
+def packed_weights(networks: list[nn.Module]) -> bytes:
+    """The content of a file of the cache."""
+    return save(dict(nn.ModuleList(networks).state_dict()))
+
+
+def store(content: bytes, path: Path) -> None:
     """Into the cache, whole or not at all: no other process ever reads half a file."""
     try:
-        write_atomically(path, save(dict(nn.ModuleList(networks).state_dict())))
+        write_atomically(path, content)
     except WriteError as error:
         log.warning("the classifiers could not be written (%s); they are trained again next time", error)
 
@@ -285,23 +259,3 @@ def _zoomed(images: Float[Tensor, "N 1 H W"], zoom: float) -> Float[Tensor, "N 1
         return images
     affine = zoom * torch.eye(2, 3).expand(len(images), 2, 3)
     return F.grid_sample(images, F.affine_grid(affine, list(images.shape), align_corners=False), align_corners=False)
-
-
-def _clusters(images: Float[Tensor, "N 1 H W"]) -> Int[Tensor, " N"]:
-    """Pseudo-classes: k-means of the blurred images, the centres started far from each other.
-
-    Source:
-        Learning features from cluster assignments: DeepCluster, Caron et al. 2018.
-    """
-    points = F.avg_pool2d(blur(images, torch.ones(len(images))), 2).flatten(1)
-    chosen = [0]
-    for _ in range(min(CLUSTERS, len(points)) - 1):
-        chosen.append(int(torch.cdist(points, points[chosen]).amin(dim=1).argmax()))
-    centres = points[chosen]
-    nearest = torch.cdist(points, centres).argmin(dim=1)
-    for _ in range(20):
-        total = torch.zeros_like(centres).index_add_(0, nearest, points)
-        count = torch.bincount(nearest, minlength=len(centres))[:, None]
-        centres = torch.where(count > 0, total / count.clamp_min(1), centres)
-        nearest = torch.cdist(points, centres).argmin(dim=1)
-    return nearest

@@ -18,7 +18,7 @@ from ..errors import ConfigError
 from ..geometry.arrays import ArrayOrList, computed, without_autocast
 from ..geometry.cameras import camera_to_world
 from ..geometry.rotations import as_rotations
-from ..kernels.absorption import ball_quadrature, render_grid
+from ..kernels.absorption import ball_quadrature, check_can_compute, render_grid
 from ..kernels.compositing import composite
 from ..storage.memory import check_fits
 from ..volumes.base import Field
@@ -27,6 +27,7 @@ from ..volumes.wrappers import FrozenField
 
 FIELD_SAMPLES = 64  # samples a ray for a volume that is no grid and so has no voxel to count by
 QuadratureName = Literal["trilinear", "slices"]
+ImplementationName = Literal["auto", "reference", "numba", "triton"]
 MAX_IMAGE_SIZE = 4096
 MAX_SAMPLES = 4096
 VIEWS_AT_ONCE = 16  # bounds the memory of many views,
@@ -46,16 +47,24 @@ class RendererOptions:
             longest edge of a grid, 64 for a field.
         quadrature: How the integral through a grid is computed: trilinear (samples along each ray) or slices (the
             slices of the grid, several times as fast). Does not matter for a field without a grid.
+        impl: Program that renders a grid: reference (PyTorch), numba (CPU), triton (NVIDIA GPU, trilinear only), or
+            auto, the fastest that gives the reference's views here. Finished runs are always opened with auto.
     """
 
     image_size: int = 28
     samples_per_ray: int | None = None
     quadrature: QuadratureName = "trilinear"
+    impl: ImplementationName = "auto"
 
     def __post_init__(self) -> None:
-        if self.quadrature not in get_args(QuadratureName):
+        for name, known in (("quadrature", QuadratureName), ("impl", ImplementationName)):
+            if getattr(self, name) not in get_args(known):
+                raise ValueError(
+                    f"renderer.{name}={getattr(self, name)!r}: must be one of {', '.join(get_args(known))}"
+                )
+        if self.impl == "triton" and self.quadrature != "trilinear":
             raise ValueError(
-                f"renderer.quadrature={self.quadrature!r}: must be one of {', '.join(get_args(QuadratureName))}"
+                f"renderer.impl=triton: must be auto, reference or numba with renderer.quadrature={self.quadrature}"
             )
         if not 1 <= self.image_size <= MAX_IMAGE_SIZE:
             raise ValueError(f"renderer.image_size={self.image_size}: must be in [1, {MAX_IMAGE_SIZE}]")
@@ -86,12 +95,27 @@ class AbsorptionRenderer(nn.Module):
         image_size: int | Sequence[int] = 28,
         samples_per_ray: int | None = None,
         quadrature: QuadratureName = "trilinear",
-        impl: str = "auto",
+        impl: ImplementationName = "auto",
     ) -> None:
         super().__init__()
         self.image_size = _height_and_width(image_size)
-        self.options = RendererOptions(min(self.image_size), samples_per_ray, quadrature)
-        self.impl = impl
+        self.options = RendererOptions(min(self.image_size), samples_per_ray, quadrature, impl)
+
+    @property
+    def impl(self) -> ImplementationName:
+        """Who renders a grid."""
+        return self.options.impl
+
+    def check_device(self, device: torch.device | str) -> None:
+        """Refuse, before any work, a device on which its `impl` cannot compute.
+
+        Raises:
+            ValueError: with the reason and what to do.
+        """
+        try:
+            check_can_compute(self.impl, self.options.quadrature, torch.device(device))
+        except ValueError as error:
+            raise ValueError(f"renderer.{error}") from None
 
     def extra_repr(self) -> str:
         """What it was made with, for `repr`."""

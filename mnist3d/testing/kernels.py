@@ -10,13 +10,11 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
+from ..kernels.absorption.cases import random_rotations
 from ..kernels.absorption.reference import render_grid_reference
+from ..kernels.choice import NEXT_TO_NOTHING, TOLERANCES
 
 Render = Callable[[Tensor, Tensor, Tensor, int, int], Tensor]
-# Absolute for the image, relative to the largest element for a gradient. float32: its rounding (6e-8) times the
-# some 100 operations a ray goes through and the slope of a hostile volume; a step or a factor gone wrong is
-# 1e-3 or more. float64: the same operations, with room for another order of summation.
-TOLERANCES = {torch.float32: (1e-5, 5e-5), torch.float64: (1e-12, 1e-11)}
 # (Z, Y, X), views, image_size, num_samples: a cube, odd and unequal extents, fewer and more samples than voxels,
 # axes of one voxel, one pixel, one sample, no view.
 SIZES = (
@@ -88,15 +86,6 @@ def _cases() -> Iterator[_Case]:
     yield "not contiguous", sliced, image_size, num_samples
 
 
-def random_rotations(views: int, generator: torch.Generator) -> Tensor:
-    """(views, 3, 3) in float64, uniform over all rotations (the QR decomposition of Gaussian matrices)."""
-    if views == 0:
-        return torch.zeros(0, 3, 3, dtype=torch.float64)
-    q, r = torch.linalg.qr(torch.randn(views, 3, 3, generator=generator, dtype=torch.float64))
-    q = q * torch.diagonal(r, dim1=-2, dim2=-1).sign()[:, None, :]
-    return q * torch.linalg.det(q)[:, None, None]
-
-
 def _volume(kind: str, shape: tuple[int, ...], generator: torch.Generator) -> tuple[Tensor, Tensor]:
     noise = torch.rand((3, *shape), generator=generator, dtype=torch.float64)
     if kind == "random":
@@ -134,7 +123,7 @@ def _view_and_gradients(
 
 
 def _compare(label: str, found: list[Tensor | None], expected: list[Tensor | None], dtype: torch.dtype) -> None:
-    value_tolerance, gradient_tolerance = TOLERANCES[dtype]
+    tolerance = TOLERANCES[dtype]
     for index, (ours, theirs) in enumerate(zip(found, expected, strict=True)):
         if theirs is None:
             raise AssertionError(f"{label}: the reference itself has the wrong shape or dtype")
@@ -148,7 +137,8 @@ def _compare(label: str, found: list[Tensor | None], expected: list[Tensor | Non
         if theirs.numel() == 0:
             continue
         # Where the whole gradient is next to nothing (opacity 1 everywhere hides a rotation), rounding is all there is.
-        allowed = value_tolerance if index == 0 else gradient_tolerance * max(theirs.abs().max().item(), 1e-3)
+        largest = max(theirs.abs().max().item(), NEXT_TO_NOTHING)
+        allowed = tolerance.value if index == 0 else tolerance.gradient * largest
         error = (ours.double() - theirs).abs().max().item()
         if not error <= allowed:  # NaN fails too
             raise AssertionError(f"{label}: {quantity} is off by {error:.3g}, it must be <= {allowed:.3g}")

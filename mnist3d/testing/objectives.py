@@ -16,6 +16,7 @@ from ..rendering.renderer import AbsorptionRenderer
 from ..training.objectives.base import Batch, Objective
 from ..training.objectives.build import build_objectives
 from ..training.options import TrainerOptions
+from ..training.report import as_numbers
 from ..training.trainer import Trainer
 from ..volumes.voxel_grid import VoxelGrid
 
@@ -156,12 +157,20 @@ def _loss(objective: Objective, batch: Batch, where: str) -> Tensor | None:
 
 
 def _check_metrics(objective: Objective, where: str) -> None:
-    metrics = objective.metrics()
+    reported = objective.metrics()
+    try:
+        metrics = as_numbers(reported)
+    except ValueError as error:
+        raise AssertionError(f"{where}: its {error}") from error
+    attached = [name for name, value in reported.items() if isinstance(value, Tensor) and value.requires_grad]
+    _require(
+        not attached, f"{where}: its metric {', '.join(attached)} carries gradients; it must be detached (.detach())"
+    )
     for name, value in metrics.items():
         numbers = value if isinstance(value, list) else [value]
         plain = all(isinstance(number, int | float) and math.isfinite(number) for number in numbers)
         _require(
-            plain, f"{where}: its metric {name} is {value!r}; it must be a finite number or a list of them (.item())"
+            plain, f"{where}: its metric {name} is {value!r}; it must be a finite number, a list of them or a tensor"
         )
         json.dumps({name: value})
     missing = set(objective.in_progress_line) - set(metrics)

@@ -72,5 +72,5 @@ class Discriminator(nn.Module):
             images: in [0, 1].
         """
         features = self.body(2.0 * images - 1.0)
-        score = self.score(features)[:, 0]
+        score = self.score(features).squeeze(1)
         return score, features.new_zeros(len(score), 0) if self.classes is None else self.classes(features)

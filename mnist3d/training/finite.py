@@ -39,12 +39,21 @@ def each_value(values: Any, name: str = "", most: int | None = None) -> Iterator
 
 @torch.no_grad()
 def finite(tensors: Iterable[Tensor]) -> bool:
-    """Whether all numbers are finite; one synchronisation with the device, however many tensors.
+    """Whether all numbers are finite; one synchronisation with each device, however many tensors.
 
-    Of huge numbers the sum may overflow: then the answer is no, and a look at each number decides.
+    Of huge numbers the sum of squares may overflow: then the answer is no, and a look at each number decides.
     """
-    sums = [each.sum(dtype=torch.float32) for each in map(_real, tensors) if each.is_floating_point()]
-    return not sums or bool(torch.stack(sums).isfinite().all())
+    places: dict[tuple[torch.device, torch.dtype], list[Tensor]] = {}
+    for each in map(_real, tensors):
+        if each.is_floating_point():
+            places.setdefault((each.device, each.dtype), []).append(each)
+    sums: dict[torch.device, list[Tensor]] = {}
+    for (device, dtype), group in places.items():
+        if dtype == torch.float16:  # of which that sum soon is too large
+            group = [each.float() for each in group]
+        norms = torch._foreach_norm(group, 2)  # pyright: ignore[reportPrivateImportUsage]
+        sums.setdefault(device, []).extend(norm.float() for norm in norms)
+    return all(math.isfinite(norm) for group in sums.values() for norm in torch.stack(group).tolist())
 
 
 class Infinities:

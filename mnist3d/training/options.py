@@ -61,8 +61,8 @@ class TrainerOptions:
             first limit reached ends the run, and the learning-rate schedule follows max_steps.
         stop_after: Stop and save after this many steps of this session, >= 1, to resume later. The learning-rate
             schedule does not change.
-        save_every: Time or steps between two saves of the run, with the unit: 60s, 5m, 1h, 500steps. A crash loses at most this
-            much.
+        save_every: Time or steps between two saves of the run, with the unit: 60s, 5m, 1h, 500steps. A crash loses at
+            most this much.
         views: Number of views in a step, and of real images, >= 2.
         volume_rate: Learning rate of the volume, > 0. In the second half of the run it falls linearly to a tenth.
         max_tilt: Largest random tilt of the real images out of their plane, in degrees, 0 to 60. Then a view may look

@@ -1,5 +1,6 @@
 """What one step of training did, in numbers: for progress, files and the watchdog. The verdict is `diagnosis`."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -30,6 +31,45 @@ class StepReport:
 
 
 @torch.no_grad()
+def as_numbers(figures: Mapping[str, Any]) -> dict[str, Any]:
+    """Figures with numbers and lists of them in place of tensors; all tensors of a device are read at once.
+
+    Args:
+        figures: by name; tensors of one real number or of one row of them.
+
+    Raises:
+        ValueError: a tensor of another shape, or of complex numbers.
+    """
+    rows: dict[torch.device, dict[str, Tensor]] = {}
+    for name, value in figures.items():
+        if isinstance(value, Tensor):
+            if value.ndim > 1 or value.is_complex():
+                kind = f"{str(value.dtype).removeprefix('torch.')} of shape {tuple(value.shape)}"
+                raise ValueError(f"metric {name} is a tensor of {kind}: it must be one real number or a row of them")
+            rows.setdefault(value.device, {})[name] = value
+    found = {name: numbers for row in rows.values() for name, numbers in _read(row).items()}
+    return {name: found.get(name, value) for name, value in figures.items()}
+
+
+def _read(row: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Tensors of one device, in one transfer."""
+    # Whole numbers are exact in double precision up to 2^53, and floating-point ones in that of the finest of them.
+    parts = [value if value.is_floating_point() else value.to(_finest(value.device)) for value in row.values()]
+    numbers, read, begin = torch.cat([part.reshape(-1) for part in parts]).tolist(), {}, 0
+    for name, value in row.items():
+        own = numbers[begin : begin + value.numel()]
+        begin += value.numel()
+        kind = float if value.is_floating_point() else bool if value.dtype == torch.bool else int
+        own = [kind(number) for number in own]
+        read[name] = own if value.ndim else own[0]
+    return read
+
+
+def _finest(device: torch.device) -> torch.dtype:
+    return torch.float32 if device.type == "mps" else torch.float64
+
+
+@torch.no_grad()
 def variety(images: Float[Tensor, "B 1 H W"]) -> Float[Tensor, ""]:
     """One minus the mean correlation between two of the images.
 
@@ -42,5 +82,5 @@ def variety(images: Float[Tensor, "B 1 H W"]) -> Float[Tensor, ""]:
     """
     flat = images.flatten(1)
     unit = F.normalize(flat - flat.mean(dim=1, keepdim=True), dim=1)
-    count = len(unit)
-    return 1.0 - (unit.sum(dim=0).square().sum() - unit.square().sum()) / (count * (count - 1))
+    count, total, every = len(unit), unit.sum(dim=0), unit.flatten()
+    return 1.0 - (torch.dot(total, total) - torch.dot(every, every)) / (count * (count - 1))

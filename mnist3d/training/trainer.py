@@ -6,7 +6,8 @@ It knows no objective by name, prints nothing and writes nothing: progress, pict
 import copy
 import logging
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -14,13 +15,15 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from ..data.images import ImageSet
+from ..geometry.arrays import without_autocast
 from ..geometry.rotations import PoseOptions, training_rotations
 from ..rendering.renderer import AbsorptionRenderer
 from ..volumes.base import Volume
+from .averaging import Average
 from .checked_state import check_state, load_adam, load_module
 from .objectives.base import Batch, Objective
 from .options import ADAM_BETAS, TrainerOptions, rate_factor
-from .report import StepReport
+from .report import StepReport, as_numbers
 
 AVERAGE_DECAY = 0.98  # of the averaged volume, each step
 ROTATIONS_PER_VIEW = 4  # drawn where objectives claim directions, so that enough look where none does
@@ -91,6 +94,7 @@ class Trainer:
         self.averaged = copy.deepcopy(volume).requires_grad_(False)
         if precision == torch.bfloat16:  # of 8 bits the mean would stand still
             self.averaged.float()
+        self._following = Average(self.averaged, volume)
         self.images = images.images.to(self.device)
         self.labels = None if images.labels is None else images.labels.to(self.device)
         self.class_names = images.class_names
@@ -139,7 +143,9 @@ class Trainer:
             raise errors[0]
 
     def step(self) -> StepReport:
-        """One training step, on new rotations and new real images; `torch.autocast` has no influence on it.
+        """One training step, on new rotations and new real images, in the volume's full precision.
+
+        `torch.autocast` has no influence on it, and convolutions of a GPU do not round to TF32 meanwhile.
 
         Raises:
             RuntimeError: inside `torch.no_grad()` or `torch.inference_mode()`.
@@ -147,7 +153,7 @@ class Trainer:
         if torch.is_inference_mode_enabled() or not torch.is_grad_enabled():
             raise RuntimeError("training needs gradients: leave torch.no_grad() and torch.inference_mode() before it")
         self.whole = False
-        with torch.autocast(self.device.type, enabled=False):
+        with without_autocast(self.images), _without_tf32():
             report = self._step()
         self.whole = True
         return report
@@ -217,12 +223,14 @@ class Trainer:
         check_state(state, self.state_dict())
         for name in ("volume", "averaged", "objectives"):
             load_module(getattr(self, name), state[name])
+        self._following = Average(self.averaged, self.volume)
         self.volume_optimiser = self._volume_adam()  # the state may be of another resolution
         load_adam(self.volume_optimiser, state["volume_optimiser"], "volume_optimiser")
         self.generator.set_state(state["generator"])
         torch.set_rng_state(state["torch_rng"])
         if state["cuda_rng"] and self.device.type == "cuda":
-            torch.cuda.set_rng_state_all(state["cuda_rng"])
+            # Of as many GPUs as there are: the run may have begun on a machine with more, or fewer.
+            torch.cuda.set_rng_state_all(state["cuda_rng"][: torch.cuda.device_count()])
         self.steps_done = state["steps_done"]
         self.seconds_done, self._resumed_at = float(state["seconds_done"]), time.monotonic()
         self.rate_scale = float(state["rate_scale"])
@@ -286,25 +294,38 @@ class Trainer:
         claims = [claim for each in self.each_objective() if (claim := each.claims(rotations)) is not None]
         return torch.stack(claims).any(dim=0) if claims else None
 
-    @torch.no_grad()
     def _average(self) -> None:
-        """Exponential moving average of the weights, shorter at first so that the noisy start is forgotten."""
-        decay = min(AVERAGE_DECAY, self.steps_done / (self.steps_done + 10.0))
-        for mean, value in zip(self.averaged.parameters(), self.volume.parameters(), strict=True):
-            # A weight of -inf (an empty voxel of a volume from elsewhere) stays what it is instead of inf - inf.
-            value = value.to(mean.dtype)
-            mean.copy_(torch.where(mean == value, value, mean.lerp(value, 1.0 - decay)))
-        for mean, value in zip(self.averaged.buffers(), self.volume.buffers(), strict=True):
-            mean.copy_(value)
+        """The averaged volume follows, closer at first so that the noisy start is forgotten."""
+        self._following.follow(min(AVERAGE_DECAY, self.steps_done / (self.steps_done + 10.0)))
 
     def _metrics(self, batch: Batch) -> dict[str, Any]:
-        """What all objectives report, in one mapping, and how bright the views were."""
+        """What all objectives report, in one mapping, and how bright the views were; the one wait for the device."""
         metrics: dict[str, Any] = {}
         if batch.brightness is not None:
-            metrics["mean_brightness"] = batch.brightness.item()
+            metrics["mean_brightness"] = batch.brightness
         for objective in self.each_objective():
             own = objective.metrics()
             if taken := metrics.keys() & own.keys():
                 raise ValueError(f"objective {objective.name}: its metric {min(taken)} is another one's already")
             metrics |= own
-        return metrics
+        return as_numbers(metrics)
+
+
+@contextmanager
+def _without_tf32() -> Iterator[None]:
+    """Convolutions of a GPU in float32, not with TF32's 10 bits, which torch allows them by default.
+
+    A discriminator learns from the difference of two scores, and the same on every device; its convolutions are so
+    small that their rounding would save next to no time.
+    """
+    flags = torch.backends.cudnn
+    try:
+        allowed = flags.allow_tf32
+    except RuntimeError:  # set for each kind of operator, by somebody who knows what they want
+        yield
+        return
+    flags.allow_tf32 = False
+    try:
+        yield
+    finally:
+        flags.allow_tf32 = allowed

@@ -11,8 +11,13 @@ from torch import Tensor, nn
 
 from ..geometry.arrays import computed
 from ..geometry.grids import voxel_centres
-from ..kernels.hash_encoding import HashLevels, choose_implementation, hash_encode, require_implementation
-from ..kernels.hash_encoding.network import network, network_in_chunks
+from ..kernels.hash_encoding import (
+    HashLevels,
+    choose_implementation,
+    encode_and_evaluate,
+    require_implementation,
+    too_wide,
+)
 from .base import Volume
 from .growth import checked_growths, checked_times, coarser, still_to_come
 from .initial import scaled_normal
@@ -21,6 +26,7 @@ MAX_BAKE = 256
 # Attenuation counts in steps of this length, as in the default dense grid, so that both begin alike.
 REFERENCE_STEP = 2.0 / 48.0
 CHANNELS = 2
+GPU = "cuda"  # where tinycudann computes
 POINTS_AT_ONCE = 2**18  # bounds the memory of a bake that needs no gradient
 # Adam's epsilon for tables: entries that few points read have gradients far below its default 1e-8 (Mueller et al.
 # 2022, section 4).
@@ -52,7 +58,7 @@ class HashGrid(Volume):
             128.
         num_layers: Number of linear layers of the network, 1 to 8; the last one is the output.
         implementation: Program that computes it: torch, numba (CPU), tinycudann (NVIDIA GPU), or auto, the fastest that
-            is available. All compute the same function. It is not saved with the volume.
+            agrees with torch here. All compute the same function. It is not saved with the volume.
         full_precision: With tinycudann: compute in float32 instead of half precision.
         bake_resolution: Evaluate the field once per step on a grid with this many voxels along each edge, 1 to 256, and
             render that grid. null: evaluate the field along the rays.
@@ -107,6 +113,9 @@ class HashGrid(Volume):
         require_implementation(implementation)
         scale = _per_level_scale(num_levels, base_resolution, per_level_scale, max_resolution)
         self.hash_levels = HashLevels(num_levels, features_per_level, log2_hashmap_size, base_resolution, scale)
+        wide = too_wide(self.hash_levels, hidden_dim, num_layers, full_precision)
+        if implementation == "tinycudann" and wide:
+            raise ValueError(f"implementation=tinycudann: {wide}; lower one of the two, or use implementation=auto")
         self.implementation, self.full_precision = implementation, full_precision
         self._final = bake_resolution
         growths = [] if bake_resolution is None else checked_growths(grow_at, bake_resolution)
@@ -148,6 +157,14 @@ class HashGrid(Volume):
             return False
         self._take_stage(growths, joining)
         return True
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Any:
+        """A copy that leaves the GPU, such as the page's, computes by what its new device has."""
+        before = self.table.device.type
+        moved = super()._apply(fn, recurse)
+        if self.implementation == "tinycudann" and before == GPU != self.table.device.type:
+            self.implementation = "auto"
+        return moved
 
     def _take_stage(self, grow_at: list[int | float], levels_at: list[int | float]) -> None:
         """What is baked and read with these times to come; the saved volume is built at that stage."""
@@ -206,22 +223,16 @@ class HashGrid(Volume):
     def raw(self, points: Float[Tensor, "P 3"]) -> Float[Tensor, "P 2"]:
         """What the network answers at world points, without the bias: the part that implementations differ in."""
         table, weights = computed(self.table), [computed(weight) for weight in self.weights]
-        implementation = choose_implementation(self.implementation, table)
+        implementation = choose_implementation(
+            self.implementation, points, table, weights, self.hash_levels, self.full_precision
+        )
         if len(points) == 0:
             return points.new_zeros(0, CHANNELS) + 0.0 * (points.sum() + self.table.sum())
         unit = 0.5 * (points.nan_to_num(0.0).clamp(-1.0, 1.0) + 1.0)
         unit, levels = unit.to(table.dtype), self.levels_now
         if levels.num_levels < self.hash_levels.num_levels:  # a cut costs a second table in backward
             table, weights[0] = table[: levels.entries], weights[0][:, : levels.width]
-        if implementation == "tinycudann":
-            from ..kernels.hash_encoding import tiny_cuda_nn
-
-            if not self.full_precision and tiny_cuda_nn.can_fuse(weights[0].shape[0], len(weights)):
-                return tiny_cuda_nn.encode_and_evaluate(unit, table, weights, levels)
-            encoded = tiny_cuda_nn.encode_in_full_precision(unit, table, levels)
-        else:
-            encoded = hash_encode(unit, table, levels, implementation)
-        return (network_in_chunks if implementation == "numba" else network)(encoded, weights)
+        return encode_and_evaluate(unit, table, weights, levels, implementation, self.full_precision)
 
 
 @lru_cache(maxsize=4)

@@ -81,7 +81,7 @@ def _trained_classifiers() -> None:
     from mnist3d.evaluation import classifiers
 
     held_out = load_images(DataOptions(), int(TINY["renderer.image_size"]), "held_out")
-    wanted = classifiers._prepare(held_out.images, held_out.labels, held_out.class_names, None, classifiers.STEPS)
+    wanted = classifiers.prepare(held_out.images, held_out.labels, held_out.class_names, None, classifiers.STEPS)
     wanted.path.parent.mkdir(parents=True, exist_ok=True)
     shutil.copy(ROOT / "tests" / "data" / "classifiers.safetensors", wanted.path)
 

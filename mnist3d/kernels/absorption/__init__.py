@@ -4,22 +4,12 @@ A pure function of (grid, rotation, image size, samples a ray), with one contrac
 is the orthographic one of `docs/conventions.md`.
 """
 
-import logging
-from collections.abc import Callable
-
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from .cases import random_rotations
+from .implementations import IMPLEMENTATIONS, QUADRATURES, check_can_compute, implementation
 from .quadrature import ball_quadrature
-from .reference import render_grid_reference
-from .slices_reference import render_slices_reference
-
-IMPLEMENTATIONS = ("auto", "reference", "numba", "triton")
-QUADRATURES = ("trilinear", "slices")
-
-_log = logging.getLogger(__name__)
-_said: set[str] = set()
 
 
 def render_grid(
@@ -68,9 +58,8 @@ def render_grid(
         num_samples: steps on the ball's diameter; without influence on "slices".
         impl: "reference" (plain PyTorch, any device and float dtype), "numba" (CPU, float32 and float64,
             torch.get_num_threads() threads), "triton" (CUDA, float32 and float64, quadrature="trilinear") or "auto":
-            numba where it can be had, else the reference. "auto" leaves CUDA to the reference, as the Triton
-            kernel has been checked in Triton's interpreter and compiled for GPUs, but not yet timed on one;
-            `benchmarks/renderer_cuda.py` does that.
+            on the CPU numba, on CUDA Triton if it is faster there; else the reference. Before "auto" takes one it
+            compares it with the reference, once a process (`kernels.choice.verdict`), and says once what it took.
         quadrature: "trilinear" or "slices".
 
     Returns:
@@ -89,23 +78,8 @@ def render_grid(
         volume rendering using a shear-warp factorization" (1994).
     """
     _check(attenuation, absorbance, rotation, image_size, num_samples)
-    if quadrature not in QUADRATURES:
-        raise ValueError(f"quadrature={quadrature!r}: must be one of {', '.join(QUADRATURES)}")
-    compiled = _takes_numba(impl, attenuation, absorbance, rotation)
-    if impl == "triton" and quadrature != "trilinear":
-        raise ValueError(f"impl='triton' with quadrature={quadrature!r}: it has 'trilinear' only; use impl='auto'")
-    if quadrature == "slices":
-        render_slices = render_slices_reference
-        if compiled:
-            from .slices_numba import render_slices_numba as render_slices
-        return render_slices(attenuation, absorbance, rotation, image_size)
-    render = render_grid_reference
-    if compiled:
-        from .trilinear_numba import render_grid_numba as render
-    if impl == "triton":
-        render = _triton()
-    opacity = -torch.expm1(-attenuation * (2.0 / num_samples))
-    return render(opacity, absorbance, rotation, image_size, num_samples)
+    render = implementation(impl, quadrature, attenuation, absorbance, rotation, image_size)
+    return render(attenuation, absorbance, rotation, image_size, num_samples)
 
 
 def _check(attenuation: Tensor, absorbance: Tensor, rotation: Tensor, image_size: int, num_samples: int) -> None:
@@ -121,51 +95,11 @@ def _check(attenuation: Tensor, absorbance: Tensor, rotation: Tensor, image_size
             raise ValueError(f"{name}={value}: it must be at least 1")
 
 
-def _takes_numba(impl: str, *tensors: Tensor) -> bool:
-    """Whether these tensors go to numba; says once what "auto" took and why."""
-    if impl not in IMPLEMENTATIONS:
-        raise ValueError(f"impl={impl!r}: must be one of {', '.join(IMPLEMENTATIONS)}")
-    if impl in ("reference", "triton"):
-        return False
-    obstacle = _numba_obstacle(*tensors)
-    if obstacle and impl == "numba":
-        raise ValueError(f"impl='numba' cannot take {obstacle}: tensors must be float32 or float64, on the CPU")
-    if obstacle is None:
-        try:
-            from .. import numba_runtime  # noqa: F401 - the first of our modules to import numba
-        except ImportError as error:  # also what numba raises for a NumPy it does not know
-            if impl == "numba":
-                raise ImportError(f"impl='numba' cannot import numba ({error}): pip install numba") from error
-            obstacle = f"numba cannot be imported ({error})"
-    if impl == "auto":
-        _say_once(f"render_grid: impl='auto' takes {f'the reference: {obstacle}' if obstacle else 'numba on the CPU'}")
-    return obstacle is None
-
-
-def _numba_obstacle(attenuation: Tensor, absorbance: Tensor, rotation: Tensor) -> str | None:
-    for name, tensor in (("attenuation", attenuation), ("absorbance", absorbance), ("rotation", rotation)):
-        if tensor.device.type != "cpu":
-            return f"{name} on {tensor.device}"
-        if tensor.dtype != attenuation.dtype or tensor.dtype not in (torch.float32, torch.float64):
-            return f"{name} of {tensor.dtype} (attenuation is {attenuation.dtype})"
-    return None
-
-
-def _triton() -> Callable[..., Tensor]:
-    try:
-        from .trilinear_triton import render_grid_triton
-    except ImportError as error:
-        raise ImportError(
-            f"impl='triton' cannot import triton ({error}): install a CUDA build of torch 2.7 or later, which brings "
-            "it on Linux, or use impl='auto'"
-        ) from error
-    return render_grid_triton
-
-
-def _say_once(message: str) -> None:
-    if message not in _said:
-        _said.add(message)
-        _log.info(message)
-
-
-__all__ = ["IMPLEMENTATIONS", "QUADRATURES", "ball_quadrature", "render_grid"]
+__all__ = [
+    "IMPLEMENTATIONS",
+    "QUADRATURES",
+    "ball_quadrature",
+    "check_can_compute",
+    "random_rotations",
+    "render_grid",
+]

@@ -43,31 +43,34 @@ def render_grid_triton(
     Source:
         Max, "Optical models for direct volume rendering" (1995), eq. 9, differentiated by hand.
     """
-    _check(opacity, absorbance, rotation, image_size)
+    if why := obstacle(opacity, absorbance, rotation, image_size):
+        raise ValueError(f"impl='triton' cannot take {why}")
     padded = F.pad(torch.stack([opacity, absorbance])[None], [1] * 6, mode="replicate")[0]
     return _Trilinear.apply(padded.permute(1, 2, 3, 0).contiguous(), rotation, image_size, num_samples)  # type: ignore[return-value]
 
 
-def _check(opacity: Tensor, absorbance: Tensor, rotation: Tensor, image_size: int) -> None:
+def obstacle(opacity: Tensor, absorbance: Tensor, rotation: Tensor, image_size: int) -> str | None:
+    """Why the kernel cannot render this, or None. Nothing but devices, dtypes and sizes is looked at."""
     needed = "tensors must be float32 or float64, on one CUDA device"
-    for name, tensor in (("opacity", opacity), ("absorbance", absorbance), ("rotation", rotation)):
+    for name, tensor in (("grid", opacity), ("absorbance", absorbance), ("rotation", rotation)):
         if tensor.dtype != opacity.dtype or tensor.dtype not in (torch.float32, torch.float64):
-            raise ValueError(f"impl='triton' cannot take {name} of {tensor.dtype} (grid: {opacity.dtype}): {needed}")
+            return f"{name} of {tensor.dtype} (grid: {opacity.dtype}): {needed}"
         if tensor.device != opacity.device:
-            raise ValueError(f"impl='triton' cannot take {name} on {tensor.device} (grid: {opacity.device}): {needed}")
+            return f"{name} on {tensor.device} (grid: {opacity.device}): {needed}"
     if opacity.device.type != "cuda" and not (INTERPRETED and opacity.device.type == "cpu"):
-        raise ValueError(
-            f"impl='triton' cannot take tensors on {opacity.device}: {needed}; use impl='auto' there "
+        return (
+            f"tensors on {opacity.device}: {needed}; use impl='auto' there "
             "(or, to debug the kernel on the CPU, set TRITON_INTERPRET=1 before the first use)"
         )
     cells = 1
     for extent in opacity.shape:
         cells *= extent + 2
     if 2 * cells >= 2**31 or image_size > MAX_IMAGE_SIZE:
-        raise ValueError(
-            f"a grid of {tuple(opacity.shape)} drawn at {image_size} pixels is too large for impl='triton' "
-            "(32-bit indices): render it with impl='reference'"
+        return (
+            f"a grid of {tuple(opacity.shape)} drawn at {image_size} pixels, which is too large for it "
+            "(32-bit indices); use impl='reference'"
         )
+    return None
 
 
 class _Trilinear(torch.autograd.Function):

@@ -13,15 +13,19 @@ import numpy as np
 MAX_RESOLUTION = 1024
 FEATURES = (1, 2, 4, 8)  # a level, which tiny-cuda-nn is compiled for
 # The resolution of a level is a ceiling: where growth hits a whole number, the last bit of exp2 would decide it, and
-# a GPU's differs from a CPU's. Growing by this share less puts every level safely below.
-GROWTH_MARGIN = 2e-6
+# a GPU's differs from a CPU's. Growing by this share less puts such a level safely below. It may bring another level,
+# by chance, to a whole number (16 of some 10,000 encodings): then the next share is taken that does not.
+GROWTH_MARGINS = (2e-6, 2.5e-6, 1.5e-6, 3e-6, 1e-6, 3.5e-6)
+# How far a GPU's scale may be from a CPU's, as a share of scale + 1: tiny-cuda-nn is compiled with --use_fast_math,
+# and ex2.approx is off by 2 ulp at most (CUDA C++ Programming Guide); and as much again for a CPU's own exp2.
+LAST_BITS = 3e-7
 
 
 @dataclass(frozen=True)
 class HashLevels:
     """The levels of a multi-resolution hash encoding of [0, 1]^3.
 
-        scale      = base_resolution * growth^level - 1         growth = per_level_scale * (1 - 2e-6)
+        scale      = base_resolution * growth^level - 1         growth = per_level_scale * (1 - margin)
         position   = scale * x + 0.5                            corners at its floor and one further, an axis each
         resolution = ceil(scale) + 1
         entries    = min(resolution^3 rounded up to 8, 2^log2_hashmap_size)
@@ -34,9 +38,11 @@ class HashLevels:
         log2_hashmap_size: largest table of a level, as a power of two, 4 to 24.
         base_resolution: of level 0, 1 to 1024.
         per_level_scale: ratio of a level's resolution to that of the one before, >= 1.
+        margin: share by which levels grow less than asked, so that no resolution hangs on the last bit; default: 2e-6,
+            or what is next to it where that does not do. All levels have the resolutions that 2e-6 gives.
 
     Raises:
-        ValueError: a value outside its range, or a finest level beyond 1024.
+        ValueError: a value outside its range, a finest level beyond 1024, or a ratio for which no margin is found.
 
     Source:
         Mueller, Evans, Schied, Keller, "Instant neural graphics primitives with a multiresolution hash encoding"
@@ -49,6 +55,7 @@ class HashLevels:
     log2_hashmap_size: int
     base_resolution: int
     per_level_scale: float
+    margin: float | None = None
     scales: tuple[float, ...] = field(init=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -68,16 +75,41 @@ class HashLevels:
                 f"per_level_scale={self.per_level_scale:g}: level {self.num_levels} would have a resolution of "
                 f"{finest:.0f}; it must be <= {MAX_RESOLUTION}"
             )
-        # In single precision, as tiny-cuda-nn computes it.
-        exponent = np.float32(np.log2(np.float32(self.growth)))
-        steps = np.exp2(np.arange(self.num_levels, dtype=np.float32) * exponent)
-        scales = steps * np.float32(self.base_resolution) - np.float32(1.0)
-        object.__setattr__(self, "scales", tuple(float(scale) for scale in scales))
+        if self.margin is None:
+            object.__setattr__(self, "margin", self._safe_margin())
+        object.__setattr__(self, "scales", tuple(float(scale) for scale in self._scales(self.growth)))
 
     @property
     def growth(self) -> float:
         """What each level's resolution is really multiplied by; hand this to tiny-cuda-nn."""
-        return self.per_level_scale * (1.0 - GROWTH_MARGIN) if self.per_level_scale > 1.0 else 1.0
+        return self._growth(self.margin or 0.0)
+
+    def _growth(self, margin: float) -> float:
+        return self.per_level_scale * (1.0 - margin) if self.per_level_scale > 1.0 else 1.0
+
+    def _scales(self, growth: float) -> np.ndarray:
+        """In single precision, as tiny-cuda-nn computes it."""
+        exponent = np.float32(np.log2(np.float32(growth)))
+        steps = np.exp2(np.arange(self.num_levels, dtype=np.float32) * exponent)
+        return steps * np.float32(self.base_resolution) - np.float32(1.0)
+
+    def _safe_margin(self) -> float:
+        """The first margin with which every level is further from a whole number than two machines may differ."""
+        wanted = np.ceil(self._scales(self._growth(GROWTH_MARGINS[0])))
+        level = np.arange(self.num_levels)
+        for margin in GROWTH_MARGINS:
+            growth = self._growth(margin)
+            scales = self._scales(growth)
+            # the host's log2, too, may be one ulp off, and counts once a level
+            off = LAST_BITS + level * np.spacing(np.float32(np.log2(np.float32(growth)))) * math.log(2.0)
+            # level 0, and all of a ratio of 1, are whole numbers without rounding
+            near = (np.abs(scales - np.round(scales)) <= off * (scales + 1.0)) & (level > 0) & (growth > 1.0)
+            if not near.any() and (np.ceil(scales) == wanted).all():
+                return margin
+        raise ValueError(
+            f"per_level_scale={self.per_level_scale:.9g}: rounding would decide the resolution of a level, and each "
+            f"machine rounds otherwise; must be a little less or more, such as {self.per_level_scale * 1.00002:.9g}"
+        )
 
     @cached_property
     def resolutions(self) -> tuple[int, ...]:

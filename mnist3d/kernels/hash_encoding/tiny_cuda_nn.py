@@ -1,7 +1,7 @@
 """The hash encoding and its network on an NVIDIA GPU by tinycudann, fed with our own parameters.
 
 Our parameters in the order and padding of tiny-cuda-nn, its module called with them, and a gradient that half
-precision neither loses nor overflows. Imports tinycudann; import it lazily. Nothing here has been run against the
+precision neither loses nor overflows. tinycudann is imported at the first call. Nothing here has been run against the
 real tinycudann yet: docs/hash_grid.md says how.
 """
 
@@ -23,9 +23,13 @@ from .layout import HashLevels
 
 PADDED_TO = 16  # inputs and outputs of the fully fused network
 FUSED_WIDTHS = (16, 32, 64, 128)
+# Its encoding alone is transposed by blocks of 8 threads for each number of a point, and a block holds 1,024.
+WIDEST_IN_FULL = 128
 # The largest upstream gradient is scaled to this: far above half precision's smallest number (6e-8), and with room
-# below its largest (65,504) for sums of its products over many points. Where that room does not do, less is tried.
-TARGET, FALL, TRIES = 2.0**7, 2.0**-4, 5
+# below its largest (65,504) for sums of its products over many points, which tiny-cuda-nn keeps in half precision too.
+# With 2^7 two steps of three overflowed and were computed twice; with 2^3 none did, and gradients were as accurate
+# (tiny-cuda-nn's arithmetic evaluated on a CPU). Where that room does not do all the same, less is tried.
+TARGET, FALL, TRIES = 2.0**3, 2.0**-4, 5
 
 
 def can_fuse(hidden_dim: int, num_layers: int) -> bool:
@@ -136,7 +140,7 @@ def scaled_gradient(output: Tensor, inputs: Sequence[Tensor], upstream: Float[Te
 
     autograd casts the upstream gradient to the output's dtype before any loss scale of tinycudann's is applied, so that
     gradients below 6e-8 would be lost. Here they are multiplied first, in float32, by a power of two that makes the
-    largest some 100, and the results divided by it. Where a sum overflows all the same, a sixteenth of that is tried,
+    largest about 8, and the results divided by it. Where a sum overflows all the same, a sixteenth of that is tried,
     up to four times.
 
     Args:
@@ -145,14 +149,15 @@ def scaled_gradient(output: Tensor, inputs: Sequence[Tensor], upstream: Float[Te
         upstream: float32.
     """
     if output.dtype != torch.float16:
-        return list(torch.autograd.grad(output, inputs, upstream.to(output.dtype)))
+        return list(torch.autograd.grad(output, inputs, upstream.to(output.dtype).contiguous()))
     largest = float(upstream.abs().max())
     if largest == 0.0 or not math.isfinite(largest):
         return [torch.full_like(tensor, largest) if largest else torch.zeros_like(tensor) for tensor in inputs]
     scale = 2.0 ** math.floor(math.log2(TARGET / largest))
     gradients: list[Tensor] = []
     for _ in range(TRIES):
-        scaled = (upstream * scale).to(output.dtype)
+        # tinycudann reads memory and knows no strides
+        scaled = (upstream * scale).to(output.dtype).contiguous()
         gradients = list(torch.autograd.grad(output, inputs, scaled, retain_graph=True))
         if all(bool(gradient.isfinite().all()) for gradient in gradients):
             break

@@ -7,10 +7,11 @@ from typing import Any, get_args
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
-from ...data.augment import random_shift
+from ...data.augment import random_starts, shifted
+from ...geometry.on_device import made_once, sent
 from ..checked_state import load_adam
 from ..discriminator import Discriminator
 from ..gan_losses import ADVERSARIAL_LOSSES, Pairing, gradient_penalty
@@ -66,7 +67,7 @@ class Adversarial(Objective):
         self.options = options or AdversarialOptions()
         self.discriminator, self.rate = discriminator, rate
         self.optimiser = _adam(discriminator.parameters(), rate)
-        self._last_penalty = 0.0
+        self._last_penalty: Tensor | float = 0.0
         self._figures: dict[str, Any] = {}
         self._scores: tuple[Tensor, Tensor] | None = None
 
@@ -75,11 +76,14 @@ class Adversarial(Objective):
         for group in self.optimiser.param_groups:
             group["lr"] = self.rate * batch.rate
         images, views = batch.images, batch.views
-        self._teach(batch, images, views.detach())
+        starts = sent(random_starts(4, len(views), views.shape[-1], MAX_SHIFT, batch.generator), views)
+        # One pass for both: in the discriminator no image sees another.
+        both = shifted(torch.cat([images, views.detach()]), starts[:2].flatten(), MAX_SHIFT)
+        self._teach(batch, both)
         self.discriminator.requires_grad_(False)
         with torch.no_grad():
-            real, _ = self.discriminator(random_shift(images, MAX_SHIFT, batch.generator))
-        rendered, batch.class_logits = self.discriminator(random_shift(views, MAX_SHIFT, batch.generator))
+            real, _ = self.discriminator(shifted(images, starts[2], MAX_SHIFT))
+        rendered, batch.class_logits = self.discriminator(shifted(views, starts[3], MAX_SHIFT))
         self.discriminator.requires_grad_(True)
         self._scores = real, rendered
 
@@ -90,11 +94,12 @@ class Adversarial(Objective):
         loss = ADVERSARIAL_LOSSES[self.options.pairing][1](*self._scores)
         self._scores = None
         logits = batch.class_logits.detach()
-        counts = torch.bincount(logits.argmax(dim=1), minlength=logits.shape[1]) if logits.shape[1] else logits[0]
+        kinds = logits.shape[1]
+        read = logits.argmax(dim=1, keepdim=True) == _numbers(kinds, logits.device) if kinds else logits
         self._figures |= {
-            "volume_loss": loss.item(),
-            "class_shares": (counts / max(len(logits), 1)).tolist(),
-            "view_variety": variety(batch.views.detach()).item(),
+            "volume_loss": loss.detach(),
+            "class_shares": read.sum(dim=0) / max(len(logits), 1),
+            "view_variety": variety(batch.views.detach()),
         }
         return self.options.weight * loss
 
@@ -108,7 +113,7 @@ class Adversarial(Objective):
 
     def get_extra_state(self) -> dict[str, Any]:
         """What no buffer holds: the optimiser, and the penalty that is reported until the next."""
-        return {"optimiser": self.optimiser.state_dict(), "last_penalty": self._last_penalty}
+        return {"optimiser": self.optimiser.state_dict(), "last_penalty": float(self._last_penalty)}
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
         """Go on from `get_extra_state`.
@@ -124,34 +129,43 @@ class Adversarial(Objective):
             raise ValueError(f"{self.name}.last_penalty must be a finite number")
         self._last_penalty = float(penalty)
 
-    def _teach(self, batch: Batch, images: Float[Tensor, "B 1 H W"], views: Float[Tensor, "B 1 H W"]) -> None:
+    def _teach(self, batch: Batch, inputs: Float[Tensor, "B2 1 H W"]) -> None:
+        """One step of the discriminator's.
+
+        Args:
+            batch: of the step.
+            inputs: real images, then as many views.
+        """
         options = self.options
         with_penalty = options.penalty > 0 and batch.step % PENALTY_EVERY == 0
-        # One pass for both: in the discriminator no image sees another.
-        shifted = [random_shift(part, MAX_SHIFT, batch.generator) for part in (images, views)]
-        inputs = torch.cat(shifted).requires_grad_(with_penalty)
+        inputs.requires_grad_(with_penalty)
         scores, logits = self.discriminator(inputs)
         real, rendered = scores.chunk(2)
         adversarial = ADVERSARIAL_LOSSES[options.pairing][0](real, rendered)
-        loss, classification = adversarial, adversarial.new_zeros(())
+        loss, classification = adversarial, 0.0
         if batch.labels is not None:
-            classification = F.cross_entropy(logits[: len(images)], batch.labels)
-            loss = loss + classification
+            cross_entropy = F.cross_entropy(logits[: len(real)], batch.labels)
+            loss, classification = loss + cross_entropy, cross_entropy.detach()
         if with_penalty:
             penalty = 2.0 * gradient_penalty(scores, inputs)  # R1 + R2, of which each is the mean over its half
             loss = loss + options.penalty * PENALTY_EVERY * penalty
-            self._last_penalty = penalty.item()
+            self._last_penalty = penalty.detach()
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
         self.optimiser.step()
         gaps = (real - rendered).detach()
         self._figures = {
-            "discriminator_loss": adversarial.item(),
-            "classification_loss": classification.item(),
+            "discriminator_loss": adversarial.detach(),
+            "classification_loss": classification,
             "penalty": self._last_penalty,
-            "score_gap": gaps.mean().item(),
-            "score_spread": gaps.square().mean().sqrt().item(),
+            "score_gap": gaps.mean(),
+            "score_spread": torch.linalg.vector_norm(gaps) / math.sqrt(len(gaps)),
         }
+
+
+@made_once
+def _numbers(count: int, device: torch.device) -> Int[Tensor, " K"]:
+    return torch.arange(count, device=device)
 
 
 def _adam(parameters: Iterable[Tensor], rate: float) -> torch.optim.Adam:

@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Generator, Tensor, nn
 
 from ...data.augment import tilted
+from ...geometry.on_device import sent
 from ...rendering.renderer import AbsorptionRenderer
 from ...volumes.base import Volume
 
@@ -56,7 +57,7 @@ class Batch:
         images = self.all_images[self._chosen]
         return tilted(images, self.max_tilt, self.generator) if self.max_tilt > 0 else images
 
-    @property
+    @cached_property
     def labels(self) -> Int[Tensor, " B"] | None:
         """Class of each of `images`."""
         return None if self.all_labels is None else self.all_labels[self._chosen]
@@ -64,7 +65,7 @@ class Batch:
     @cached_property
     def rotations(self) -> Float[Tensor, "B 3 3"]:
         """Directions that the step looks from, on the volume's device."""
-        return self.draw_rotations().to(self.all_images)
+        return sent(self.draw_rotations().to(self.all_images.dtype), self.all_images)
 
     @cached_property
     def views(self) -> Float[Tensor, "B 1 H W"]:
@@ -82,7 +83,7 @@ class Batch:
     def _chosen(self) -> Int[Tensor, " B"]:
         source = self.generator
         index = torch.randint(len(self.all_images), (self.count,), generator=source, device=source.device)
-        return index.to(self.all_images.device)
+        return sent(index, self.all_images)
 
 
 class Objective(nn.Module, ABC):
@@ -113,9 +114,11 @@ class Objective(nn.Module, ABC):
         """
 
     def metrics(self) -> dict[str, Any]:
-        """Figures of the last step, for `stats.jsonl`, terminal and page: finite numbers or lists of them.
+        """Figures of the last step, for `stats.jsonl`, terminal and page: finite numbers or lists of them, or tensors.
 
-        What is called `..._loss` is drawn as a curve. A name belongs to one objective of a run.
+        Tensors, detached, of one number or one row of them, cost least: the trainer reads those of all objectives at
+        once, while each `.item()` of a step lets the host wait for the device. What is called `..._loss` is drawn as a
+        curve. A name belongs to one objective of a run.
         """
         return {}
 

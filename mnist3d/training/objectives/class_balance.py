@@ -95,4 +95,4 @@ class ClassBalance(Objective):
 
     def metrics(self) -> dict[str, Any]:
         """Running share of each class over all directions, as the class head reads them."""
-        return {"shares_everywhere": F.normalize(self.shares, p=1.0, dim=0).tolist()}
+        return {"shares_everywhere": F.normalize(self.shares, p=1.0, dim=0)}

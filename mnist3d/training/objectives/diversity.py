@@ -36,14 +36,14 @@ class Diversity(Objective):
     def __init__(self, options: DiversityOptions | None = None) -> None:
         super().__init__()
         self.options = options or DiversityOptions()
-        self._last = 0.0
+        self._last: Tensor | float = 0.0
 
     def loss(self, batch: Batch) -> Float[Tensor, ""] | None:
         """See `class_diversity_loss`; None where the class head reads nothing."""
         if batch.class_logits is None or not batch.class_logits.shape[1] or self.options.weight == 0.0:
             return None
         loss = class_diversity_loss(batch.class_logits)
-        self._last = loss.item()
+        self._last = loss.detach()
         return self.options.weight * loss
 
     def metrics(self) -> dict[str, Any]:
@@ -71,7 +71,6 @@ def class_diversity_loss(logits: Float[Tensor, "B K"]) -> Float[Tensor, ""]:
     log_p = logits.log_softmax(dim=1)
     p = log_p.exp()
     # log of the mean, computed on logarithms so that a class with probability 0 keeps a finite gradient
-    log_mean = log_p.logsumexp(dim=0) - torch.log(torch.tensor(float(logits.shape[0]), device=logits.device))
-    batch = (log_mean.exp() * log_mean).sum()
-    single = -(p * log_p).sum(dim=1).mean()
-    return 2.0 * batch + single
+    log_mean = log_p.logsumexp(dim=0) - torch.log(torch.tensor(float(logits.shape[0]), device="cpu"))
+    batch = torch.dot(log_mean.exp(), log_mean)
+    return 2.0 * batch - torch.dot(p.flatten(), log_p.flatten()) / len(logits)

@@ -52,9 +52,9 @@ class GroupWeights(nn.Module):
         if self.focus == 0.0:
             return torch.ones_like(difference)
         relative = difference / wanted.mean(dim=(1, 2, 3)).clamp_min(1e-3)
-        count = torch.bincount(group, minlength=len(self.gaps)).to(relative.dtype)
+        # Not bincount, which would wait for the device to say how many groups there are.
+        count = torch.zeros_like(self.gaps).index_add_(0, group, torch.ones_like(relative))
         total = torch.zeros_like(self.gaps).index_add_(0, group, relative)
-        mean = torch.where(count > 0, total / count.clamp_min(1.0), self.gaps)
-        self.gaps.lerp_(mean, 1.0 - MEMORY**count)
+        self.gaps.lerp_(total / count.clamp_min(1.0), 1.0 - MEMORY**count)  # by nothing where there is no view
         behind = self.gaps.clamp_min(TINY)
         return ((behind / behind.mean()) ** self.focus)[group]

@@ -21,6 +21,7 @@ from ...data.images import ImageSet, reduced, shrunk_into_square
 from ...data.options import DataOptions
 from ...data.typical import exemplar
 from ...errors import DataError
+from ...geometry.on_device import sent
 from ...geometry.rotations import upright_matrix
 from .base import Batch, Objective
 from .group_weights import GroupWeights
@@ -60,13 +61,13 @@ class Targets(Objective):
         self.azimuth, self.elevation, self.options, self.remarks = azimuth, elevation, options, tuple(remarks)
         self.register_buffer("images", images, persistent=False)
         self.weights = GroupWeights(len(azimuth), options.focus).to(images)
-        self._last = 0.0
+        self._last: Tensor | float = 0.0
         self._drawn: tuple[Tensor, Tensor, Tensor] | None = None
 
     def prepare(self, batch: Batch) -> None:
         """Draw views near the targets, and render them."""
         rotations, images, target = self.draw(batch.generator)
-        self._drawn = batch.render(rotations.to(images)), images, target
+        self._drawn = batch.render(sent(rotations.to(images.dtype), images)), images, target
 
     def loss(self, batch: Batch) -> Float[Tensor, ""]:
         """The weighted difference; moves the running means."""
@@ -74,7 +75,7 @@ class Targets(Objective):
         (views, images, target), self._drawn = self._drawn, None
         difference = (views - images).abs().mean(dim=(1, 2, 3))
         loss = (self.weights(target, difference.detach(), images) * difference).mean()
-        self._last = loss.item()
+        self._last = loss.detach()
         return self.options.weight * loss
 
     def metrics(self) -> dict[str, Any]:
@@ -108,10 +109,8 @@ class Targets(Objective):
         chance = torch.rand(2, count, generator=generator, dtype=self.azimuth.dtype, device=source)
         offset = math.radians(self.options.jitter) * (2.0 * chance - 1.0)
         rotations = upright_matrix(self.azimuth[target] + offset[0], self.elevation[target] + offset[1])
-        device = self.images.device
-        centres = self.rotations[target].to(device)
-        target = target.to(device)
-        return rotations, seen_as_plane(self.images[target], rotations.to(device), centres), target
+        centres, target = self.rotations[target], sent(target, self.images)
+        return rotations, seen_as_plane(self.images[target], rotations, centres), target
 
 
 def build_targets(options: TargetOptions, images: ImageSet, data: DataOptions) -> Targets | None:
