@@ -123,9 +123,8 @@ def build(variant: Variant, tiny: bool = False) -> Trainer:
     if tiny:
         config.trainer.views, config.volume["init_args"] = 2, {"resolution": 8}
     config.trainer.max_steps = MAX_STEPS
-    config.renderer.quadrature = variant.quadrature  # type: ignore[assignment]
+    config.renderer.quadrature, config.renderer.impl = variant
     trainer = build_trainer(config)
-    trainer.renderer.options.impl = variant.impl
     trainer.steps_done = round(SHARE * MAX_STEPS)
     trainer._grow(SHARE)  # before the clock is set, which knows the optimisers of now
     return trainer

@@ -49,5 +49,5 @@ def test_all_tensors_of_a_device_are_read_at_once():
 
 @pytest.mark.parametrize("wrong", [torch.zeros(2, 2), torch.zeros(2, dtype=torch.complex64)])
 def test_what_is_no_row_of_real_numbers_is_named(wrong):
-    with pytest.raises(ValueError, match="metric size is a tensor of .*: it must be one real number or a row of them"):
+    with pytest.raises(ValueError, match=r"metric size is a tensor of .*: it must be one real number or a row of them"):
         as_numbers({"size": wrong})

@@ -135,11 +135,13 @@ def test_the_average_follows_faster_at_first(steps, decay):
 def test_the_average_is_the_mean_of_both_to_the_bit_and_follows_buffers():
     trainer = make()
     trainer.run()
-    trainer.volume.bias.add_(1.0)
-    expected = [a.lerp(b, 1.0 - 20 / 30) for a, b in zip(trainer.averaged.parameters(), trainer.volume.parameters())]  # noqa: B905
+    bias, averaged = trainer.volume.get_buffer("bias"), trainer.averaged.get_buffer("bias")
+    bias.add_(1.0)
+    pairs = zip(trainer.averaged.parameters(), trainer.volume.parameters(), strict=True)
+    expected = [mean.lerp(value, 1.0 - 20 / 30) for mean, value in pairs]
     trainer._average()
     assert all(torch.equal(*pair) for pair in zip(trainer.averaged.parameters(), expected, strict=True))
-    assert torch.equal(trainer.averaged.bias, trainer.volume.bias)
+    assert torch.equal(averaged, bias)
 
 
 def test_weights_of_minus_infinity_are_looked_for_again_in_another_state():
