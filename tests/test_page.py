@@ -237,6 +237,7 @@ def test_all_of_it_is_reached_by_keys(chromium, tmp_path):
     path = tmp_path / "page.html"
     path.write_text(page_html(VoxelGrid.from_array(grid()), RendererOptions(), "t"), encoding="utf-8")
     page = opened(chromium, path)
+    page.set_viewport_size({"width": 400, "height": 700})  # in the low cell of a notebook some buttons are left out
     page.keyboard.press("+")
     assert page.evaluate("look.zoom") == 1.25
     page.keyboard.press("-")
