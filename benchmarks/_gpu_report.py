@@ -29,7 +29,8 @@ class Done(NamedTuple):
     seconds: float
 
 
-Command = Callable[[Sequence[str], float], Done]
+Command = Callable[..., Done]
+"""As `run_command`."""
 
 
 def run_command(words: Sequence[str], seconds: float, **environment: str) -> Done:

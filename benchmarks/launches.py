@@ -210,7 +210,7 @@ def main() -> None:
     found = count()
     show(found)
     if arguments.output:
-        arguments.output.write_text(json.dumps(found, indent=1) + "\n")
+        arguments.output.write_text(json.dumps({"torch": torch.__version__, **found}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -67,7 +67,9 @@ def test_one_product_with_all_images_finds_what_one_for_each_class_does(monkeypa
         assert torch.equal(held.nearest(views, classes), everywhere)
 
 
-def test_of_several_nearest_images_the_first_is_taken():
+@pytest.mark.parametrize("at_once", [4, 16384])
+def test_of_several_nearest_images_the_first_is_taken(monkeypatch, at_once):
+    monkeypatch.setattr(exemplars, "CANDIDATES_AT_ONCE", at_once)
     images = random_images(3).repeat(4, 1, 1, 1)
     labels = torch.tensor([0, 0, 0, 1, 1, 1] * 2)
     held, classes = Exemplars(images, labels), torch.tensor([0, 0, 0, 1, 1, 1])

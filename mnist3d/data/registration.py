@@ -64,7 +64,7 @@ def registered(
             wanted = wanted - fixed.stiffness * entries
         # Not `solve`, which would wait for the device to say that it could: a system this stiff can be solved, and of
         # one that is not finite the map is not taken.
-        step: Tensor = torch.linalg.solve_ex(system, wanted)[0]
+        step: Tensor = torch.linalg.solve_ex(system, wanted)[0].contiguous()
         entries = (step if entries is None else entries + step).clamp(fixed.least, fixed.most)
         grid = ((fixed.identity + entries).view(count, 2, 3) @ fixed.places).mT.reshape(count, height, width, 2)
         moved = F.grid_sample(images, grid, align_corners=False)
