@@ -167,9 +167,10 @@ class AbsorptionRenderer(nn.Module):
     def _of_grid(self, grid: Float[Tensor, "2 Z Y X"], rotation: Float[Tensor, "B 3 3"]) -> Float[Tensor, "B H W"]:
         samples = self.options.samples_per_ray or max(grid.shape[1:])
         rotation = rotation.to(grid)
+        attenuation, absorbance = grid.unbind()  # two indices would add up two gradients
         return render_grid(
-            grid[0],
-            grid[1],
+            attenuation,
+            absorbance,
             rotation,
             self.options.image_size,
             samples,

@@ -115,7 +115,7 @@ def _of_opacity(render: Run) -> Run:
     def of_attenuation(
         attenuation: Tensor, absorbance: Tensor, rotation: Tensor, image_size: int, num_samples: int
     ) -> Tensor:
-        opacity = -torch.expm1(-attenuation * (2.0 / num_samples))
+        opacity = -torch.expm1(attenuation * (-2.0 / num_samples))
         return render(opacity, absorbance, rotation, image_size, num_samples)
 
     return of_attenuation
