@@ -14,22 +14,24 @@ from typing import NamedTuple, get_args
 
 from ..invocation import program_name
 from ..storage.memory import free_memory
+from ..storage.optional import to_install
 from ..storage.plain_files import size_in_words
 from ..version import __version__
 from .tool_parser import OneLineParser
 
 # Modules of the extra "export", and what does not work without each.
 EXPORT = {
-    "trimesh": "meshes",
-    "skimage": "meshes",
-    "scipy": "meshes, points",
-    "lxml": ".3mf",
-    "nrrd": ".nrrd",
-    "nibabel": ".nii",
-    "mrcfile": ".mrc",
-    "tifffile": ".tif",
-    "numcodecs": ".vdb",
-    "matplotlib": "plot",
+    "trimesh": ("meshes",),
+    "skimage": ("meshes",),
+    "scipy": ("meshes", "points"),
+    "lxml": (".3mf",),
+    "networkx": (".3mf",),
+    "nrrd": (".nrrd",),
+    "nibabel": (".nii",),
+    "mrcfile": (".mrc",),
+    "tifffile": (".tif",),
+    "numcodecs": (".vdb",),
+    "matplotlib": ("plot",),
 }
 CPU_TORCH = "pip install torch torchvision --index-url https://download.pytorch.org/whl/cpu"
 WIDTH = 12  # of the column of names
@@ -126,8 +128,8 @@ def _libraries() -> Iterator[Finding]:
     yield _browser()
     missing = {name: what for name, what in EXPORT.items() if importlib.util.find_spec(name) is None}
     if missing:
-        lost = ", ".join(dict.fromkeys(missing.values()))
-        yield Finding("export", f"{', '.join(missing)} missing", f'{lost}: pip install "mnist3d[export]"')
+        lost = ", ".join(dict.fromkeys(what for each in missing.values() for what in each))
+        yield Finding("export", f"{', '.join(missing)} missing", f"{lost}: {to_install('export')}")
     else:
         yield Finding("export", "all formats")
 
@@ -160,7 +162,9 @@ def _ffmpeg() -> Finding:
         import imageio_ffmpeg
 
         program = imageio_ffmpeg.get_ffmpeg_exe()
-        said = subprocess.run([program, "-version"], capture_output=True, text=True, timeout=20).stdout
+        said = subprocess.run(
+            [program, "-version"], capture_output=True, encoding="utf-8", errors="replace", timeout=20
+        ).stdout
         return Finding("ffmpeg", f"{' '.join(said.split()[2:3])}, for .mp4 and .webm")
     except (ImportError, OSError, RuntimeError, subprocess.SubprocessError):
         return Finding("ffmpeg", "none", ".mp4 and .webm: pip install imageio-ffmpeg")
