@@ -65,6 +65,7 @@ def _run_and_resume(name: str, report: Report, setup: Setup) -> None:
     report.figure(f"{name}, steps/s before and after the resume", rates)
     report.figure(f"{name}, auto takes", taken[0])
     report.check(f"{name}, auto takes the same after the resume", taken[0] == taken[1], f"{taken[0]}, {taken[1]}")
+    _drop_checkpoints(run)
 
 
 def _rate(report: Report, label: str, run: Path, after: int, until: int) -> float | None:
@@ -169,4 +170,10 @@ def sculpture(report: Report, setup: Setup) -> None:
         scores = json.loads((run / "scorecard.json").read_text(encoding="utf-8"))["poses"]
         for poses, found in scores.items():
             report.figure(poses, {name: found[name] for name in KEPT_SCORES})
-    (run / "resume.pt").unlink(missing_ok=True)  # what is left here is to be taken home
+    _drop_checkpoints(run)
+
+
+def _drop_checkpoints(run: Path) -> None:
+    """What is left is to be taken home, and these are the most of it."""
+    for path in run.glob("resume*.pt"):
+        path.unlink()

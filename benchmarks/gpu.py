@@ -25,9 +25,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
-for place in Path(__file__).parents[:2]:  # the stages and the package, whoever imports this and whatever is installed
-    if str(place) not in sys.path:
-        sys.path.append(str(place))
+# The stages and the package are found whoever imports this and whatever is installed.
+sys.path.append(str(Path(__file__).parent))
+sys.path.append(str(Path(__file__).parents[1]))
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as in train.py, for this process and all that it starts
 
 from _gpu_report import ROOT, Report, Setup, write_json

@@ -37,7 +37,7 @@ def test_what_is_missing_comes_with_what_to_do(monkeypatch: pytest.MonkeyPatch, 
     said = capsys.readouterr().out
     assert "numba       not installed" in said
     assert "the fast renderer and hash encoding on a CPU: pip install numba" in said
-    assert 'meshes: pip install "mnist3d[export]"' in said
+    assert '  meshes: pip install -e ".[export]"' in said
     assert ".mp4 and .webm: pip install imageio-ffmpeg" in said
 
 

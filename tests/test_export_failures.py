@@ -51,7 +51,7 @@ def test_bad_values_and_too_many_cubes(tmp_path):
 
 def test_a_missing_library_is_one_line_with_the_remedy(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "nrrd", None)
-    with pytest.raises(ExportError, match=r"pynrrd: pip install pynrrd"):
+    with pytest.raises(ExportError, match=r"pynrrd: pip install -e"):
         export_voxels(ARRAY, tmp_path / "p.nrrd")
     assert list(tmp_path.iterdir()) == []
 

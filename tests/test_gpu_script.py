@@ -7,6 +7,8 @@ import re
 import signal
 import subprocess
 import sys
+import time
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -20,6 +22,7 @@ import gpu  # pyright: ignore[reportMissingImports]
 from _gpu_report import Report, Setup, run_command, write_json  # pyright: ignore[reportMissingImports]
 
 ROOT = Path(__file__).parents[1]
+PATIENCE = 60.0  # s for what comes at once on a free machine
 
 
 def small(folder: Path, device: str = "cpu", **asked: Any) -> Setup:
@@ -187,8 +190,14 @@ def test_a_stage_that_hangs_is_ended_with_all_that_it_started_and_what_it_found_
     found = gpu.in_a_process(3, 7.0, folder, "cpu", True)
     assert found["status"] == "cut"
     assert not (folder / "old").exists()
-    while alive(found["figures"]["child"]):  # it has been killed, and ends in its own time
-        pass
+    child, began = found["figures"]["child"], time.monotonic()
+    try:
+        while alive(child):  # killed, it ends in its own time
+            assert time.monotonic() - began < PATIENCE
+            time.sleep(0.01)
+    finally:
+        with suppress(ProcessLookupError):
+            os.kill(child, signal.SIGKILL)
 
 
 KILLED = """

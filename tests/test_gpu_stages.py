@@ -20,11 +20,17 @@ sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
 
 import _gpu_numbers as numbers  # pyright: ignore[reportMissingImports]
 import _gpu_speed as speed  # pyright: ignore[reportMissingImports]
-from _gpu_report import Report, Setup  # pyright: ignore[reportMissingImports]
+from _gpu_report import Done, Report, Setup  # pyright: ignore[reportMissingImports]
 
 
 def small(folder: Path, device: str = "cpu", **asked: Any) -> Setup:
     return Setup(device, True, folder, **asked)
+
+
+class AsOnAGpu(Setup):
+    """What is said of a GPU, computed on the CPU."""
+
+    on_gpu = True  # pyright: ignore[reportAssignmentType, reportIncompatibleMethodOverride]
 
 
 def right(report: Report) -> dict[str, bool]:
@@ -56,24 +62,58 @@ def test_an_encoder_that_is_off_is_found(tmp_path: Path, monkeypatch):
     assert report.figures["it, largest difference to torch on the CPU"] == pytest.approx(1e-2, rel=1e-3)
 
 
-def test_gradients_of_tinycudann_where_it_can_be_imported(tmp_path: Path, monkeypatch):
-    """By the stand-in, which rounds as the real one does."""
+@pytest.fixture
+def stand_in(monkeypatch):
+    """In place of tinycudann; it rounds as the real one does."""
     monkeypatch.setitem(sys.modules, "tinycudann", fake_tinycudann)
     monkeypatch.setattr(numbers, "tinycudann_obstacle", lambda: None)
-    monkeypatch.setattr(numbers, "FEW_POINTS", 100)
-    for kept in (tiny_cuda_nn._fused, tiny_cuda_nn._encoding):
-        kept.cache_clear()
+    kept = tiny_cuda_nn._fused, tiny_cuda_nn._encoding
+    for each in kept:
+        each.cache_clear()
+    yield
+    for each in kept:
+        each.cache_clear()
+
+
+@pytest.mark.parametrize("recorded", [True, False])
+def test_golden_numbers_where_tinycudann_can_be_imported(tmp_path: Path, monkeypatch, stand_in, recorded: bool):
+    def record(words, seconds: float) -> Done:
+        assert (numbers.ROOT / words[0]).exists()
+        if recorded:
+            Path(words[2]).touch()
+        return Done(0, "half_precision: ...\n", 1.0)
+
+    monkeypatch.setattr(test_golden, "CONFIGURATIONS", 2)
     report = Report()
-    try:
-        numbers.gradients(report, small(tmp_path))
-    finally:
-        for kept in (tiny_cuda_nn._fused, tiny_cuda_nn._encoding):
-            kept.cache_clear()
+    numbers.golden_numbers(report, AsOnAGpu("cpu", True, tmp_path, command=record))
+    assert right(report) == {
+        "torch against tests/golden": True,
+        "tinycudann against tests/golden": True,
+        "recording of tinycudann": recorded,
+    }
+    assert report.figures["recording of tinycudann"] == ["half_precision: ..."]
+    assert report.remarks == ["copy tinycudann.npz to tests/golden/: a test waits for it"] * recorded
+
+
+def test_gradients_of_tinycudann_where_it_can_be_imported(tmp_path: Path, monkeypatch, stand_in):
+    monkeypatch.setattr(numbers, "FEW_POINTS", 100)
+    report = Report()
+    numbers.gradients(report, small(tmp_path))
     assert len(report.checks) == 12
     assert all(right(report).values()), report.checks
     assert not report.needs_a_gpu
     half, full = (report.figures[f"tinycudann, {name}, table"]["as a whole"] for name in ("half", "full"))
     assert 0.0 <= full < 1e-5 < half
+
+
+def test_on_a_gpu_without_tinycudann_that_is_said(tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(numbers, "tinycudann_obstacle", lambda: "tinycudann is not installed")
+    report = Report()
+    numbers.gradients(report, AsOnAGpu("cpu", True, tmp_path))
+    assert len(report.checks) == 4
+    assert report.remarks == [
+        f"gradients of tinycudann, {name}: left out, as tinycudann is not installed" for name in ("half", "full")
+    ]
 
 
 @pytest.mark.parametrize("mistake", [lambda answer: 1.01 * answer, lambda answer: answer * math.nan])
@@ -161,6 +201,27 @@ def test_waits_are_counted_by_where_they_are(monkeypatch):
     assert re.fullmatch(r"test_gpu_stages\.py:\d+", found[0])
     assert found[1] == 2
     assert modes == ["warn", "step", "default"]
+
+
+@pytest.mark.parametrize(("each", "fine"), [(2, True), (3, False)])
+def test_steps_that_wait_too_often_are_found(tmp_path: Path, monkeypatch, each: int, fine: bool):
+    def step() -> None:
+        for _ in range(each):
+            warnings.warn("called a synchronizing CUDA operation", stacklevel=1)
+
+    monkeypatch.setattr(speed, "trainer_at_work", lambda *_: SimpleNamespace(step=step))
+    monkeypatch.setattr(speed, "launches", lambda step, _: {"kernels": 0, "launches": 1200})
+    for name in ("synchronize", "reset_peak_memory_stats", "set_sync_debug_mode"):
+        monkeypatch.setattr(torch.cuda, name, lambda *_: None)
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda: 3 * 2**20)
+    report = Report()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        speed._steps("default", (), report, AsOnAGpu("cpu", True, tmp_path))
+    assert right(report) == {"default, waits of a step": fine}
+    assert report.figures["default, peak MiB"] == 3.0
+    assert report.figures["default, launches of a step"] == {"kernels": 0.0, "launches": 300.0}
+    assert report.remarks == ["default: the profiler saw no kernel; CUPTI may be missing or forbidden here"]
 
 
 def test_what_the_profiler_of_a_gpu_sees_is_told_apart(tmp_path: Path, monkeypatch):

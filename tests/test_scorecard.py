@@ -441,6 +441,20 @@ def test_the_tools_table_names_every_class(classifiers: Classifiers, training: I
     assert any(line.startswith("Frechet distance") and "-" in line for line in lines)  # not asked for here
 
 
+@pytest.mark.parametrize(
+    ("legible", "histogram", "said"),
+    [
+        (0.426, {"a": 0.5, "b": 0.3, "c": 0.2}, "43 % of the views can be read, and all 3 classes occur."),
+        (0.5, {"a": 0.9, "b\n": 0.0, "c": 0.1}, "50 % of the views can be read, and 2 of 3 classes occur; not b\\n."),
+        (0.01, {str(k): float(k == 3) for k in range(10)}, "1 % of the views can be read, and 1 of 10 classes occur."),
+        (0.0, {"a": 0.0, "b": 0.0}, "0 % of the views can be read: no class occurs."),
+        (None, None, ""),
+    ],
+)
+def test_the_tool_ends_with_a_sentence(legible, histogram, said):
+    assert in_a_sentence(ImageScore(100, legible=legible, histogram=histogram)) == said
+
+
 def test_torchs_default_precision_changes_no_classifier(tmp_path):
     images, labels, names = torch.rand(40, 1, 12, 12), torch.arange(40) % 2, ["a", "b"]
     plain = load_classifiers(images, labels, names, tmp_path / "plain", 2)

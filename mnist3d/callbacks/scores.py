@@ -15,6 +15,7 @@ from ..data.options import DataOptions
 from ..errors import DataError
 from ..evaluation import Classifiers, cached_classifiers, quick_score
 from ..storage.run_directory import RunDirectory
+from ..training.objectives.targets import Targets
 from ..training.report import StepReport
 from ..training.trainer import Trainer
 from .classifier_training import ClassifierTraining
@@ -106,7 +107,8 @@ class Scores:
         if score.legible is None:
             return
         figures = {"legible": score.legible, "clean": score.clean, "effective_classes": score.effective_classes}
-        self.summary = f"legible {score.legible:.2f} of {score.effective_classes:.1f} classes"
+        if not made_by_targets_only(trainer):  # then other views are nothing in particular, as they should be
+            self.summary = f"{100.0 * score.legible:.0f} % legible, {score.effective_classes:.1f} classes"
         record = {key: round(value, 4) for key, value in figures.items() if value is not None}
         self.latest = {"step": report.step, **record, "histogram": score.histogram}
         self.run.append_stats(self.latest)
@@ -121,3 +123,8 @@ class Scores:
         """Close what was opened."""
         if self.writer is not None:
             self.writer.close()
+
+
+def made_by_targets_only(trainer: Trainer) -> bool:
+    """Whether nothing but targets says what the views show, and so nothing where there is none."""
+    return {objective.name for objective in trainer.each_objective()} == {Targets.name}

@@ -71,7 +71,9 @@ def full_parser(
         usage="%(prog)s [--config FILE] [--KEY VALUE ...]",
         description="Train a volume whose views look like the given images.",
         epilog="For the options of another volume, type --volume CLASS_PATH --help; of another objective, "
-        "--objectives.add CLASS_PATH --help.",
+        "--objectives.add CLASS_PATH --help. In the progress line D, V and T are the losses of discriminator, volume "
+        "and targets. The bars in brackets are one a class: the share of the views in which the discriminator reads it "
+        "now.",
         exit_on_error=False,
         allow_abbrev=False,  # a typo must not become another key
     )

@@ -13,7 +13,7 @@ from typing import Any
 from ..errors import ConfigError, shown
 from ..runs.building import CommandLine
 from ..runs.class_paths import full_path
-from ..runs.config import flat
+from ..runs.config import Config, flat
 from ..runs.trust import check_resume_is_trusted
 from ..runs.validation import checked, did_you_mean, no_such_key
 from ..runs.version_0_1 import moved_or_gone
@@ -60,7 +60,9 @@ def parse_command_line(arguments: Sequence[str]) -> CommandLine:
             raise ConfigError("run_dir and resume: a resumed run goes on in its own folder; give only one of the two")
         if not parsed.trust:
             check_resume_is_trusted(resume, config, flat(_merged({}, parsed.given, read)))
-    elif parsed.trust:
+    else:
+        _check_path_is_used(config)
+    if resume is None and parsed.trust:
         raise ConfigError("trust: is for a run that is there already; add --resume FOLDER, or leave --trust out")
     if parsed.print_config:
         print(config.to_yaml(), end="")
@@ -91,6 +93,19 @@ def _merged(base: Values, given: Sequence[tuple[str, Any]], read: Callable[[str]
     return values
 
 
+def _check_path_is_used(config: Config) -> None:
+    """A folder that nothing would read is a forgotten `data.name`. Runs that were begun with one may go on.
+
+    Raises:
+        ConfigError: there is one.
+    """
+    if config.data.path is not None and config.data.name == "mnist_5k":
+        raise ConfigError(
+            f"data.path={shown(config.data.path)}: is not used by data.name=mnist_5k; add --data.name images for a "
+            "folder of images, or --data.name idx for idx files"
+        )
+
+
 def _unknown(argument: str, volume: str, known: Sequence[str]) -> ConfigError:
     if argument in preset_names() or (argument.endswith(".yaml") and argument[0] != "-"):
         return ConfigError(f"{argument}: must follow a flag, as in --config {argument}")
@@ -109,7 +124,7 @@ def _read_file(name: str) -> Values:
         values = read_yaml_file(preset_file(name) if name in presets else path)
     except FileNotFoundError:
         hint = did_you_mean(path.stem, presets) or f"; presets are {', '.join(presets)}"
-        raise ConfigError(f"config={name}: no such file{hint}") from None
+        raise ConfigError(f"config={name}: no such preset or file{hint}") from None
     except IsADirectoryError:
         raise ConfigError(f"config={name}: is a folder; give a YAML file, or the name of a preset") from None
     except OSError as error:

@@ -13,6 +13,7 @@ from ..invocation import program_name
 from ..runs.at_work import AtWork
 from ..runs.trust import acts_of_data, check_work_is_trusted
 from ..storage.atomic import check_output, describe_file
+from ..storage.optional import require
 from ..storage.run_directory import RunDirectory
 from .tool_parser import OneLineParser, add_sculpture_arguments, add_trust_argument, export_description, open_sculpture
 
@@ -35,6 +36,7 @@ def main(arguments: Sequence[str]) -> None:
     """Parse, draw, say where the figure lies."""
     options = build_parser().parse_args(arguments)
     suffix = check_output(options.output, PLOT_FORMATS)
+    require("matplotlib", "plots")  # before the atlas, which takes a while
     run = open_sculpture(options.run, options.volume)
     alone = Path(options.run).is_file()  # then neither its records nor its images are known
     records = [] if alone else RunDirectory(run.path).read_stats()

@@ -32,6 +32,8 @@ from ..storage.labels import printable
 from ..storage.run_directory import RunDirectory
 from .tool_parser import OneLineParser, add_sculpture_arguments, add_trust_argument, in_range, open_sculpture
 
+SOME_CLASSES = 5  # missing ones that are named
+
 
 def table(card: Scorecard) -> str:
     """The scorecard as lines of text, one column a pose distribution, the last one real images."""
@@ -45,6 +47,20 @@ def table(card: Scorecard) -> str:
         title = "share of each class" if k == 0 else ""
         lines.append(f"{title:19} {printable(name)[:8]:>8}" + "".join(f"{cell:15.3f}" for cell in cells))
     return "\n".join([*lines, card.note] if card.note else lines)
+
+
+def in_a_sentence(score: ImageScore) -> str:
+    """What the figures say of the views of one distribution; empty where nothing was read."""
+    if score.legible is None or score.histogram is None:
+        return ""
+    total, missing = len(score.histogram), [name for name, share in score.histogram.items() if share == 0.0]
+    said = f"{100.0 * score.legible:.0f} % of the views can be read"
+    if not missing:
+        return f"{said}, and all {total} classes occur."
+    if len(missing) == total:
+        return f"{said}: no class occurs."
+    absent = f"; not {', '.join(map(printable, missing))}" if len(missing) <= SOME_CLASSES else ""
+    return f"{said}, and {total - len(missing)} of {total} classes occur{absent}."
 
 
 def build_parser() -> OneLineParser:
@@ -99,6 +115,8 @@ def main(arguments: Sequence[str]) -> None:
         strip = turntable_strip(run.volume, run.renderer, classifiers)
     written += [folder.write_picture("atlas.png", atlas), folder.write_picture("turntable_read.png", strip)]
     print(*written, sep="\n")
+    if said := in_a_sentence(card.poses[run.config.poses.name]):
+        print(said)
 
 
 @contextmanager

@@ -84,10 +84,7 @@ def export_mesh(
         raise ExportError(f"size_mm={size_mm}: must be in [0.1, 10000]")
     if not 0 <= smoothing <= MAX_SMOOTHING:
         raise ExportError(f"smoothing={smoothing}: must be in [0, {MAX_SMOOTHING}] (passes)")
-    if suffix not in WRITERS:
-        require("trimesh", f"{suffix} meshes")
-    if suffix == ".3mf":
-        require("lxml", ".3mf meshes")
+    _check_libraries(suffix, smoothing)
     if connect != "none" and not 0.1 <= min_wall_mm <= size_mm / 6.0:
         raise ExportError(f"min_wall_mm={min_wall_mm:g}: must be in [0.1, {size_mm / 6.0:.4g}], a sixth of size_mm")
     values = as_array(volume, resolution, besides=BYTES_OF_A_VOXEL, tell=part(tell, 0.0, 0.2))
@@ -111,6 +108,23 @@ def export_mesh(
         WRITERS.get(suffix, _written_by_trimesh)(placed, folder / path.name)
         write_description(folder, path.name, described)
     return report
+
+
+def _check_libraries(suffix: str, smoothing: int) -> None:
+    """Fail before the work, which may take minutes, and not in the middle of it.
+
+    Raises:
+        ExportError: a library is missing.
+    """
+    require("scipy", "meshes")
+    require("skimage.measure", "meshes", "scikit-image")
+    if suffix not in WRITERS:
+        require("trimesh", f"{suffix} meshes")
+    if smoothing:
+        require("trimesh", "smoothing")
+    if suffix == ".3mf":
+        require("lxml", ".3mf meshes")
+        require("networkx", ".3mf meshes")
 
 
 def _inspected(

@@ -14,7 +14,7 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from ..errors import ExportError
-from ..storage import check_folder, check_output, suffix_of, whole_files, write_description
+from ..storage import check_folder, check_output, require, suffix_of, whole_files, write_description
 from ..storage.memory import check_fits
 
 Frame = UInt8[np.ndarray, "..."]
@@ -60,6 +60,8 @@ def check_orbit(path: Path, fps: int = 24) -> str:
     except ExportError as error:
         raise ExportError(f"{error}, or none for a folder of frames") from None
     check_output(path, SUFFIXES)
+    if suffix in CODECS:
+        require("imageio_ffmpeg", f"a {suffix} video", "imageio-ffmpeg", remedy="pip install imageio-ffmpeg")
     if suffix == ".gif" and fps > GIF_FASTEST:
         raise ExportError(f"fps={fps}: a gif has at most {GIF_FASTEST} frames a second")
     return suffix

@@ -258,7 +258,8 @@ def build_classifiers(config: Config, say: Callable[[str], None]) -> Classifiers
     if config.adversarial.weight == 0.0 and asked and all(target.kind in ("text", "image") for target in asked):
         if config.scorecard.every:
             print(
-                "no scores during this run: its classifiers read the data's classes, not letters or files",
+                "no scores during this run: its targets are letters or image files, and only digits and other classes "
+                "of the data can be read",
                 file=sys.stderr,
             )
         return None

@@ -11,7 +11,9 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
+from ..callbacks.scores import Scores, made_by_targets_only
 from ..callbacks.sheltered import Sheltered
+from ..data.options import DataOptions
 from ..errors import RunError, WatchdogGaveUp, WriteError
 from ..invocation import program_name, to_type
 from ..storage.exhausted import out_of_memory
@@ -22,7 +24,7 @@ from ..training.trainer import Trainer
 from .at_work import said_if_slow
 from .building import CommandLine, Parts, build_run
 from .signals import Ended, end_in_order, on_signals, say
-from .trust import flags_to_go_on
+from .trust import command_to_score, flags_to_go_on
 
 PREPARING = "reading images and preparing the run ..."
 COMPILING = "the first step compiles what has not been compiled on this machine yet: half a minute, once ..."
@@ -85,7 +87,7 @@ def _announce(command: CommandLine, parts: Parts) -> None:
         print("start_from: begins at the full resolution, so volume.grow_at is not used", file=sys.stderr)
     name = config.volume["class_path"].rpartition(".")[2]
     print(
-        f"{name} with {weights:,} weights, {len(trainer.images):,} images of {config.data.name}, "
+        f"{name} with {weights:,} weights, {len(trainer.images):,} images of {_source(config.data)} to train on, "
         f"{trainer.device}, {torch.get_num_threads()} threads; {began}; into {printable(str(parts.run.path))}",
         file=sys.stderr,
         flush=True,
@@ -99,6 +101,9 @@ def _conclude(parts: Parts) -> None:
     look = to_type("view", where, *_trusting("--volume", [parts.config.volume["class_path"]]))
     if parts.trainer.progress < 1.0:
         print(printable(f"stopped at step {parts.trainer.steps_done}; go on with: {_to_go_on(parts)}"), file=sys.stderr)
+    elif any(isinstance(each, Scores) for each in parts.callbacks) and not made_by_targets_only(parts.trainer):
+        measure = command_to_score(where, parts.config)
+        print(printable(f"to measure how many of its views can be read: {measure}"), file=sys.stderr)
     print(printable(f"The sculpture lies in {where} (views: {where}/pictures/views.png). Look at it: {look}"))
 
 
@@ -112,6 +117,11 @@ def _to_go_on(parts: Parts) -> str:
 def _where(parts: Parts) -> Path:
     path = parts.run.path
     return Path(os.path.relpath(path)) if path.is_absolute() and path.is_relative_to(Path.cwd()) else path
+
+
+def _source(data: DataOptions) -> str:
+    """Where the images are from, in words."""
+    return printable(f"the folder {data.path}") if data.name in ("images", "idx") else data.name
 
 
 def _end_of(options: TrainerOptions) -> str:

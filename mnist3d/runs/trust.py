@@ -7,10 +7,12 @@ on the command line, or `--trust` for all of them. No trust imports a class: it 
 import dataclasses
 import shlex
 from collections.abc import Container
+from pathlib import Path
 
 from ..data.options import DataOptions
 from ..data.sources import DOWNLOADED
 from ..errors import RunError
+from ..invocation import to_type
 from ..rendering.renderer import FIELD_SAMPLES, RendererOptions
 from ..training.objectives.target_list import TargetOptions
 from ..viewer.options import ViewerOptions
@@ -52,6 +54,13 @@ def flags_to_go_on(config: Config) -> list[str]:
     return flags
 
 
+def command_to_score(path: Path, config: Config) -> str:
+    """What to type to measure a run of one's own, as it stands."""
+    volume = config.volume["class_path"]
+    flags = [] if volume.startswith("mnist3d.") else ["--volume", volume]
+    return to_type("score", path, *flags, *(["--trust"] if acts_of_data(config.data) else []))
+
+
 def check_resume_is_trusted(path: str, config: Config, said: Container[str]) -> None:
     """A run that is to go on reads and downloads only what its user has named.
 
@@ -69,10 +78,10 @@ def check_resume_is_trusted(path: str, config: Config, said: Container[str]) -> 
     key, value = next(iter(unsaid.items()))
     flags = " ".join(f"--{each} {shlex.quote(text)}" for each, text in unsaid.items())
     named = all(each.startswith("data.") for each in unsaid)
-    does = "downloads it" if key == "data.name" else "reads files there"
+    does = {"data.name": "downloads it", "data.path": f"reads the images in the folder {value}"}
     raise RunError(
-        f"resume={path}: its {key} is {value}, and going on {does}; if that is what you want, add "
-        f"{f'{flags} or ' if named else ''}--trust"
+        f"resume={path}: its {key} is {value}, and going on {does.get(key, f'reads the file {value}')}; "
+        f"if that is what you want, add {f'{flags} or ' if named else ''}--trust"
     )
 
 
@@ -91,7 +100,7 @@ def check_data_is_trusted(path: object, data: DataOptions, trust: bool) -> None:
     if trust or not acts:
         return
     key, value = next(iter(acts.items()))
-    does = "downloads them" if key == "data.name" else "reads files there"
+    does = "downloads them" if key == "data.name" else f"reads the images in the folder {value}"
     raise RunError(
         f"{path}: its images are needed, its {key} is {value}, and that {does}; if that is what you want, add --trust"
     )

@@ -118,7 +118,10 @@ def checked(hint: Any, value: Any, key: str) -> Any:
         if found is not NO_DEFAULT:
             return found
     quotes = "; in YAML, put it in quotes" if str in members and isinstance(value, int | float) else ""
-    raise ConfigError(f"{key}={shown(value)}: must be {kinds(hint)}{quotes}")
+    words = [word for member in members if get_origin(member) is Literal for word in get_args(member)]
+    near = difflib.get_close_matches(value, map(str, words), n=1) if isinstance(value, str) else []
+    meant = f"; did you mean {near[0]}?" if near else ""
+    raise ConfigError(f"{key}={shown(value)}: must be {kinds(hint)}{meant}{quotes}")
 
 
 def from_text(hint: Any, text: str) -> Any:

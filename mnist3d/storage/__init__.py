@@ -14,7 +14,7 @@ from .atomic import (
     write_description,
 )
 from .environment import environment
-from .optional import require
+from .optional import require, to_install
 from .run_directory import RunDirectory, latest_run, png_bytes
 
 __all__ = [
@@ -27,6 +27,7 @@ __all__ = [
     "png_bytes",
     "require",
     "suffix_of",
+    "to_install",
     "whole_files",
     "write_atomically",
     "write_description",

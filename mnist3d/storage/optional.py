@@ -4,6 +4,7 @@ import importlib
 from types import ModuleType
 
 from ..errors import ExportError, UserError
+from ..invocation import CLONE
 
 
 def require(
@@ -20,7 +21,7 @@ def require(
         module: import name.
         purpose: what needs it, for the message.
         package: its name on PyPI where that differs.
-        remedy: how it is installed; default by pip.
+        remedy: how it is installed; default by the extra export.
         error: the kind to raise: `VolumeFileError` where a file is read.
 
     Raises:
@@ -29,5 +30,10 @@ def require(
     try:
         return importlib.import_module(module)
     except ImportError:
-        remedy = remedy or f"pip install {package or module} (the extra export of mnist3d brings all of them)"
-        raise error(f"{purpose} needs {package or module}: {remedy}") from None
+        raise error(f"{purpose} needs {package or module}: {remedy or to_install('export')}") from None
+
+
+def to_install(extra: str) -> str:
+    """What to type for an extra of this package: in the clone that is installed, or for a wheel."""
+    in_clone = (CLONE / "setup.py").is_file()
+    return f'pip install -e ".[{extra}]"' if in_clone else f'pip install "mnist3d[{extra}]"'
