@@ -40,8 +40,6 @@ def wrong_commands(page: Page) -> list[str]:
     """Command lines of a page that its reader could not type, and flags that no command has."""
     typed = [(words, reason) for text in page.blocks for words in command_lines(text) for reason in complaints(words)]
     named = [(words, reason) for text in page.spans for words in command_lines(text) for reason in complaints(words)]
-    # A sentence may name a command or its flag without saying of which run.
-    named = [(words, reason) for words, reason in named if "arguments are required" not in reason]
     wrong = [f"{page.path.name}: {shlex.join(words)}: {reason}" for words, reason in [*typed, *named]]
     everything = "\n".join([*page.blocks, *page.spans])
     for span in page.spans:

@@ -33,7 +33,7 @@ def test_judges_are_asked_for_where_they_can_read_something(arguments, asked, mo
     monkeypatch.setattr(building, "find_classifiers", lambda *given: found.append(given))
     assert build_classifiers(config(*arguments, "--scorecard.every", "10"), print) is None
     assert bool(found) == asked
-    assert ("read the data's classes, not letters" in capsys.readouterr().err) != asked
+    assert ("its targets are letters or image files" in capsys.readouterr().err) != asked
 
 
 @pytest.mark.parametrize(("action", "first"), [("off", "Progress"), ("warn", "Watchdog"), ("rewind", "Watchdog")])

@@ -99,8 +99,10 @@ def finished_run(tmp_path_factory):
         (["--volume.init", "v.npz"], ["volume.init: is start_from since version 0.2"]),
         (["--volume", "HashGrid", "--volume.table_rate", "2"], ["volume.table_rate: is no option", "1.0"]),
         (["--start_from", "nowhere.npz"], ["start_from=nowhere.npz", "no such file"]),
-        (["--config", "nowhere.yaml"], ["nowhere.yaml", "no such file; presets are counter"]),
-        (["--config", "countr"], ["config=countr: no such file, did you mean counter?"]),
+        (["--config", "nowhere.yaml"], ["nowhere.yaml", "no such preset or file; presets are counter"]),
+        (["--config", "countr"], ["config=countr: no such preset or file, did you mean counter?"]),
+        (["--data.path", "mine"], ["data.path=mine: is not used by data.name=mnist_5k; add --data.name images for"]),
+        (["--data.name", "image", "--data.path", "mine"], ["data.name=image: must be one of", "did you mean images?"]),
         (["--config", "x" * 300], ["config=xxx", "cannot be read (File name too long)"]),
         (["--config", sys.executable], ["config=", "cannot be read, it is no UTF-8 text"]),
         (["--resume", "nowhere"], ["resume=nowhere", "nothing to resume"]),
@@ -264,6 +266,7 @@ def test_help_shows_every_key_with_default(capsys):
     assert "at the start, >= 0. (type: float, default: 0.3)" in text  # what follows `Args:` in a docstring is no help
     assert "null is [0.3]. (type: list[int | float] | null, default: null)" in text
     assert "--device {auto,cpu,cuda} Where to compute" in text
+    assert "In the progress line D, V and T are the losses of discriminator, volume and targets." in text
 
 
 def test_a_run_grows_unless_told_otherwise():
@@ -501,8 +504,9 @@ def test_exports_say_what_opens_them_and_where_they_come_from(finished_run, tmp_
 
 
 @pytest.mark.parametrize("name", ["export_voxels", "export_mesh", "plot_run", "render_orbit"])
-def test_export_mistakes_are_one_line_and_leave_nothing(finished_run, tmp_path, capsys, name):
+def test_export_mistakes_are_one_line_and_leave_nothing(finished_run, tmp_path, capsys, name, monkeypatch):
     (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path)
     (tmp_path / "config_only").mkdir()
     (tmp_path / "config_only" / "config.yaml").write_bytes((finished_run / "config.yaml").read_bytes())
     before = sorted(tmp_path.rglob("*"))
@@ -515,7 +519,7 @@ def test_export_mistakes_are_one_line_and_leave_nothing(finished_run, tmp_path, 
         ([finished_run, "--output", "/proc/" + good], ["cannot be written"]),
         ([finished_run, "--outptu", good], ["--outptu"]),
         ([finished_run, "--outp", good], ["--outp"]),
-        ([], ["run"]),
+        ([], ["runs: holds no finished run; sculpt one first"]),
     ):
         code, _, error = run_tool(f"tools/{name}", arguments, capsys)
         assert code == 2, (arguments, error)
@@ -619,10 +623,10 @@ def test_a_file_may_have_dotted_keys_as_flags_do(text, key, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "key", "expected"),
     [
-        (["--data.path", "2024"], "path", "2024"),
-        (["--data.path", "[a"], "path", "[a"),
+        (["--data.name", "idx", "--data.path", "2024"], "path", "2024"),
+        (["--data.name", "idx", "--data.path", "[a"], "path", "[a"),
         (["--data.path=null"], "path", None),
-        (["--data.path=-x"], "path", "-x"),
+        (["--data.name=mnist", "--data.path=-x"], "path", "-x"),
         (["--data.class_names", "[010, a]"], "class_names", ["010", "a"]),
         (["--data.class_names", "null"], "class_names", None),
         (["--data.limit", "null"], "limit", None),

@@ -157,7 +157,6 @@ def test_a_list_without_an_empty_line_above_is_caught(page):
         ("mnist3d train --objectives.add my.Smooth --trainer.wieght 1", "no flag --trainer.wieght"),
         ("python -m mnist3d train --sed 1", "no flag --sed"),
         ("mnist3d presets digit", "no preset digit"),
-        ("mnist3d orbit", "required: run"),
         ("mnist3d orbit RUN --frames 1", "frames"),
         ("mnist3d mesh RUN --output a.stl --matter dark", "matter"),
         ("mnist3d view [RUN | volume.safetensors] [--prot N]", "--prot"),

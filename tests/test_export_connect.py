@@ -7,6 +7,7 @@ import os
 import numpy as np
 import pytest
 
+from mnist3d.cli.mesh import in_print
 from mnist3d.errors import ExportError
 from mnist3d.export import export_mesh
 from mnist3d.export.solid import best_level, similarity
@@ -159,3 +160,18 @@ def test_mistakes(tmp_path, options, words):
         export_mesh(blocks(*ROW), tmp_path / "m.stl", **options)
     assert all(word in str(failed.value) for word in words), failed.value
     assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("match", "matter", "said"),
+    [
+        (None, "bright", ""),
+        (0.5, "bright", ""),
+        (0.49, "bright", "--matter all, or a sculpture with fewer targets"),
+        (0.49, "all", "a sculpture with fewer targets"),
+    ],
+)
+def test_a_mesh_that_shows_little_of_the_views_comes_with_advice(match, matter, said):
+    told = "".join(in_print(match, matter))
+    assert told.partition("few of the views will be recognised; better: ")[2] == said
+    assert told.startswith("in print  ") == bool(said)

@@ -30,8 +30,14 @@ def test_judges_only_of_images_that_are_here_and_that_no_run_names(data, size, l
         raise gallery.DataError("read")
 
     monkeypatch.setattr(gallery, "load_images", never_read)
-    assert gallery._classifiers(data, size) is None
+    found, why = gallery._classifiers(tmp_path / "run", data, size, trust=False)
+    assert found is None
     assert bool(asked) == looked_up
+    if looked_up:
+        assert why == "read"
+    elif size <= LARGEST_CLASSIFIED:
+        assert f"{tmp_path / 'run'} --trust reads those" in why
+        assert gallery._classifiers(tmp_path / "run", data, size, trust=True) == (None, "read")
 
 
 def test_downloaded_images_count_as_here(monkeypatch, tmp_path):
@@ -40,7 +46,9 @@ def test_downloaded_images_count_as_here(monkeypatch, tmp_path):
     asked = []
     monkeypatch.setattr(gallery, "load_images", lambda *given, download: asked.append(download) or _images())
     monkeypatch.setattr(gallery, "cached_classifiers", lambda *given: None)
-    assert gallery._classifiers(DataOptions(name="mnist"), 28) is None
+    found, why = gallery._classifiers(tmp_path / "run", DataOptions(name="mnist"), 28, trust=False)
+    assert found is None
+    assert f"{tmp_path / 'run'} --trust trains them" in why
     assert asked == [False]
 
 

@@ -81,7 +81,9 @@ PARTS = {
         "volumes.base volumes.occupancy volumes.resampling volumes.voxel_grid volumes.wrappers storage.memory "
         "kernels.absorption kernels.compositing geometry errors",
     ),
-    "data": Part("Images to learn from.", "storage.memory storage.plain_files geometry.on_device geometry.rotations errors"),
+    "data": Part(
+        "Images to learn from.", "storage.memory storage.plain_files geometry.on_device geometry.rotations errors"
+    ),
     "volumes": Part(
         "The fields one can train.",
         "formats.reading storage.atomic storage.inflating storage.plain_files kernels geometry errors notebook",

@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from mnist3d.cli import score as score_command
-from mnist3d.cli.score import table
+from mnist3d.cli.score import in_a_sentence, table
 from mnist3d.data.images import ImageSet, load_images
 from mnist3d.data.options import DataOptions
 from mnist3d.evaluation import (

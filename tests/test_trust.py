@@ -16,9 +16,11 @@ from mnist3d.cli import orbit, plot, score, view, voxels
 from mnist3d.cli.parser import parse_command_line
 from mnist3d.errors import ConfigError, DataError, RunError, UserError
 from mnist3d.rendering.renderer import RendererOptions
+from mnist3d.runs.config import read_config
 from mnist3d.runs.gallery import Gallery
 from mnist3d.runs.session import sculpt
-from mnist3d.runs.trust import MOST_SAMPLES, check_work_is_trusted, flags_to_go_on
+from mnist3d.runs.trust import MOST_SAMPLES, check_work_is_trusted, command_to_score, flags_to_go_on
+from mnist3d.storage.run_directory import RunDirectory
 from mnist3d.viewer.options import ViewerOptions
 from mnist3d.volumes import VoxelGrid
 
@@ -70,11 +72,14 @@ def touched():
 
 IN_FILES = {"rings": [{"images": ["secret/a.png", "secret/b.png"]}]}
 ACTS = [
-    ({"data": {"name": "images", "path": "secret"}}, ["data.path is secret", "--data.path secret or --trust"]),
+    (
+        {"data": {"name": "images", "path": "secret"}},
+        ["data.path is secret, and going on reads the images in the folder secret", "--data.path secret or --trust"],
+    ),
     ({"data": {"name": "idx", "path": "secret/x y"}}, ["--data.path 'secret/x y' or --trust"]),
     ({"data": {"name": "kmnist"}}, ["data.name is kmnist", "downloads", "--data.name kmnist or --trust"]),
     ({"data": {"name": "mnist", "path": "secret"}}, ["--data.name mnist --data.path secret or --trust"]),
-    ({"targets": IN_FILES}, ["targets.rings is secret/a.png", "add --trust"]),
+    ({"targets": IN_FILES}, ["targets.rings is secret/a.png", "reads the file secret/a.png", "add --trust"]),
     ({"targets": {"views": [{"image": "secret/a.png"}]}}, ["targets.views is secret/a.png", "add --trust"]),
 ]
 
@@ -112,6 +117,29 @@ def test_the_page_is_the_users_own(hostile, capsys):
         *("--viewer.enabled", "false"),
         *("--viewer.host", "::1"),
     ]
+
+
+def test_a_run_with_a_folder_that_nothing_reads_still_opens_and_goes_on(hostile):
+    """A new run with one is refused."""
+    path = hostile(data={"path": "secret"})
+    with pytest.raises(ConfigError, match=r"data\.path=secret: is not used by data\.name=mnist_5k"):
+        parse_command_line(["--data.path", "secret"])
+    assert mnist3d.load_run(path).config.data.path == "secret"
+    assert parse_command_line(["--resume", path]).config.data.path == "secret"
+
+
+@pytest.mark.parametrize(
+    ("sections", "flags"),
+    [
+        ({}, ""),
+        ({"data": {"name": "kmnist"}}, " --trust"),
+        ({"data": {"name": "images", "path": "secret"}}, " --trust"),
+        ({"volume": {"class_path": "beads.Beads", "init_args": {}}}, " --volume beads.Beads"),
+    ],
+)
+def test_the_command_that_scores_a_run_of_ones_own_works_as_it_stands(hostile, sections, flags):
+    path = Path(hostile(**sections))
+    assert command_to_score(path, read_config(RunDirectory(path))) == f"mnist3d score run{flags}"
 
 
 def test_the_line_at_a_stop_is_all_that_it_takes_to_go_on(tmp_path, monkeypatch, capsys):

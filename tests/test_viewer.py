@@ -15,6 +15,7 @@ import urllib.error
 import urllib.request
 import zipfile
 from types import SimpleNamespace
+from typing import Any
 
 import imageio_ffmpeg
 import numpy as np
@@ -34,7 +35,7 @@ from mnist3d.rendering.renderer import AbsorptionRenderer, RendererOptions
 from mnist3d.runs.gallery import Gallery
 from mnist3d.runs.session import sculpt
 from mnist3d.training.options import TrainerOptions
-from mnist3d.viewer import Live, Snapshot, Viewer, ViewerOptions, server
+from mnist3d.viewer import Live, Snapshot, Viewer, ViewerOptions, render_thread, server
 from mnist3d.viewer import jobs as workshop
 from mnist3d.viewer import network as gate
 from mnist3d.viewer.access import TOKEN_VARIABLE
@@ -45,7 +46,7 @@ from mnist3d.viewer.downloads import DOWNLOADS
 from mnist3d.viewer.drawing import rendered_view
 from mnist3d.viewer.messages import pack, parse_request
 from mnist3d.viewer.network import may_connect
-from mnist3d.viewer.render_thread import Painter, one_thread
+from mnist3d.viewer.render_thread import SECONDS_BETWEEN_READINGS, Painter, one_thread
 from mnist3d.viewer.scene import View
 from mnist3d.viewer.server import FIGURES_SECONDS, MAX_PAGES
 from mnist3d.volumes import load_volume
@@ -270,39 +271,37 @@ class NothingToRead:
         raise AssertionError("nothing can be read")
 
 
-def test_a_view_is_read_once_again_when_it_turns_and_now_and_then_while_a_run_goes_on(monkeypatch):
-    clock = SimpleNamespace(now=100.0)
-    monkeypatch.setattr("mnist3d.viewer.render_thread.time", SimpleNamespace(monotonic=lambda: clock.now))
-    painter = Painter(list, Allowance(1.0))
-    monkeypatch.setattr(painter, "_map", lambda page, now: False)
-    sent = []
-    page = SimpleNamespace(
-        scene=scene(reader=NothingToRead()),
-        view=View(),
-        read=None,
-        read_at=0.0,
-        has_room=lambda: True,
-        send=sent.append,
-    )
+def test_a_view_is_read_once_again_when_it_turns_and_now_and_then_while_a_run_goes_on():
+    painter, now = Painter(list, Allowance(1.0)), 100.0
+    page: Any = SimpleNamespace(scene=scene(reader=NothingToRead()), view=View(), read=None, read_at=0.0, sent=[])
+    page.send = page.sent.append
 
     def is_read():
-        return painter._read_or_map([page])
+        if not painter._wants_reading(page, now):
+            return False
+        painter._read(page)
+        page.read_at = now
+        return True
 
     assert is_read()
     assert not is_read()  # the same view of the same snapshot
+    page.view = View(number=7, size=64, zoom=2.0, style="shaded")
+    assert not is_read()  # what is read is the same
     page.view = View(azimuth=0.3)
     assert is_read()
     page.scene.snapshot = dataclasses.replace(page.scene.snapshot, version=1)
     assert not is_read()  # the run goes on, and this view was read just now
-    clock.now += 0.9
+    now += SECONDS_BETWEEN_READINGS - 0.1
     assert not is_read()
-    clock.now += 0.2
+    now += 0.2
     assert is_read()
     page.view = View(azimuth=0.4, moving=True)
     assert not is_read()
+    now += SECONDS_BETWEEN_READINGS
+    assert is_read()  # it has been turning for a while
     page.view, page.scene.reader = View(azimuth=0.5), None
     assert not is_read()
-    assert len(sent) == 3
+    assert len(page.sent) == 4
 
 
 def test_the_next_free_port_is_taken(viewer):
@@ -493,13 +492,13 @@ def test_a_file_over_a_slow_line_arrives_whole_and_its_memory_is_bounded(viewer,
 
 
 def test_each_scene_has_its_own_map_drawn_once(viewer, monkeypatch):
-    drawn, real = [], Painter._atlas_rows
+    drawn, real = [], render_thread.map_rows
 
-    def count(painter, scene_, begun):
+    def count(scene_, now):
         drawn.append(scene_.name)
-        return real(painter, scene_, begun)
+        return real(scene_, now)
 
-    monkeypatch.setattr(Painter, "_atlas_rows", count)
+    monkeypatch.setattr(render_thread, "map_rows", count)
     with Client(viewer) as first, Client(viewer) as second:
         second.next("scenes")
         viewer._sessions[1].look_at(scene(name="other"))

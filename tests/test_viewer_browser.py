@@ -335,7 +335,7 @@ def test_a_run_is_watched_paused_taken_home_and_stopped_from_its_page(chromium, 
     # Both clicks in one breath: the question stands for four seconds, which is a short time on a busy machine.
     asked = page.locator("#stop").evaluate("b => { b.click(); const asked = b.textContent; b.click(); return asked; }")
     assert asked == "Really stop?"
-    page.locator("#problem.shown", has_text="The terminal says how to look at it again").wait_for()
+    page.locator("#problem.shown", has_text="Look at it again with").wait_for()
     assert page.errors == []
     page.close()
     out, error = process.communicate(timeout=PATIENCE)

@@ -179,15 +179,6 @@ def test_a_shading_is_made_once_a_snapshot_and_never_for_an_exact_view(made):
     assert len(page.sent) == 8
 
 
-def test_shaded_views_of_a_run_that_goes_on_take_half_of_the_allowance_at_most(monkeypatch):
-    painter = painter_of(Recorder(scene(), View()), share=0.02, unlimited=False)
-    painter._shaded_seconds = 0.1
-    assert painter._pause_after(View(style="shaded")) == pytest.approx(0.1 / (0.5 * 0.02))
-    assert painter._pause_after(View()) == render_thread.SECONDS_BETWEEN_FRAMES
-    painter._allowance.unlimited = True
-    assert painter._pause_after(View(style="shaded")) == render_thread.SECONDS_BETWEEN_FRAMES
-
-
 def test_a_view_that_is_turned_gets_coarser_when_the_saved_time_runs_low_each_style_by_its_own_cost():
     painter = painter_of(Recorder(scene(), View()), unlimited=False)
     painter._pixel_seconds = {"exact": 1e-7, "shaded": 4e-7}

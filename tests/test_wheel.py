@@ -116,9 +116,9 @@ def test_a_preset_that_is_not_there_and_an_unknown_command_are_one_line(mnist3d_
         ("mnist3d presets hashgrid", "mnist3d presets: error: hashgrid: no such preset, did you mean hash_grid?"),
         (
             "mnist3d train --config hashgrid",
-            "mnist3d train: error: config=hashgrid: no such file, did you mean hash_grid?",
+            "mnist3d train: error: config=hashgrid: no such preset or file, did you mean hash_grid?",
         ),
-        ("mnist3d orbit", "mnist3d orbit: error: the following arguments are required: run"),
+        ("mnist3d orbit", "mnist3d orbit: error: runs: holds no finished run; sculpt one first: "),
     ):
         done = mnist3d_run(line)
         assert (done.returncode, done.stderr.count("\n"), done.stdout) == (2, 1, ""), done.stderr
@@ -166,5 +166,7 @@ def test_the_score(trained, mnist3d_run, folder):
     done = mnist3d_run("mnist3d score run --views 20")
     assert done.returncode == 0, done.stderr
     assert done.stdout.split()[:2] == ["euler_normal", "sphere"]
-    assert all((folder / file).is_file() for file in done.stdout.split()[-3:])  # it says where they lie
+    *_, card, atlas, strip, sentence = done.stdout.splitlines()
+    assert all((folder / file).is_file() for file in (card, atlas, strip))  # it says where they lie
+    assert " of the views can be read" in sentence
     assert done.stderr == ""  # nothing was trained, and the classifiers of the package are whole

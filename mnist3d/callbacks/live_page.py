@@ -6,13 +6,14 @@ The only place that knows both trainer and viewer. It never lends out the weight
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
 from tqdm import tqdm
 
 from ..evaluation import Classifiers
-from ..invocation import program_name
+from ..invocation import program_name, to_type
 from ..training.report import StepReport
 from ..training.trainer import Trainer
 from ..viewer import Live, Viewer, ViewerOptions
@@ -28,6 +29,7 @@ FIGURES_SECONDS = 0.5
 PAUSE_POLL = 0.1
 LAST_VIEW_SECONDS = 1.0  # for the pages to fetch the view of the finished run
 LAST_FIGURES_SECONDS = 5.0  # that the end of a run waits at most until each page was told that it has ended
+LAST_MAP_SECONDS = 10.0  # likewise until each shows the finished volume: in its view, its reading and its map
 
 
 class LivePage:
@@ -38,6 +40,7 @@ class LivePage:
         viewer: that serves it.
         scores: the run's scores, or None.
         records: lines of `stats.jsonl` of earlier sessions of a resumed run.
+        path: of the run, for what one can do with it when it has ended; default its name.
     """
 
     def __init__(
@@ -46,11 +49,14 @@ class LivePage:
         viewer: Viewer,
         scores: Scores | None = None,
         records: list[dict[str, Any]] | None = None,
+        path: Path | None = None,
     ) -> None:
         self.live, self.viewer, self.scores = live, viewer, scores
+        self.path = Path(live.scene.name) if path is None else _as_typed(path)
         self.curves, self.score_curves, self.last_score = read_curves(records or [])
         self.pace = Pace()
         self.next_copy = self.next_figures = 0.0
+        self.last_shares: tuple[dict[str, Any], str] = ({}, "")
         self.failed = False
 
     def announce(self) -> None:
@@ -76,12 +82,12 @@ class LivePage:
             if self.live.watched and not self.failed:
                 self.viewer.allowance.unlimited = True  # nothing trains any more
                 self._copy(trainer)
+                self._note_score()
                 self._tell(trainer, "finished")
                 self.viewer.wake()
                 time.sleep(LAST_VIEW_SECONDS)
-                until = time.monotonic() + LAST_FIGURES_SECONDS
-                while not self.viewer.all_told() and time.monotonic() < until:
-                    time.sleep(PAUSE_POLL)
+                _wait_for(self.viewer.all_shown, LAST_MAP_SECONDS)
+                _wait_for(self.viewer.all_told, LAST_FIGURES_SECONDS)
         except Exception as error:  # the volume is saved already, and nothing here may change that
             _say(f"the viewer could not show the end of the run: {' '.join(str(error).split())[:200]}")
         finally:
@@ -92,10 +98,7 @@ class LivePage:
         self.pace.note(trainer, report)
         self.live.look_for_reader()
         self.curves.add(losses_of({"step": report.step, **report.metrics}))
-        score = None if self.scores is None else self.scores.latest
-        if score is not None and score is not self.last_score:
-            self.last_score = score
-            self.score_curves.add(scores_of(score))
+        self._note_score()
         if self.live.stop_asked:
             trainer.stop_requested = True
             _say("stopping after this step and saving: asked for on the page")
@@ -109,6 +112,12 @@ class LivePage:
                 self._tell(trainer, "stopping" if trainer.stop_requested else "training", report)
         if self.live.paused and not trainer.stop_requested:
             self._wait(trainer, report)
+
+    def _note_score(self) -> None:
+        score = None if self.scores is None else self.scores.latest
+        if score is not None and score is not self.last_score:
+            self.last_score = score
+            self.score_curves.add(scores_of(score))
 
     def _wait(self, trainer: Trainer, report: StepReport) -> None:
         """Paused: the pages may use all the time that the training does not."""
@@ -139,8 +148,8 @@ class LivePage:
         self.viewer.wake()
 
     def _tell(self, trainer: Trainer, state: str, report: StepReport | None = None) -> None:
-        histogram, note = self._histogram(trainer, report)
-        training = self.live.reader_training
+        histogram, note = self.last_shares = self._histogram(trainer, report)
+        ended = state == "finished"
         self.live.tell(
             {
                 "state": state,
@@ -148,18 +157,32 @@ class LivePage:
                 "progress": trainer.progress,
                 "rate": plain(self.pace.rate) if state in ("training", "stopping") else None,
                 "seconds": plain(trainer.seconds),
-                "seconds_left": None if state == "finished" else plain(self.pace.seconds_left),
+                "seconds_left": None if ended else plain(self.pace.seconds_left),
                 "curves": self.curves.as_columns(),
                 "curves_note": self.curves.note,
                 "scores": self.score_curves.as_columns(),
-                "why_no_scores": self._why_no_scores(trainer),
+                "why_no_scores": self._why_no_scores(trainer, ended),
                 "histogram": histogram,
                 "histogram_note": note,
-                "classifier_training": None if training is None else training.as_message(),
+                "classifier_training": self._classifier_training(ended),
+                "look": to_type("view", self.path, *_trusting(trainer)) if ended else None,
             }
         )
 
-    def _why_no_scores(self, trainer: Trainer) -> str:
+    def _classifier_training(self, ended: bool) -> dict[str, Any] | None:
+        """How far it is; at the end of the run, which ends it too, where it has stopped."""
+        training = self.live.reader_training
+        message = None if training is None else training.as_message()
+        if not ended or message is None or message["state"] == "done":
+            return message
+        stopped = f"stopped at {message['share']:.0%}: " if message["state"] == "running" else ""
+        words = f"{stopped}{to_type('score', self.path, '--trust')} trains the classifiers of these images"
+        self.live.scene.why_no_reader = words
+        return {**message, "state": "stopped", "words": words, "can_start": False}
+
+    def _why_no_scores(self, trainer: Trainer, ended: bool) -> str:
+        if ended:
+            return "" if self.live.reader_training is not None else f"{to_type('score', self.path)} scores this run"
         if self.live.reader_training is not None and self.live.scene.reader is None:
             return self.live.reader_training.words
         if self.scores is None:
@@ -173,7 +196,25 @@ class LivePage:
         if report is not None and (found := report.metrics.get("class_shares")):
             shares = [plain(share) or 0.0 for share in found]
             return dict(zip(trainer.class_names, shares, strict=False)), "Classes that the discriminator reads now"
-        return {}, ""
+        return self.last_shares
+
+
+def _as_typed(path: Path) -> Path:
+    """As short as it can be typed here."""
+    inside = path.is_absolute() and path.is_relative_to(Path.cwd())
+    return path.relative_to(Path.cwd()) if inside else path
+
+
+def _trusting(trainer: Trainer) -> list[str]:
+    """What must stand behind a command that opens the run: the name of a volume class of somebody else's."""
+    kind = type(trainer.volume)
+    return [] if kind.__module__.startswith("mnist3d.") else ["--volume", f"{kind.__module__}.{kind.__qualname__}"]
+
+
+def _wait_for(condition: Callable[[], bool], seconds: float) -> None:
+    until = time.monotonic() + seconds
+    while not condition() and time.monotonic() < until:
+        time.sleep(PAUSE_POLL)
 
 
 def _say(line: str) -> None:
@@ -189,6 +230,7 @@ def start_page(
     shelf: Callable[[], Shelf] | None = None,
     records: list[dict[str, Any]] | None = None,
     training: ReaderTraining | None = None,
+    path: Path | None = None,
 ) -> LivePage | None:
     """The callback that shows a run, or None with the reason in one line on stderr; never an error.
 
@@ -201,6 +243,7 @@ def start_page(
         shelf: makes the shelf of the other runs.
         records: lines of `stats.jsonl` of earlier sessions of a resumed run.
         training: makes the classifiers while the run goes on, or None.
+        path: of the run; default its name.
     """
     if not options.enabled:
         return None
@@ -211,4 +254,4 @@ def start_page(
     except Exception as error:  # a page is never worth a run
         print(f"no page for this run: {' '.join(str(error).split())[:200]}", file=sys.stderr, flush=True)
         return None
-    return LivePage(live, viewer, scores, records)
+    return LivePage(live, viewer, scores, records, path)

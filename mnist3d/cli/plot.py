@@ -16,6 +16,7 @@ from ..storage.atomic import check_output, describe_file
 from ..storage.optional import require
 from ..storage.run_directory import RunDirectory
 from .tool_parser import OneLineParser, add_sculpture_arguments, add_trust_argument, export_description, open_sculpture
+from .which_run import which_run
 
 
 def build_parser() -> OneLineParser:
@@ -37,8 +38,9 @@ def main(arguments: Sequence[str]) -> None:
     options = build_parser().parse_args(arguments)
     suffix = check_output(options.output, PLOT_FORMATS)
     require("matplotlib", "plots")  # before the atlas, which takes a while
-    run = open_sculpture(options.run, options.volume)
-    alone = Path(options.run).is_file()  # then neither its records nor its images are known
+    path = which_run(options.run)
+    run = open_sculpture(path, options.volume)
+    alone = path.is_file()  # then neither its records nor its images are known
     records = [] if alone else RunDirectory(run.path).read_stats()
     if not records and not alone:
         raise RunError(f"{run.path}: stats.jsonl holds nothing to draw; it is written while a run goes on")

@@ -2,6 +2,7 @@
 
 import argparse
 import difflib
+import re
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -13,6 +14,10 @@ from ..version import __version__
 if TYPE_CHECKING:  # `mnist3d presets` needs no torch
     from ..runs.loading import Run
 
+# What argparse says, in all versions of Python.
+UNKNOWN_FLAG = re.compile(r"unrecognized arguments: (\S+)")
+WRONG_WORD = re.compile(r"argument (--\w+): invalid choice: ['\"](.*?)['\"] \(")
+
 
 class OneLineParser(argparse.ArgumentParser):
     """argparse whose errors are one line, and where a typo is no other flag."""
@@ -22,8 +27,22 @@ class OneLineParser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Exit code 2 and one line, without the usage text."""
-        print(f"{self.prog}: error: {one_line(message)}; {self.prog} --help explains", file=sys.stderr)
+        print(f"{self.prog}: error: {one_line(self._with_the_nearest(message))}", file=sys.stderr)
         sys.exit(2)
+
+    def _with_the_nearest(self, message: str) -> str:
+        """A message of argparse with the flag or the word that was meant, else with where to look."""
+        if unknown := UNKNOWN_FLAG.match(message):
+            flag = unknown[1].partition("=")[0]
+            near = difflib.get_close_matches(flag, self._option_string_actions, n=1) if flag.startswith("--") else []
+            if near:
+                return f"{flag}: no such flag, did you mean {near[0]}?"
+        if (wrong := WRONG_WORD.match(message)) and (action := self._option_string_actions.get(wrong[1])):
+            words = [str(word) for word in action.choices or ()]
+            near = difflib.get_close_matches(wrong[2], words, n=1)
+            meant = f"; did you mean {near[0]}?" if near else ""
+            return f"{wrong[1]}={wrong[2]}: must be one of {', '.join(words)}{meant}"
+        return f"{message}; {self.prog} --help explains"
 
 
 def one_of(given: str, known: Iterable[str]) -> str:
@@ -38,10 +57,12 @@ def add_sculpture_arguments(parser: argparse.ArgumentParser, *, default: str | N
 
     Args:
         parser: of the tool.
-        default: what is opened where none is named, in words; None where one must be named.
+        default: what is opened where none is named, in words; None: the newest run.
     """
+    from ..storage.run_directory import RUNS_ROOT
+
     shown = "run directory, volume.safetensors, or volume.pt of 3DMNIST, an earlier project"
-    parser.add_argument("run", nargs=None if default is None else "?", help=f"{shown}; {default}" if default else shown)
+    parser.add_argument("run", nargs="?", help=f"{shown}; {default or f'default the newest run under {RUNS_ROOT}/'}")
     parser.add_argument(
         "--volume",
         metavar="CLASS_PATH",
@@ -60,11 +81,11 @@ def add_trust_argument(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def open_sculpture(path: str | Path, volume: str | None = None) -> "Run":
+def open_sculpture(path: str | Path | None, volume: str | None = None) -> "Run":
     """What `add_sculpture_arguments` asked for.
 
     Args:
-        path: run directory or volume file.
+        path: run directory or volume file; None for the newest run.
         volume: class path that the user trusts, or None.
 
     Raises:
@@ -72,8 +93,9 @@ def open_sculpture(path: str | Path, volume: str | None = None) -> "Run":
     """
     from ..runs.class_paths import import_volume_class
     from ..runs.loading import load_sculpture
+    from .which_run import which_run
 
-    return load_sculpture(path, trusted=[] if volume is None else [import_volume_class(volume)])
+    return load_sculpture(which_run(path), trusted=[] if volume is None else [import_volume_class(volume)])
 
 
 def in_range(kind: type, low: int | float, high: int | float) -> Callable[[str], Any]:

@@ -81,9 +81,9 @@ def main(arguments: Sequence[str]) -> None:
         return
     name = path.name if path.resolve().parent == Path(RUNS_ROOT).resolve() else str(path)
     try:
-        gallery = Gallery(RUNS_ROOT, trusted=[type(run.volume)])
+        gallery = Gallery(RUNS_ROOT, trusted=[type(run.volume)], trust=path if options.trust else None)
         served = ViewerOptions(port=options.port, host=options.host, read_only=options.read_only)
-        scene = scene_of(run, name)
+        scene = scene_of(run, name, options.trust)
         more = f" ({len(passed_over) - 1} more: see the terminal)" if len(passed_over) > 1 else ""
         scene.notice = passed_over[0] + more if passed_over else ""
         viewer = Viewer(served, shelf=gallery, first=scene)

@@ -25,7 +25,7 @@ from ..formats.reading import read_voxels
 from ..formats.values import with_option
 from ..rendering.renderer import AbsorptionRenderer
 from ..storage.environment import environment
-from ..storage.run_directory import RunDirectory
+from ..storage.run_directory import RUNS_ROOT, RunDirectory
 from ..training.objectives.base import Objective
 from ..training.objectives.build import build_objectives
 from ..training.objectives.targets import Targets, build_targets
@@ -38,7 +38,6 @@ from .config import Config
 from .gallery import Gallery
 from .memory import check_memory
 
-RUNS_ROOT = "runs"
 OPAQUE = 4.0  # optical depth of one voxel, of which a view shows 98 % as one colour
 Built = TypeVar("Built")
 
@@ -112,7 +111,7 @@ def build_run(command: CommandLine) -> Parts:
         gallery = partial(Gallery, RUNS_ROOT, run.path, trusted=[type(trainer.volume)])
         # Last: what is paused on the page has been saved, and what it says is saved at the end is.
         page = start_page(
-            config.viewer, trainer, run.path.name, classifiers, scores, gallery, run.read_stats(), training
+            config.viewer, trainer, run.path.name, classifiers, scores, gallery, run.read_stats(), training, run.path
         )
         callbacks: list[Callback | None] = [
             watchdog,  # before what writes, so that nothing is saved that it has not looked at

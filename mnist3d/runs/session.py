@@ -203,4 +203,4 @@ class _StopOnSignal:
         self.number = number
         self.trainer.stop_requested = True
         again = "Ctrl-C again" if number == signal.SIGINT else "another SIGTERM"
-        say(f"\nstopping after this step and saving ({again}: at once)")
+        say(f"\nstopping after this step and saving ({again} ends it at once)")

@@ -26,6 +26,7 @@ from .records import lines_until, read_records
 if TYPE_CHECKING:  # a used folder is refused before anything heavy is imported
     import numpy as np
 
+RUNS_ROOT = "runs"  # where new runs go, in the folder in which a command is typed
 VOLUME_FILE = "volume.safetensors"
 RESUME_FILE = "resume.pt"
 CONFIG_FILE = "config.yaml"

@@ -80,6 +80,11 @@ class Live:
             self._version += 1
             self._offered = (self._version, step, weights)
 
+    @property
+    def has_newer(self) -> bool:
+        """Whether something was offered that no snapshot has yet."""
+        return self._offered is not None
+
     def tell(self, figures: dict[str, Any]) -> None:
         """Newer figures; takes no time. For the training thread."""
         self.scene.figures = figures

@@ -5,7 +5,7 @@ Plain data; `drawing` makes views of the two.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol, get_args, runtime_checkable
 
 import torch
@@ -109,6 +109,11 @@ class View:
         )
 
     @property
+    def as_read(self) -> "View":
+        """What of it classifiers are shown: equal for views that differ only in how one looks at them."""
+        return replace(self, size=MIN_SIZE, zoom=1.0, style="exact", moving=False, number=0)
+
+    @property
     def rotation(self) -> Float[Tensor, "3 3"]:
         """x_camera = rotation @ x_world."""
         return upright_matrix(torch.tensor(self.azimuth), torch.tensor(self.elevation))
@@ -137,19 +142,23 @@ class Snapshot:
 
 @dataclass(frozen=True)
 class Atlas:
-    """The map of all views of a snapshot.
+    """The map of all views. Each row is of what was the newest snapshot when it was drawn.
 
     Args:
-        snapshot: of what.
-        began: when it was begun, seconds of the monotonic clock.
+        snapshot: the newest one when it was begun.
+        began: when, seconds of the monotonic clock.
         reader: of its views, or None.
-        message: for the pages; empty while it is drawn, and when it cannot be.
+        message: for the pages; empty before the first one is whole, and when it cannot be drawn.
+        whole: whether all rows have been drawn since it was begun.
+        rows: what it is put together of; for `readings`.
     """
 
     snapshot: Snapshot
     began: float
     reader: Reader | None = None
     message: bytes = b""
+    whole: bool = False
+    rows: tuple[Any, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -122,6 +122,12 @@ class Viewer:
         pages = list(self._sessions)
         return all(page.figures is page.scene.figures and not page.waiting_bytes for page in pages)
 
+    def all_shown(self) -> bool:
+        """Whether each page that takes something in shows the newest volume: in its view, its reading and its map."""
+        if self.live is not None and self.live.has_newer:
+            return not self._sessions
+        return all(self._painter.is_done(page) or not page.has_room() for page in list(self._sessions))
+
     def close(self) -> None:
         """Stop drawing and listening; pages that are open say so."""
         self._painter.close()

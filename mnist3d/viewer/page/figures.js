@@ -23,11 +23,13 @@ function showFigures(head) {
   $("loss_note").textContent = head.curves_note ?? "";
   showCard(head.card);
   showTraining(head.classifier_training);
+  again = head.look ?? "";
 }
 function showCard(card) {  // of `mnist3d score`
   const row = (kind, cells) => {
     const line = document.createElement("tr");
-    line.append(...cells.map(text => Object.assign(document.createElement(kind), { textContent: text ?? "–" })));
+    line.append(...cells.map(text => Object.assign(document.createElement(kind),
+      { textContent: text ?? "–", title: MEANING[text?.replace(" views", "")] ?? "" })));
     return line;
   };
   $("card").hidden = !card?.rows?.length;
@@ -42,11 +44,16 @@ function showTraining(training) {  // of the classifiers, beside that of the vol
   $("train").hidden = !may; $("train").disabled = !["training", "paused"].includes(state);
   if (training && training.state !== "done") {
     const left = training.seconds_left == null ? "" : `, ${clock(training.seconds_left)} left`;
-    $("read").textContent = "–";
-    $("read_more").textContent = !goes ? training.words
-      : `Two classifiers for these images are being trained: ${Math.round(100 * training.share)} %${left}`;
+    showUnread(!goes ? training.words
+      : `Two classifiers for these images are being trained: ${Math.round(100 * training.share)} %${left}`);
   }
 }
+const MEANING = {  // of a curve, for who rests the pointer on its name
+  legible: "Share of the views in which both classifiers are above 50 % sure of the same class",
+  clean: "Share of the views in which both classifiers are above 90 % sure of the same class",
+  discriminator: "How badly the discriminator tells views from images: 0.69 is guessing",
+  volume: "How well the discriminator still tells the volume's views from images",
+};
 const COLOURS = ["#7cc4ff", "#ffb454", "#b9f27c", "#e48cff", "#ff8a80", "#6fe0d0", "#d6c36a", "#b0b8ff"];
 function plot(target, key, curves, range) {
   const names = Object.keys(curves).filter(name => name !== "step");
@@ -77,8 +84,9 @@ function plot(target, key, curves, range) {
     c.stroke();
     if (x.length < 30) curves[name].forEach((value, i) => { if (value != null) c.fillRect(px(x[i]) - 1.5, py(value) - 1.5, 3, 3); });
     const mark = document.createElement("span"); mark.className = "key"; mark.style.background = COLOURS[k % COLOURS.length];
-    const last = curves[name].findLast(v => v != null);
-    key.append(mark, `${name} ${last == null ? "" : last.toFixed(2)}`);
+    const last = curves[name].findLast(v => v != null), said = document.createElement("span");
+    said.textContent = `${name} ${last == null ? "" : last.toFixed(2)}`; said.title = MEANING[name] ?? "";
+    key.append(mark, said);
   });
 }
 function bars(histogram, note) {
@@ -95,9 +103,29 @@ function bars(histogram, note) {
   }));
 }
 const colour = k => PALETTE[k % PALETTE.length];
+// What was read last: of which view and volume, and when. Nothing read: no number.
+let lastRead = {};
+function showUnread(why) {  // nobody reads here
+  lastRead = {}; $("reading").classList.remove("old");
+  $("read").textContent = "–"; $("read_more").textContent = why;
+}
+function showAge() {  // a reading is of a view and of a volume; of others it is not shown as if it were
+  const { number, version, at, text } = lastRead;
+  if (number === undefined || !open) return;
+  const newer = +canvas.dataset.version > version && performance.now() - at > OLD;
+  const old = number < posed || newer;
+  $("reading").classList.toggle("old", old);
+  $("read_more").textContent = old ? "reading …" : text;
+}
+const OLD = 10000;  // ms, that a reading stands beside views of newer volumes
+setInterval(showAge, 500);
 function showReading(head) {
+  // While it sways, the reading stays that of the direction about which it does.
+  if (head.scene !== $("scenes").dataset.current || (swung.share && lastRead.number >= posed)) return;
   const percent = `${Math.round(100 * head.confidence)} %`;
   $("read").textContent = head.label ?? "–";
-  $("read_more").textContent = head.label != null ? `both classifiers agree, the less sure one at ${percent}`
+  const text = head.label != null ? `both classifiers agree, the less sure one at ${percent}`
     : head.guess != null ? `not legible; nearest: ${head.guess}` : "these images have no classes";
+  lastRead = { number: head.number, version: head.version, at: performance.now(), text };
+  showAge();
 }

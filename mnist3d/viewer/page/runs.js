@@ -18,7 +18,8 @@ function showScenes(head) {
   sizes = [...new Set([nativeSize, 64, 128, 256, 384, 512])].sort((a, b) => a - b);
   $("size").max = sizes.length - 1;
   if (another) { resetSliders(); map = null; scored = false; shown = number; showCard(null); showTraining(null); }
-  if (!head.reads) { $("read").textContent = "–"; $("read_more").textContent = head.why_no_reader; }
+  if (!head.reads) showUnread(head.why_no_reader);
+  else if (another || lastRead.number === undefined) { showUnread("reading …"); lastRead = { number: -1, version: 0, at: 0 }; }
   if (!live) setState("finished", "finished run");
   listFiles(head.files);
   busy(false); dirty = true;
@@ -30,6 +31,7 @@ $("scenes").onpointerenter = () => tell({ do: "scenes" });
 // ---- the map --------------------------------------------------------------------------------------------------
 const atlas = $("atlas").firstElementChild;
 async function showAtlas(head, blob) {
+  if (head.scene !== $("scenes").dataset.current) return;  // of the run that was shown before
   map = { ...head, bitmap: await createImageBitmap(blob) };
   atlas.width = map.bitmap.width; atlas.height = map.bitmap.height;
   markAtlas();

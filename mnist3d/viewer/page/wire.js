@@ -6,6 +6,7 @@ const view = { azimuth: 0, elevation: 0, size: 128, exposure: 1, scale: 1, cut: 
   style: "exact" };
 let socket = null, open = false, dirty = true, received = 0, number = 0, moving = false, movingUntil = 0;
 let live = false, trains = false, scored = false, map = null, acts = false;
+let posed = 0, pose = "";  // the number of the first view that shows what this one does, and what that is
 let nativeSize = 28, sizes = [28, 64, 128, 256, 384, 512], state = "", shown = 0, orbiting = false;
 const sentAt = new Map();  // by number: the views on their way
 const latencies = [];
@@ -28,17 +29,26 @@ function connect() {
   socket.onmessage = event => { received++; take(event.data); };
   socket.onclose = event => {
     const refused = !open;
+    if (open) wait = 2000;
     open = false; busy(true); $("pause").disabled = $("stop").disabled = $("train").disabled = true;
     const done = live && state === "finished";
     setState(done ? "lost done" : "lost", done ? "finished" : "not connected");
-    if (done) say("The run has ended and is saved. The terminal says how to look at it again.");
+    if (done) say("The run has ended and is saved. Look at it again with", again);
     else if (event.code === 1013) say("Too many pages are open. This one waits until another is closed.");
     else if (refused) fetch(location.pathname + query()).then(answer => answer.status === 403 ? OTHER : GONE, () => GONE)
       .then(why => { if (!open) say(why); });
     else say(GONE);
-    setTimeout(connect, 2000);
+    // A browser notes each try that fails. Whoever comes back to the page gets another at once.
+    connect.soon = setTimeout(connect, done ? LONGEST : wait);
+    wait = Math.min(LONGEST, 2 * wait);
   };
 }
+const LONGEST = 60000;  // ms
+let wait = 2000, again = "";
+document.addEventListener("visibilitychange", () => {
+  if (document.hidden || socket?.readyState !== WebSocket.CLOSED) return;
+  clearTimeout(connect.soon); connect();
+});
 const GONE = "The program that serves this page has ended or cannot be reached. The page goes on by itself once it is back.";
 const OTHER = "Another program serves this page now. Open the address that it printed.";
 function tell(message) { if (open) socket.send(JSON.stringify(message)); }
@@ -57,6 +67,8 @@ function tick(now) {
     dirty = false; tick.moved = !still; number++;
     sentAt.set(number, performance.now());
     message.view = { ...view, ...swayed(), moving: !still, number };
+    const { size, zoom, style, ...read } = view;  // what classifiers are shown of it
+    if (pose !== JSON.stringify(read)) { pose = JSON.stringify(read); posed = number; showAge(); }
   }
   if (received) { message.received = received; received = 0; }
   if (message.view || message.received) tell(message);
@@ -74,4 +86,8 @@ function showProblem(head) {
   $("scenes").value = $("scenes").dataset.current ?? "";  // what was asked for has not come
 }
 function setState(name, text) { $("state").className = name; $("state").textContent = text || name; }
-function say(text) { $("problem").textContent = text; $("problem").classList.toggle("shown", !!text); }
+function say(text, command = "") {  // with a command it is good news
+  $("problem").textContent = text;
+  if (command) $("problem").append(" ", Object.assign(document.createElement("code"), { textContent: command }));
+  $("problem").classList.toggle("shown", !!text); $("problem").classList.toggle("good", !!command);
+}
