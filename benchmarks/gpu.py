@@ -33,7 +33,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as in train.py, for this 
 from _gpu_report import ROOT, Report, Setup, write_json
 
 from mnist3d.cli.tool_parser import OneLineParser, in_range
-from mnist3d.errors import ExportError, one_line
+from mnist3d.errors import ExportError, WriteError, one_line
 from mnist3d.storage.atomic import check_output
 
 KEPT_OUTPUT = 30_000  # characters of what a stage said that the JSON takes; all of it lies in the folder
@@ -201,7 +201,9 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     for name, kind in (("--run-stage", int), ("--folder", Path), ("--seconds", float)):
         parser.add_argument(name, type=kind, help=argparse.SUPPRESS)
     given = parser.parse_args(arguments)
-    if given.run_stage:
+    if given.run_stage is not None:
+        if given.run_stage not in STAGES or given.folder is None or given.seconds is None:
+            parser.error("--run-stage: is what gpu.py itself starts; --stages says which to run")
         ends = time.monotonic() + given.seconds - EARLIER
         perform(given.run_stage, Setup(given.device, given.small, given.folder, ends))
         sys.exit(0)
@@ -218,11 +220,21 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
         if not torch.cuda.is_available():
             parser.error("device=cuda: torch sees no CUDA GPU here; --small --device cpu rehearses on a CPU")
+    try:
+        write_json(output, {"complete": False})
+        _folder(output).mkdir(exist_ok=True)
+    except (WriteError, OSError) as error:  # told before eight minutes are spent
+        parser.error(f"output={output}: {one_line(str(error))}")
     sys.exit(_run(given, numbers, output))
 
 
+def _folder(output: Path) -> Path:
+    """Of a run's files, beside its JSON."""
+    return output.with_name(f"{output.stem}_files")
+
+
 def _run(given: argparse.Namespace, numbers: list[int], output: Path) -> int:
-    folder = output.with_name(f"{output.stem}_files")
+    folder = _folder(output)
     content = {"command": sys.argv, "small": given.small, "device": given.device, "minutes": given.minutes}
     content |= {"complete": False, "machine": machine_now(), "stages": {}}
 

@@ -1,6 +1,10 @@
 """What "auto" takes: twins that are right, wrong, slow or broken, in a time that is handed in."""
 
 import logging
+import os
+import subprocess
+import sys
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -107,6 +111,81 @@ def test_a_wrong_twin_is_never_taken_however_fast(wrong: Callable[[Tensor], Tens
     assert found.level == logging.WARNING
 
 
+def test_a_reference_that_fails_is_not_laid_at_the_door_of_the_fast_one() -> None:
+    """Too little memory for both at once, say."""
+    pair = Twins(multiplied, broken, two_cases, ("value", "gradient"), Tolerance(1e-5, 5e-5))
+    found = choice._tried("it", lambda: pair, CPU, torch.float32, True, True, lambda *_: 1.0)
+    said = ": it could not be compared, as the reference fails here (RuntimeError: no compiler was found here)"
+    assert found == Verdict(False, said, True, logging.WARNING)
+
+
+def test_what_is_known_is_said_while_something_else_is_found_out() -> None:
+    """A training goes on while a page compiles; and who asks for the same waits for the one answer."""
+    made, known = [], []
+
+    def asked(key: str, more: Callable[[], object] = lambda: None) -> Verdict:
+        return verdict(key, "it", lambda: made.append(key) or more() or twins(multiplied), CPU, torch.float32)
+
+    def others_ask() -> None:
+        threads = [threading.Thread(target=lambda key=key: known.append(asked(key)), daemon=True) for key in "ab"]
+        for thread in threads:
+            thread.start()
+        threads[0].join(20.0)
+        assert [thread.is_alive() for thread in threads] == [False, True]
+        waiting.append(threads[1])
+
+    waiting: list[threading.Thread] = []
+    asked("a")
+    found = asked("b", others_ask)
+    assert found.taken
+    waiting[0].join(20.0)
+    assert made == ["a", "b"]
+    assert known == [found, found]
+
+
+def test_ctrl_c_in_the_middle_decides_nothing() -> None:
+    def interrupted() -> Twins:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        verdict("key", "it", interrupted, CPU, torch.float32)
+    assert verdict("key", "it", lambda: twins(multiplied), CPU, torch.float32).taken
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_child_does_not_wait_for_a_thread_that_it_has_not() -> None:
+    code = """
+import os, signal, torch
+from mnist3d.kernels import choice
+with choice._lock:
+    child = os.fork()
+    if child == 0:
+        signal.alarm(20)
+        choice.verdict("key", "it", lambda: None, torch.device("cpu"), torch.float32)
+        os._exit(0)
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120.0)
+    assert done.stdout == "0\n", done.stderr
+
+
+def test_inside_a_transform_of_torch_the_reference_answers_and_nothing_is_remembered() -> None:
+    attenuation, absorbance, rotation = scene()
+
+    def brightness(values: Tensor, impl: str = "auto") -> Tensor:
+        return render_grid(values, absorbance, rotation, 6, 5, impl=impl).sum()
+
+    brightness(attenuation, "reference").backward()
+    found = torch.func.grad(brightness)(attenuation.detach())
+    torch.testing.assert_close(found, attenuation.grad)  # of float32, which a transform sums in another order
+    turned = rotation.expand(3, 1, 3, 3)
+    views = torch.func.vmap(lambda one: render_grid(attenuation.detach(), absorbance, one, 6, 5))(turned)
+    assert views.shape == (3, 1, 6, 6)
+    assert not choice._verdicts
+    assert brightness(attenuation).isfinite()
+    assert [found.taken for found in choice._verdicts.values()] == [True]
+
+
 def test_on_a_cpu_no_clock_decides_and_gradients_are_compared_when_needed() -> None:
     """Which of two roundings a training gets must not hang on what else the machine does."""
 
@@ -144,9 +223,9 @@ def test_on_other_devices_gradients_and_all_cases_are_compared_at_once(monkeypat
 
 def test_the_callers_modes_and_random_numbers_play_no_part() -> None:
     grids, before = torch.rand(2, 2, 2, 2), torch.get_rng_state()
-    with torch.inference_mode(), torch.autocast("cpu"):
+    with torch.inference_mode(), torch.autocast("cpu"), torch.device("meta"):
         found = verdict("key", "it", lambda: twins(multiplied), CPU, torch.float32)
-        render_grid(grids[0], grids[1], torch.eye(3)[None], 2, 2)
+        render_grid(grids[0], grids[1], torch.eye(3, device="cpu")[None], 2, 2)
     assert found == Verdict(True, " on the CPU", True)
     assert len(choice._verdicts) == 2
     assert torch.equal(torch.get_rng_state(), before)

@@ -41,6 +41,39 @@ def test_what_is_missing_comes_with_what_to_do(monkeypatch: pytest.MonkeyPatch, 
     assert ".mp4 and .webm: pip install imageio-ffmpeg" in said
 
 
+def test_without_torch_it_still_says_what_to_do(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    doctor.main([])
+    said = capsys.readouterr().out
+    assert "torch       not installed" in said
+    assert "pip install --force-reinstall torch" in said
+
+
+def test_a_broken_ffmpeg_is_none(monkeypatch: pytest.MonkeyPatch):
+    def broken() -> str:
+        raise ValueError("no such platform")
+
+    monkeypatch.setattr("imageio_ffmpeg.get_ffmpeg_exe", broken)
+    assert doctor._ffmpeg().here == "none"
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="asks a GPU that is not there")
+def test_a_gpu_that_another_program_has_taken_ends_nothing(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    def busy(index: int) -> object:
+        raise RuntimeError("all CUDA-capable devices\nare busy")
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", busy)
+    doctor.main([])
+    said = capsys.readouterr().out
+    assert "GPU         cannot be asked (all CUDA-capable devices are busy)" in said
+    assert "trilinear on cuda: fails (" in said
+    assert "hash grid   on cuda: fails (" in said
+
+
 def test_a_library_that_breaks_while_it_is_imported_is_one_line():
     def broken() -> None:
         raise OSError("lib.so: undefined\nsymbol")

@@ -273,10 +273,12 @@ def test_the_exit_code_and_the_table_say_that_something_is_wrong(tmp_path: Path,
         (["--stages", ""], "stages=: must be some of"),
         (["--minutes", "0"], "'0': must be a number from 0.05 to 600.0"),
         (["--device", "cpu"], "device=cpu: must come with --small"),
-        (["--device", "tpu"], "'tpu'"),
+        (["--device", "tpu"], "tpu"),
         (["--output", "no/such/folder/a.json"], "no/such/folder does not exist"),
         (["--output", "a.txt"], "suffix .txt; must be one of .json"),
         ([], "device=cuda: torch sees no CUDA GPU here; --small --device cpu rehearses on a CPU"),
+        (["--run-stage", "9"], "--stages says which to run"),
+        (["--run-stage", "4"], "--stages says which to run"),
         (["--small"], "device=cuda: torch sees no CUDA GPU here"),
     ],
 )
@@ -288,6 +290,17 @@ def test_a_wrong_argument_is_one_line_and_2(monkeypatch, capsys, arguments, mess
     said = capsys.readouterr().err
     assert said.startswith("gpu.py: error: ")
     assert message in said
+    assert said.count("\n") == 1
+
+
+def test_a_place_that_cannot_be_written_is_told_before_a_stage_is_begun(tmp_path: Path, monkeypatch, capsys):
+    monkeypatch.setattr(gpu, "in_a_process", None)
+    (tmp_path / "found_files").write_text("a file where the folder belongs")
+    with pytest.raises(SystemExit) as ended:
+        gpu.main(["--small", "--device", "cpu", "--output", str(tmp_path / "found.json")])
+    assert ended.value.code == 2
+    said = capsys.readouterr().err
+    assert said.startswith("gpu.py: error: output=")
     assert said.count("\n") == 1
 
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from mnist3d.kernels import choice
+from mnist3d.kernels.absorption import implementations as absorption
 from mnist3d.kernels.hash_encoding import HashLevels, hash_encode, implementations, layout, require_implementation
 from mnist3d.kernels.hash_encoding import field as evaluation
 from mnist3d.kernels.hash_encoding import tiny_cuda_nn as adapter
@@ -258,6 +259,24 @@ def test_without_numba_auto_takes_torch_and_a_wish_names_reason_and_remedy(caplo
     assert "takes torch: numba cannot be imported" in caplog.text
     with pytest.raises(ValueError, match=r"implementation=numba: numba cannot be imported.*pip install numba"):
         require_implementation("numba")
+
+
+def test_a_numba_that_breaks_while_it_is_imported_is_none(monkeypatch):
+    """llvmlite raises an OSError where its library is lost."""
+
+    class Breaks:
+        @staticmethod
+        def find_spec(name, *_):
+            if name == "mnist3d.kernels.numba_runtime":
+                raise OSError("libllvmlite.so:\nnot found")
+
+    monkeypatch.delitem(sys.modules, "mnist3d.kernels.numba_runtime", raising=False)
+    monkeypatch.delattr("mnist3d.kernels.numba_runtime", raising=False)
+    monkeypatch.setattr(sys, "meta_path", [Breaks, *sys.meta_path])
+    assert implementations.numba_missing() == "numba cannot be imported (libllvmlite.so: not found)"
+    assert asked_on_the_cpu() == "torch"
+    grids = torch.zeros(2, 2, 2)
+    assert absorption._obstacle("numba", (grids, grids, torch.eye(3)[None]), 2) == implementations.numba_missing()
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="asks what is said where there is no GPU")

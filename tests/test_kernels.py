@@ -312,6 +312,27 @@ except ImportError as error:
     assert printed[-1].endswith("pip install numba")
 
 
+def test_a_numba_that_breaks_while_it_is_imported_is_left_too() -> None:
+    """llvmlite raises an OSError where its library is lost."""
+    before = """
+class Breaks:
+    @staticmethod
+    def find_spec(name, *_):
+        if name == "numba":
+            raise OSError("libllvmlite.so is lost")
+sys.meta_path.insert(0, Breaks)
+"""
+    after = """
+try:
+    render_grid(torch.zeros(2, 2, 2), torch.zeros(2, 2, 2), torch.eye(3)[None], 1, 1, impl="numba")
+except ImportError as error:
+    print(error)
+"""
+    printed = run_python(RENDER.format(before=before, after=after)).splitlines()
+    assert "takes the reference: numba cannot be imported (libllvmlite.so is lost)" in printed[0]
+    assert printed[-1] == "impl='numba' cannot import numba (libllvmlite.so is lost): pip install numba"
+
+
 def test_an_install_directory_without_a_writable_cache_still_works(tmp_path: Path) -> None:
     # A file where each cache folder would have to be: that stops root too, whom permissions do not.
     runtime = Path(__file__).parents[1] / "mnist3d" / "kernels" / "numba_runtime.py"

@@ -47,6 +47,12 @@ def test_all_tensors_of_a_device_are_read_at_once():
         assert sum(device.waits.values()) == 1
 
 
+@pytest.mark.parametrize("wrong", [[torch.zeros(())], (0.5, torch.zeros(()))])
+def test_a_list_of_tensors_is_named_before_it_reaches_a_file(wrong):
+    with pytest.raises(ValueError, match=r"metric size is a list of tensors: .*torch.stack"):
+        as_numbers({"size": wrong})
+
+
 @pytest.mark.parametrize("wrong", [torch.zeros(2, 2), torch.zeros(2, dtype=torch.complex64)])
 def test_what_is_no_row_of_real_numbers_is_named(wrong):
     with pytest.raises(ValueError, match=r"metric size is a tensor of .*: it must be one real number or a row of them"):

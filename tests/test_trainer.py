@@ -197,6 +197,29 @@ def test_a_step_convolves_in_full_precision_and_leaves_the_setting_as_it_was(mon
     assert torch.backends.cudnn.allow_tf32 is True
 
 
+@pytest.mark.skipif(not hasattr(torch.backends.cudnn, "conv"), reason="torch before 2.9 has one flag")
+@pytest.mark.parametrize("of_all", ["none", "tf32", "ieee"])
+@pytest.mark.parametrize("of_convolutions", ["none", "tf32", "ieee"])
+def test_a_precision_that_is_set_for_all_of_torch_does_not_hold_in_a_step(of_all, of_convolutions):
+    class Asks(Objective):
+        name = "asks"
+
+        def loss(self, batch):
+            asked.append((kinds[0].fp32_precision, kinds[1].fp32_precision, torch.backends.cudnn.allow_tf32))
+
+    asked, kinds = [], (torch.backends.cudnn.conv, torch.backends.cudnn.rnn)
+    trainer = Trainer(VoxelGrid(6), AbsorptionRenderer(16), bars(), [Asks()], options=TrainerOptions(max_steps=9))
+    before = [torch.backends.fp32_precision, *(kind.fp32_precision for kind in kinds)]
+    try:
+        torch.backends.fp32_precision, kinds[0].fp32_precision = of_all, of_convolutions
+        expected = [kind.fp32_precision for kind in kinds]
+        trainer.step()
+        assert asked == [("ieee", "ieee", False)]
+        assert [kind.fp32_precision for kind in kinds] == expected
+    finally:
+        torch.backends.fp32_precision, kinds[0].fp32_precision, kinds[1].fp32_precision = before
+
+
 @pytest.mark.parametrize("pairing", ["non_saturating", "hinge", "wasserstein"])
 def test_every_pairing_runs_and_stays_finite(pairing):
     trainer = make(max_steps=4, objectives={"adversarial": AdversarialOptions(pairing=pairing)})

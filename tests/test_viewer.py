@@ -273,8 +273,18 @@ class NothingToRead:
 
 def test_a_view_is_read_once_again_when_it_turns_and_now_and_then_while_a_run_goes_on():
     painter, now = Painter(list, Allowance(1.0)), 100.0
-    page: Any = SimpleNamespace(scene=scene(reader=NothingToRead()), view=View(), read=None, read_at=0.0, sent=[])
-    page.send = page.sent.append
+    sent = []
+    page: Any = SimpleNamespace(
+        scene=scene(reader=NothingToRead()),
+        view=View(),
+        drawn=None,
+        drawn_at=0.0,
+        read=None,
+        read_at=0.0,
+        atlas=None,
+        has_room=lambda: True,
+        send=sent.append,
+    )
 
     def is_read():
         if not painter._wants_reading(page, now):
@@ -301,7 +311,7 @@ def test_a_view_is_read_once_again_when_it_turns_and_now_and_then_while_a_run_go
     assert is_read()  # it has been turning for a while
     page.view, page.scene.reader = View(azimuth=0.5), None
     assert not is_read()
-    assert len(page.sent) == 4
+    assert len(sent) == 4
 
 
 def test_the_next_free_port_is_taken(viewer):
@@ -972,6 +982,21 @@ def test_the_page_says_what_is_wrong_with_the_figures_of_a_run(runs, tmp_path):
     figures = Gallery(root).open("one").figures
     assert figures is not None
     assert "stats.jsonl" in figures["curves_note"]
+
+
+def test_a_run_is_said_not_to_be_scored_only_where_it_has_no_scorecard(runs, tmp_path):
+    root = tmp_path / "runs"
+    shutil.copytree(runs, root)
+
+    def why():
+        figures = Gallery(root).open("one").figures
+        assert figures is not None
+        return figures["why_no_scores"]
+
+    assert why().startswith("This run was not scored; ")
+    card = {"format": 2, "poses": {"sphere": {"legible": 0.5}}, "real": {"legible": 1.0}}
+    (root / "one" / "scorecard.json").write_text(json.dumps(card))
+    assert why() == ""
 
 
 def test_a_shelf_that_cannot_be_read_and_one_without_end_leave_the_page_as_it_is(viewer):

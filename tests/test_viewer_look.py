@@ -252,3 +252,38 @@ def test_the_training_of_classifiers_is_a_bar_and_where_it_is_not_begun_a_button
         assert one.errors == []
         one.close()
     made.close()
+
+
+def test_a_reading_of_another_view_or_of_an_old_volume_is_grey_and_the_end_of_a_run_is_good_news(chromium):
+    run = Live(VoxelGrid.from_array(grid()), OPTIONS, NoClasses())
+    made = Viewer(ViewerOptions(port=0), live=run)
+    made.start()
+    page = opened(chromium, made.url)
+    page.locator("#reading:not(.old) #read_more", has_text="these images have no classes").wait_for()
+    page.evaluate("posed = number + 1, showAge()")  # the view shows something else by now
+    page.locator("#reading.old #read_more", has_text="reading").wait_for()
+    page.evaluate("posed = 0, showAge()")
+    page.locator("#reading:not(.old)").wait_for()
+    page.evaluate("canvas.dataset.version = lastRead.version + 1, lastRead.at = performance.now() - OLD - 1, showAge()")
+    page.locator("#reading.old").wait_for()
+    page.evaluate("canvas.dataset.version = lastRead.version, showAge()")
+    page.locator("#view").focus()
+    pressed(page, "ArrowLeft")  # which is read anew
+    page.locator("#reading:not(.old) #read_more", has_text="these images have no classes").wait_for()
+    run.tell({"state": "finished", "step": 9, "progress": 1.0, "look": "mnist3d view runs/<b>one"})
+    page.locator("#state.finished").wait_for()
+    made.close()
+    page.locator("#problem.shown.good code", has_text="mnist3d view runs/<b>one").wait_for()
+    assert page.locator("#state").inner_text() == "finished"
+    assert page.evaluate("wait") >= 2000
+    assert page.errors == []
+    page.close()
+
+
+class NoClasses:
+    """A reader of images without classes."""
+
+    class_names: list[str] = []  # noqa: RUF012 (nobody changes it)
+
+    def read(self, images):
+        raise AssertionError("nothing can be read")

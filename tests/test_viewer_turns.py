@@ -6,6 +6,7 @@ import json
 import struct
 import threading
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -100,6 +101,10 @@ class World:
         self.view = dataclasses.replace(self.view, number=self.number, **more)
 
 
+def still(world):
+    """It asks for nothing more."""
+
+
 def hand(world):
     world.turn(azimuth=world.view.azimuth + 0.05, moving=True)
 
@@ -108,7 +113,7 @@ def asks_again(world):
     world.turn()
 
 
-@pytest.mark.parametrize("ask", [lambda world: None, asks_again, hand], ids=["still", "asks again", "turns"])
+@pytest.mark.parametrize("ask", [still, asks_again, hand], ids=["still", "asks again", "turns"])
 def test_neither_the_map_nor_the_reading_starves_whatever_the_page_asks_for(ask, monkeypatch):
     world = World(monkeypatch, View(size=128))
     world.passes(300.0, ask)
@@ -116,9 +121,10 @@ def test_neither_the_map_nor_the_reading_starves_whatever_the_page_asks_for(ask,
     row = IMAGE_SECONDS * ATLAS_COLUMNS
     whole = ATLAS_ROWS * row / SHARE  # seconds, if all of the allowance went to the map
     # A hand may have half of the allowance, and what is at rest gives the map .6 of its part.
-    expected = whole / (0.6 if ask is not hand else 0.3)
-    pauses = world.pauses("atlas")
-    assert max(pauses) < 1.3 * expected * ROWS_A_MESSAGE / ATLAS_ROWS + render_thread.SECONDS_BETWEEN_MAPS
+    expected = whole / (0.6 if ask is still else 0.3)
+    first, *later = world.pauses("atlas")
+    assert first < 1.3 * expected  # a few works more, and what a hand has saved
+    assert max(later) < 1.3 * expected * ROWS_A_MESSAGE / ATLAS_ROWS + render_thread.SECONDS_BETWEEN_MAPS
     begun = {when for when, _ in world.came["atlas"]}
     assert len(begun) > 300.0 / (1.3 * expected)
     assert max(world.pauses("reading")) < 10.0
@@ -189,7 +195,7 @@ def test_turns_are_shared_and_who_was_away_gains_nothing():
 
 def test_the_end_of_a_run_shows_the_finished_volume_and_says_how_to_look_again(tmp_path):
     trainer = small_trainer()
-    reader = SimpleNamespace(class_names=["a"], read=_reads)
+    reader: Any = SimpleNamespace(class_names=["a"], read=_reads)
     live = Live(trainer.averaged, trainer.renderer.options, reader, name="one")
     viewer = Viewer(ANY_PORT, live=live)
     viewer.start()

@@ -7,6 +7,7 @@ import os
 import platform
 import shutil
 import subprocess
+import sys
 import webbrowser
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -65,9 +66,11 @@ def main(arguments: Sequence[str]) -> None:
     """Parse, look, print each line as it is known."""
     build_parser().parse_args(arguments)
     print(f"mnist3d {__version__}, Python {platform.python_version()}, {platform.platform(terse=True)}")
-    advice = [*_told(_machine()), *_told(_libraries())]
-    print('\nwhat "auto" takes')
-    advice += _told(_choices())
+    advice = _told(_machine())
+    if sys.modules.get("torch") is not None:  # without it there is nothing to ask
+        advice += _told(_libraries())
+        print('\nwhat "auto" takes')
+        advice += _told(_choices())
     if advice:
         print("\nfor more")
         for line in dict.fromkeys(advice):
@@ -90,8 +93,11 @@ def _machine() -> Iterator[Finding]:
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     free = free_memory()
     yield Finding("processor", f"{usable} cores, {'' if free is None else f'{size_in_words(free)} of memory free'}")
-    import torch
-
+    try:
+        import torch
+    except Exception as error:  # a library of the system's that is not there, another's module of that name
+        yield Finding("torch", _of_an_import(error), "anything at all: pip install --force-reinstall torch torchvision")
+        return
     built = f"built for CUDA {torch.version.cuda}" if torch.version.cuda else "built without CUDA"
     yield Finding("torch", f"{torch.__version__}, {built}, {torch.get_num_threads()} threads")
     yield _gpu(torch.cuda.is_available(), torch.version.cuda)
@@ -101,7 +107,10 @@ def _gpu(seen: bool, cuda: str | None) -> Finding:
     if seen:
         import torch
 
-        names = [torch.cuda.get_device_properties(index) for index in range(torch.cuda.device_count())]
+        try:
+            names = [torch.cuda.get_device_properties(index) for index in range(torch.cuda.device_count())]
+        except RuntimeError as error:  # another program has it for itself, or its driver is broken
+            return Finding("GPU", f"cannot be asked ({' '.join(str(error).split())[:90]})", "the GPU: run nvidia-smi")
         return Finding("GPU", ", ".join(f"{each.name} ({size_in_words(each.total_memory)})" for each in names))
     driver = shutil.which("nvidia-smi")
     if driver is None:
@@ -153,8 +162,11 @@ def _library(name: str, imported: Callable[[], object], purpose: str, remedy: st
     except importlib.metadata.PackageNotFoundError:
         return Finding(name, f"here, {purpose}")
     except Exception as error:  # whatever somebody else's library raises while it is imported
-        why = "not installed" if isinstance(error, ModuleNotFoundError) else " ".join(str(error).split())[:90]
-        return Finding(name, why, f"{purpose}: {remedy}")
+        return Finding(name, _of_an_import(error), f"{purpose}: {remedy}")
+
+
+def _of_an_import(error: Exception) -> str:
+    return "not installed" if isinstance(error, ModuleNotFoundError) else " ".join(str(error).split())[:90]
 
 
 def _ffmpeg() -> Finding:
@@ -166,7 +178,7 @@ def _ffmpeg() -> Finding:
             [program, "-version"], capture_output=True, encoding="utf-8", errors="replace", timeout=20
         ).stdout
         return Finding("ffmpeg", f"{' '.join(said.split()[2:3])}, for .mp4 and .webm")
-    except (ImportError, OSError, RuntimeError, subprocess.SubprocessError):
+    except Exception:  # of the library as of the program
         return Finding("ffmpeg", "none", ".mp4 and .webm: pip install imageio-ffmpeg")
 
 
@@ -186,13 +198,12 @@ def _choices() -> Iterator[Finding]:
     from ..volumes import HashGrid, VoxelGrid
 
     for device in ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]:
-        turned = torch.eye(3, device=device)[None]
-        grid, field = VoxelGrid(12).to(device), HashGrid(num_levels=2).to(device)
+        # all that touches the device is asked, as another program may have taken its memory or the whole of it
         for quadrature in get_args(QuadratureName):
             renderer = AbsorptionRenderer(8, quadrature=quadrature)
-            said = _asked(lambda renderer=renderer, grid=grid, turned=turned: renderer(grid, turned))
+            said = _asked(lambda on=device, draw=renderer: draw(VoxelGrid(12).to(on), torch.eye(3, device=on)))
             yield Finding("renderer", f"{quadrature} on {device}: {said}")
-        said = _asked(lambda field=field, turned=turned: field(turned[0]))
+        said = _asked(lambda on=device: HashGrid(num_levels=2).to(on)(torch.eye(3, device=on)))
         yield Finding("hash grid", f"on {device}: {said}")
 
 

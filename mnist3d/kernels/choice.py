@@ -5,6 +5,7 @@ here it is compared once a process and remembered.
 """
 
 import logging
+import os
 import threading
 import time
 from collections.abc import Callable, Hashable, Iterable, Iterator
@@ -68,6 +69,10 @@ class Twins(NamedTuple):
     tolerance: Tolerance
 
 
+class ReferenceFails(Exception):
+    """The reference could not answer, so nothing is known of the fast one; the cause says why."""
+
+
 class Verdict(NamedTuple):
     """Whether the fast one is taken, and why."""
 
@@ -104,7 +109,8 @@ def verdict(
     programs decide which of two roundings a training gets, so there the first case is compared, which takes some
     hundredths of a second, and gradients are when a call first needs them.
 
-    Neither torch's random numbers nor the caller's modes (no_grad, inference_mode, autocast) play a part.
+    Neither torch's random numbers nor the caller's modes (no_grad, inference_mode, autocast) play a part. Inside a
+    transform of torch.func, which a compiled one knows nothing of, none is taken; nor is that remembered.
 
     Args:
         key: what the answer is remembered for, besides device and dtype.
@@ -116,15 +122,19 @@ def verdict(
         gradients: whether the call needs them.
         clock: seconds that a step takes on a device.
     """
+    if torch._C._are_functorch_transforms_active():
+        return Verdict(False, f": {fast} knows no transforms of torch.func", gradients)
     by_time = device.type != "cpu"
     gradients = gradients or by_time
     key = (key, str(device), dtype)
-    with _lock:  # a page renders while a training does
-        known = _verdicts.get(key)
-        if known is None or (known.taken and gradients and not known.gradients):
-            with _neutral(device):
-                known = _verdicts[key] = _tried(fast, twins, device, dtype, gradients, by_time, clock)
-        return known
+    known = _remembered(key, gradients)  # without the lock: a training goes on while a page compiles something else
+    if known is None:
+        with _lock:
+            known = _remembered(key, gradients)
+            if known is None:
+                with _neutral(device):
+                    known = _verdicts[key] = _tried(fast, twins, device, dtype, gradients, by_time, clock)
+    return known
 
 
 def say_once(message: str, level: int = logging.INFO) -> None:
@@ -137,6 +147,12 @@ def say_once(message: str, level: int = logging.INFO) -> None:
 def announce(what: str, fast: str, reference: str, found: Verdict) -> None:
     """Say once what "auto" took and why."""
     say_once(f"{what} takes {fast if found.taken else reference}{found.reason}", found.level)
+
+
+def _remembered(key: Hashable, gradients: bool) -> Verdict | None:
+    """What is known already, if that is enough."""
+    known = _verdicts.get(key)
+    return None if known is not None and known.taken and gradients and not known.gradients else known
 
 
 def _tried(
@@ -157,8 +173,11 @@ def _tried(
         if not by_time or last is None:
             return Verdict(True, " on the CPU", gradients)
         ours, theirs = _times(pair, last, device, dtype, clock)
+    except ReferenceFails as failure:  # too little memory for both, or an operator that the caller has forbidden
+        reason = f": {fast} could not be compared, as the reference fails here ({_one_line(failure.__cause__)})"
+        return Verdict(False, reason, gradients, logging.WARNING)
     except Exception as error:  # whatever a compiler, a driver or somebody else's library raises
-        reason = f": {fast} fails here ({type(error).__name__}: {_one_line(error)})"
+        reason = f": {fast} fails here ({_one_line(error)})"
         return Verdict(False, reason, gradients, logging.WARNING)
     times = f"takes {1e3 * ours:.3g} ms where the reference takes {1e3 * theirs:.3g} ({last.label})"
     if ours < theirs:
@@ -172,8 +191,12 @@ def _difference(pair: Twins, case: Case, device: torch.device, dtype: torch.dtyp
     Where rounding in the precision of the call takes the reference itself further than the tolerance, as it may in a
     sum over a million samples, twice as far will do.
     """
-    runs = ((pair.run_reference, torch.float64), (pair.run_reference, dtype), (pair.run_fast, dtype))
-    exact, rounded, found = (_answers(run, case, device, precision, gradients) for run, precision in runs)
+    try:
+        exact = _answers(pair.run_reference, case, device, torch.float64, gradients)
+        rounded = _answers(pair.run_reference, case, device, dtype, gradients)
+    except Exception as error:
+        raise ReferenceFails from error
+    found = _answers(pair.run_fast, case, device, dtype, gradients)
     for index, (name, truth) in enumerate(zip(pair.quantities, exact, strict=False)):
         if found[index].shape != truth.shape:
             return f"is wrong here: {name} of {case.label} is {tuple(found[index].shape)}, not {tuple(truth.shape)}"
@@ -200,7 +223,7 @@ def _answers(run: Run, case: Case, device: torch.device, dtype: torch.dtype, gra
     value = run(*inputs, *case.rest)
     if not gradients:
         return [value]
-    weights = torch.sin(torch.arange(value.numel(), dtype=torch.float64)).to(value).reshape(value.mT.shape)
+    weights = torch.arange(value.numel(), dtype=torch.float64, device="cpu").sin().to(value).reshape(value.mT.shape)
     # handed an upstream gradient, autograd.grad would first import a library for symbols, which takes a second
     return [value.detach(), *torch.autograd.grad((value.mT * weights).sum(), inputs)]
 
@@ -231,6 +254,16 @@ def _wait(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def _one_line(error: Exception) -> str:
-    text = " ".join(str(error).split())
+def _one_line(error: BaseException | None) -> str:
+    text = " ".join(f"{type(error).__name__}: {error}".split())
     return text if len(text) <= 200 else f"{text[:200]} ..."
+
+
+def _forget_the_lock() -> None:
+    """A thread that held it is not in the child."""
+    global _lock
+    _lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_the_lock)

@@ -159,7 +159,7 @@ def _classifiers(path: Path, data: DataOptions, size: int, trust: bool) -> tuple
         return None, f"views of more than {LARGEST_CLASSIFIED} pixels are not read here; {score} reads them"
     if not trust and (data.path is not None or (acts and not local)):
         look = to_type("view", path, "--trust")
-        return None, f"classifiers are found by the images that they read, which are no package's: {look} reads those"
+        return None, f"classifiers are found by their images, which are read only if you say so: {look} reads those"
     try:
         held_out = load_images(data, size, "held_out", download=False)
     except DataError as error:

@@ -35,10 +35,10 @@ def as_numbers(figures: Mapping[str, Any]) -> dict[str, Any]:
     """Figures with numbers and lists of them in place of tensors; all tensors of a device are read at once.
 
     Args:
-        figures: by name; tensors of one real number or of one row of them.
+        figures: by name; tensors of one real number or of one row of them. Whole ones are exact up to 2^53.
 
     Raises:
-        ValueError: a tensor of another shape, or of complex numbers.
+        ValueError: a tensor of another shape or of complex numbers, or a list of tensors.
     """
     rows: dict[torch.device, dict[str, Tensor]] = {}
     for name, value in figures.items():
@@ -47,6 +47,8 @@ def as_numbers(figures: Mapping[str, Any]) -> dict[str, Any]:
                 kind = f"{str(value.dtype).removeprefix('torch.')} of shape {tuple(value.shape)}"
                 raise ValueError(f"metric {name} is a tensor of {kind}: it must be one real number or a row of them")
             rows.setdefault(value.device, {})[name] = value
+        elif isinstance(value, list | tuple) and any(isinstance(each, Tensor) for each in value):
+            raise ValueError(f"metric {name} is a list of tensors: it must be one tensor; torch.stack makes it one")
     found = {name: numbers for row in rows.values() for name, numbers in _read(row).items()}
     return {name: found.get(name, value) for name, value in figures.items()}
 

@@ -319,13 +319,20 @@ def _without_tf32() -> Iterator[None]:
     small that their rounding would save next to no time.
     """
     flags = torch.backends.cudnn
+    # Since torch 2.9 each kind of operator has a precision; with the flag alone off, one set for all of torch holds.
+    kinds = (flags.conv, flags.rnn) if hasattr(flags, "conv") else ()
+    before = [kind.fp32_precision for kind in kinds]
     try:
         allowed = flags.allow_tf32
-    except RuntimeError:  # set for each kind of operator, by somebody who knows what they want
-        yield
-        return
+    except RuntimeError:  # the flag, of old, and the kinds disagree
+        allowed = None
     flags.allow_tf32 = False
+    for kind in kinds:
+        kind.fp32_precision = "ieee"
     try:
         yield
     finally:
-        flags.allow_tf32 = allowed
+        if allowed is not None:
+            flags.allow_tf32 = allowed
+        for kind, precision in zip(kinds, before, strict=True):
+            kind.fp32_precision = "none" if precision == flags.fp32_precision else precision  # "none" follows that one

@@ -24,7 +24,7 @@ from .scene import Atlas, Lit, Scene, Snapshot, View
 
 SECONDS_BETWEEN_FRAMES = 0.2  # of a training that goes on by itself
 SECONDS_BETWEEN_READINGS = 2.0
-SECONDS_BETWEEN_MAPS = 20.0  # from the beginning of one to that of the next
+SECONDS_BETWEEN_MAPS = 5.0  # from the beginning of one to that of the next
 # Of what a training that goes on leaves for views that nobody turns. A map of the default run takes .4 s: at the
 # default allowance of .02 some 30 s.
 SHARES = {"reading": 0.15, "view": 0.25, "map": 0.6}

@@ -148,8 +148,8 @@ def _obstacle(fast: str, tensors: tuple[Tensor, ...], image_size: int) -> str | 
 
             return None
         from .trilinear_triton import obstacle as triton_obstacle
-    except ImportError as error:  # also what numba raises for a NumPy it does not know
-        return f"{fast} cannot be imported ({error})"
+    except Exception as error:  # whatever is raised while it is imported: of a NumPy it does not know, a lost library
+        return f"{fast} cannot be imported ({' '.join(str(error).split())})"
     attenuation, absorbance, rotation = tensors
     return triton_obstacle(attenuation, absorbance, rotation, image_size)
 
@@ -163,14 +163,14 @@ def _numba(quadrature: str) -> Callable[..., Tensor]:
         from .trilinear_numba import render_grid_numba
 
         return render_grid_numba
-    except ImportError as error:  # also what numba raises for a NumPy it does not know
+    except Exception as error:  # as above
         raise ImportError(f"impl='numba' cannot import numba ({error}): pip install numba") from error
 
 
 def _triton() -> Callable[..., Tensor]:
     try:
         from .trilinear_triton import render_grid_triton
-    except ImportError as error:
+    except Exception as error:  # as above
         raise ImportError(
             f"impl='triton' cannot import triton ({error}): install a CUDA build of torch 2.7 or later, which brings "
             "it on Linux, or use impl='auto'"

@@ -27,8 +27,8 @@ def numba_missing() -> str | None:
     """Why numba cannot be imported, or None."""
     try:
         from .. import numba_runtime  # noqa: F401 - imports numba
-    except ImportError as error:  # also what numba raises for a NumPy it does not know
-        return f"numba cannot be imported ({error})"
+    except Exception as error:  # whatever is raised while it is imported: of a NumPy it does not know, a lost library
+        return f"numba cannot be imported ({' '.join(str(error).split())})"
     return None
 
 
@@ -50,6 +50,6 @@ def tinycudann_obstacle() -> str | None:
         return "tinycudann is not installed"
     try:
         importlib.import_module("tinycudann")
-    except (ImportError, OSError, RuntimeError) as error:  # OSError: built for another GPU, or against another torch
+    except Exception as error:  # built for another GPU, or against another torch
         return f"tinycudann cannot be imported ({' '.join(str(error).split())})"
     return None
