@@ -61,7 +61,8 @@ def wrong_on_many(values: Tensor) -> Tensor:
 
 def two_cases() -> Iterator[Case]:
     for label, rows in (("a few", 5), ("many", 200)):
-        yield Case(label, (torch.linspace(-1.0, 1.0, 3 * rows, dtype=torch.float64).reshape(rows, 3),), ())
+        values = torch.linspace(-1.0, 1.0, 3 * rows, dtype=torch.float64, device="cpu")
+        yield Case(label, (values.reshape(rows, 3),), ())
 
 
 def twins(fast: Callable[[Tensor], Tensor]) -> Twins:
@@ -123,8 +124,13 @@ def test_what_is_known_is_said_while_something_else_is_found_out() -> None:
     """A training goes on while a page compiles; and who asks for the same waits for the one answer."""
     made, known = [], []
 
-    def asked(key: str, more: Callable[[], object] = lambda: None) -> Verdict:
-        return verdict(key, "it", lambda: made.append(key) or more() or twins(multiplied), CPU, torch.float32)
+    def asked(key: str, more: Callable[[], None] = lambda: None) -> Verdict:
+        def make() -> Twins:
+            made.append(key)
+            more()
+            return twins(multiplied)
+
+        return verdict(key, "it", make, CPU, torch.float32)
 
     def others_ask() -> None:
         threads = [threading.Thread(target=lambda key=key: known.append(asked(key)), daemon=True) for key in "ab"]
@@ -141,6 +147,24 @@ def test_what_is_known_is_said_while_something_else_is_found_out() -> None:
     waiting[0].join(20.0)
     assert made == ["a", "b"]
     assert known == [found, found]
+
+
+def test_a_gradient_next_to_nothing_is_not_compared_with_nothing() -> None:
+    def almost_flat(values: Tensor) -> Tensor:
+        return 0.0 * values + 1e-8 * (values - values.detach())
+
+    pair = Twins(almost_flat, lambda values: 0.0 * values, two_cases, ("value", "gradient"), Tolerance(1e-5, 5e-5))
+    assert verdict("key", "it", lambda: pair, CPU, torch.float32).taken
+
+
+def test_both_run_once_before_the_clock_does() -> None:
+    """The first call compiles."""
+    calls = []
+    pair = twins(lambda values: calls.append("fast") or multiplied(values))
+    pair = pair._replace(run_reference=lambda values: calls.append("reference") or cubed(values))
+    before: list[list[str]] = []
+    choice._tried("it", lambda: pair, CPU, torch.float32, True, True, lambda *_: before.append(calls[-2:]) or 1.0)
+    assert before[0] == ["fast", "reference"]
 
 
 def test_ctrl_c_in_the_middle_decides_nothing() -> None:
@@ -219,6 +243,8 @@ def test_on_other_devices_gradients_and_all_cases_are_compared_at_once(monkeypat
     monkeypatch.setattr(choice.torch, "autocast", lambda *_, **__: torch.no_grad())  # there is none for this device
     verdict("key", "it", lambda: twins(multiplied), torch.device("cuda", 1), torch.float32, gradients=False)
     assert asked[0][2:6] == (torch.device("cuda", 1), torch.float32, True, True)
+    verdict("key", "it", lambda: twins(multiplied), torch.device("cuda", 0), torch.float32)
+    assert len(asked) == 2, "two GPUs of a machine may be of two kinds"
 
 
 def test_the_callers_modes_and_random_numbers_play_no_part() -> None:
@@ -226,8 +252,10 @@ def test_the_callers_modes_and_random_numbers_play_no_part() -> None:
     with torch.inference_mode(), torch.autocast("cpu"), torch.device("meta"):
         found = verdict("key", "it", lambda: twins(multiplied), CPU, torch.float32)
         render_grid(grids[0], grids[1], torch.eye(3, device="cpu")[None], 2, 2)
+    with torch.no_grad():
+        assert verdict("another key", "it", lambda: twins(multiplied), CPU, torch.float32) == found
     assert found == Verdict(True, " on the CPU", True)
-    assert len(choice._verdicts) == 2
+    assert len(choice._verdicts) == 3
     assert torch.equal(torch.get_rng_state(), before)
 
 

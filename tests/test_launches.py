@@ -10,7 +10,7 @@ from trainers import make_trainer  # pyright: ignore[reportMissingImports]
 from benchmarks.far_device import NAME, FarTensor, far_device
 from mnist3d.callbacks.watchdog import LOOK_EVERY, Watchdog
 from mnist3d.data.images import ImageSet
-from mnist3d.geometry.on_device import made_once, sent
+from mnist3d.geometry.on_device import MOST_KEPT, made_once, sent
 from mnist3d.rendering.renderer import AbsorptionRenderer
 from mnist3d.training.objectives.build import build_objectives
 from mnist3d.training.objectives.class_balance import ClassBalanceOptions
@@ -159,6 +159,25 @@ def test_what_is_made_once_can_be_trained_with_wherever_it_was_made():
     assert ramp(3, torch.float32) is not first
     assert asked == [3, 3]
     (first * torch.ones(3, dtype=torch.float64, requires_grad=True)).sum().backward()  # refused of inference tensors
+
+
+def test_what_is_made_once_is_a_constant_and_only_some_are_kept():
+    asked = []
+
+    @made_once
+    def multiple(factor: float, count: int = 1) -> torch.Tensor:
+        asked.append(factor)
+        return factor * torch.ones(count, requires_grad=True)
+
+    assert not multiple(0.0).requires_grad
+    assert multiple(0.0, count=3).shape == (3,)
+    for factor in range(1, MOST_KEPT):
+        multiple(float(factor))
+    del asked[:]
+    multiple(float(MOST_KEPT - 1))
+    assert asked == []
+    multiple(0.0)
+    assert asked == [0.0], "sizes that a long run has left behind are forgotten"
 
 
 def test_a_volume_that_a_page_has_rendered_can_still_be_trained():

@@ -16,6 +16,7 @@ def test_tensors_become_numbers_of_their_own_kind_in_the_same_order():
         "steps": 7,
         "shares": torch.tensor([0.25, 0.75], dtype=torch.float64),
         "none": torch.zeros(0),
+        "single": torch.tensor([0.5]),
         "listed": [0.5, 0.5],
         "seen": torch.tensor(2**53 - 1),
         "counts": torch.tensor([2**40 + 1, -3]),
@@ -29,6 +30,7 @@ def test_tensors_become_numbers_of_their_own_kind_in_the_same_order():
     assert numbers["steps"] == 7
     assert numbers["shares"] == [0.25, 0.75]
     assert numbers["none"] == []
+    assert numbers["single"] == [0.5]
     assert numbers["seen"] == 2**53 - 1
     assert numbers["counts"] == [2**40 + 1, -3]
     assert [type(each) for each in numbers["counts"]] == [int, int]

@@ -12,6 +12,7 @@ from trainers import discriminator_of, make_trainer  # pyright: ignore[reportMis
 from mnist3d.data.images import ImageSet
 from mnist3d.geometry.rotations import PoseOptions
 from mnist3d.rendering.renderer import AbsorptionRenderer
+from mnist3d.training.averaging import Average
 from mnist3d.training.objectives.adversarial import PENALTY_EVERY, AdversarialOptions
 from mnist3d.training.objectives.base import Objective
 from mnist3d.training.objectives.class_balance import ClassBalanceOptions
@@ -144,6 +145,15 @@ def test_the_average_is_the_mean_of_both_to_the_bit_and_follows_buffers():
     assert torch.equal(averaged, bias)
 
 
+def test_beside_a_weight_of_minus_infinity_the_others_follow():
+    module, averaged = torch.nn.Linear(3, 1, bias=False), torch.nn.Linear(3, 1, bias=False)
+    with torch.no_grad():
+        module.weight.copy_(torch.tensor([[-torch.inf, 3.0, -1.0]]))
+        averaged.weight.copy_(torch.tensor([[-torch.inf, 1.0, -1.0]]))
+    Average(averaged, module).follow(0.75)
+    assert averaged.weight.tolist() == [[-torch.inf, 1.5, -1.0]]
+
+
 def test_weights_of_minus_infinity_are_looked_for_again_in_another_state():
     array = torch.zeros(2, 8, 8, 8)
     array[:, 3:5, 3:5, 3:5] = 0.5
@@ -205,19 +215,23 @@ def test_a_precision_that_is_set_for_all_of_torch_does_not_hold_in_a_step(of_all
         name = "asks"
 
         def loss(self, batch):
-            asked.append((kinds[0].fp32_precision, kinds[1].fp32_precision, torch.backends.cudnn.allow_tf32))
+            asked.append((kinds[0].fp32_precision, kinds[1].fp32_precision, flags.cudnn.allow_tf32))
 
-    asked, kinds = [], (torch.backends.cudnn.conv, torch.backends.cudnn.rnn)
+    flags: Any = torch.backends
+    asked, kinds = [], (flags.cudnn.conv, flags.cudnn.rnn)
     trainer = Trainer(VoxelGrid(6), AbsorptionRenderer(16), bars(), [Asks()], options=TrainerOptions(max_steps=9))
-    before = [torch.backends.fp32_precision, *(kind.fp32_precision for kind in kinds)]
+    before = [flags.fp32_precision, *(kind.fp32_precision for kind in kinds)]
     try:
-        torch.backends.fp32_precision, kinds[0].fp32_precision = of_all, of_convolutions
+        flags.fp32_precision, kinds[0].fp32_precision = of_all, of_convolutions
         expected = [kind.fp32_precision for kind in kinds]
         trainer.step()
         assert asked == [("ieee", "ieee", False)]
         assert [kind.fp32_precision for kind in kinds] == expected
+        if of_convolutions == "none":  # what follows the setting of all of torch goes on to
+            flags.fp32_precision = "ieee" if of_all == "tf32" else "tf32"
+            assert kinds[0].fp32_precision == flags.fp32_precision
     finally:
-        torch.backends.fp32_precision, kinds[0].fp32_precision, kinds[1].fp32_precision = before
+        flags.fp32_precision, kinds[0].fp32_precision, kinds[1].fp32_precision = before
 
 
 @pytest.mark.parametrize("pairing", ["non_saturating", "hinge", "wasserstein"])

@@ -318,7 +318,7 @@ def _without_tf32() -> Iterator[None]:
     A discriminator learns from the difference of two scores, and the same on every device; its convolutions are so
     small that their rounding would save next to no time.
     """
-    flags = torch.backends.cudnn
+    flags: Any = torch.backends.cudnn  # what lies in it differs between versions
     # Since torch 2.9 each kind of operator has a precision; with the flag alone off, one set for all of torch holds.
     kinds = (flags.conv, flags.rnn) if hasattr(flags, "conv") else ()
     before = [kind.fp32_precision for kind in kinds]
