@@ -14,6 +14,12 @@ from tests.third_party.glass_beads import Beads
 FIELD: dict[str, Any] = {"num_levels": 3, "log2_hashmap_size": 8, "max_resolution": 12, "hidden_dim": 16}
 
 
+@pytest.fixture(autouse=True)
+def _the_same_start():
+    """Weights that do not depend on which tests came before."""
+    torch.manual_seed(0)
+
+
 @pytest.mark.parametrize(
     "volume",
     [

@@ -141,21 +141,24 @@ def _check_gradients(volume: Volume, dtype: torch.dtype, label: str) -> None:
     for key, slope in gradients.items():
         assert slope is not None
         weight = volume.get_parameter(key)
-        direction = torch.randn(weight.shape, generator=generator, dtype=dtype).to(weight)
-        expected = (slope * direction).sum().item()
-        values = []
-        with torch.no_grad():
-            for sign in (1.0, -1.0):
-                weight.add_(sign * SLOPE_STEP * direction)
-                values.append(weigh(ask(volume, points, label)).item())
-                weight.sub_(sign * SLOPE_STEP * direction)
-        difference = (values[0] - values[1]) / (2.0 * SLOPE_STEP)
-        allowed = SLOPE_TOLERANCE * max(abs(difference), slope.norm().item()) + 1e-7
-        require(
-            abs(difference - expected) <= allowed,
-            f"{label}: along a random change of {key} the answer rises by {difference:.4g}, its gradient says "
-            f"{expected:.4g}",
-        )
+        random = torch.randn(weight.shape, generator=generator, dtype=dtype).to(weight)
+        # Along the gradient too: to a random direction it may by chance be nearly at right angles.
+        along = slope * (random.norm() / slope.norm())
+        for direction, words in ((random, "a random change"), (along, "its gradient")):
+            expected = (slope * direction).sum().item()
+            values = []
+            with torch.no_grad():
+                for sign in (1.0, -1.0):
+                    weight.add_(sign * SLOPE_STEP * direction)
+                    values.append(weigh(ask(volume, points, label)).item())
+                    weight.sub_(sign * SLOPE_STEP * direction)
+            difference = (values[0] - values[1]) / (2.0 * SLOPE_STEP)
+            allowed = SLOPE_TOLERANCE * max(abs(difference), slope.norm().item()) + 1e-7
+            require(
+                abs(difference - expected) <= allowed,
+                f"{label}: along {words} of {key} the answer rises by {difference:.4g}, its gradient says "
+                f"{expected:.4g}",
+            )
 
 
 def _check_dense(volume: Volume, dtype: torch.dtype, label: str) -> None:
