@@ -59,6 +59,8 @@ def forked(
         sys.stdout.reconfigure(line_buffering=os.isatty(1))  # type: ignore[union-attr]
         sys.stderr.reconfigure(line_buffering=True)  # type: ignore[union-attr]
         signal.signal(signal.SIGINT, signal.default_int_handler)
+        for number in (signal.SIGTERM, signal.SIGHUP):  # ignored by who started the tests with nohup
+            signal.signal(number, signal.SIG_DFL)
         sys.argv = ["mnist3d", *arguments]
         if before is not None:
             before()
@@ -127,7 +129,13 @@ class Running:
         os.kill(self.pid, number)
 
     def end(self) -> int:
-        """Its exit code; -N where signal N killed it."""
+        """Its exit code; -N where signal N killed it. A command that goes on for ever is killed, and fails the test."""
+        began = time.monotonic()
+        while not self.server.ask("over", pid=self.pid):
+            if time.monotonic() - began > PATIENCE:
+                os.kill(self.pid, signal.SIGKILL)
+                raise AssertionError(f"it goes on after {PATIENCE:g} s: {self.said()[-1000:]}")
+            time.sleep(0.005)
         return self.server.ask("wait", pid=self.pid)
 
 
@@ -190,9 +198,10 @@ def _serve() -> None:
             os.close(out)
             os.close(err)
         elif asked["what"] == "over":
-            pid, status = os.waitpid(asked["pid"], os.WNOHANG)
-            if pid:
-                codes[pid] = os.waitstatus_to_exitcode(status)
+            if asked["pid"] not in codes:
+                pid, status = os.waitpid(asked["pid"], os.WNOHANG)
+                if pid:
+                    codes[pid] = os.waitstatus_to_exitcode(status)
             answer = asked["pid"] in codes
         else:
             if asked["pid"] not in codes:
