@@ -4,15 +4,15 @@
 
 All at 48^3, unless told otherwise: the default run's grid is coarser at first and finer later. Slow-down: blocks of
 steps of the first part (before the nearest-image loss begins), between blocks without viewer: one with a page open
-that is looked at, one with the viewer and no page, and for control one without viewer; the
-median of the ratios to the two neighbours' geometric mean. Noise that only ever slows down draws all three medians a
-little below 0; "beyond control" is free of that. Latency: from a page's request to the view, over a socket on this
-machine, training paused, and with a training that goes on. "processor" compares the whole process's processor time,
-the client's included, which other programs disturb less: with one thread on a core of its own the two are the same.
-"attributed" counts the processor time of the viewer's threads and of its callback instead: exact, but blind
-to what they do to caches and locks. "drawing" is the processor time of one view on one core, which other programs
-disturb least, and "shading" that of what is computed once a snapshot for shaded views. With --run, latency and drawing
-are of that finished run's volume, else of an untrained one.
+that has been looked at for some seconds, read by the run's classifiers as in any run, one with the viewer and no page,
+and for control one without viewer; the median of the ratios to the two neighbours' geometric mean. Noise that only
+ever slows down draws all three medians a little below 0; "beyond control" is free of that. Latency: from a page's
+request to the view, over a socket on this machine, training paused, and with a training that goes on. "processor"
+compares the whole process's processor time, the client's included, which other programs disturb less: with one thread
+on a core of its own the two are the same. "attributed" counts the processor time of the viewer's threads and of its
+callback instead: exact, but blind to what they do to caches and locks. "drawing" is the processor time of one view on
+one core, which other programs disturb least, and "shading" that of what is computed once a snapshot for shaded views.
+With --run, latency and drawing are of that finished run's volume, else of an untrained one.
 """
 
 import argparse
@@ -33,8 +33,10 @@ import torch
 from mnist3d import load_run
 from mnist3d.callbacks.live_page import LivePage, start_page
 from mnist3d.cli.parser import parse_command_line
+from mnist3d.evaluation import Classifiers
 from mnist3d.rendering import Shading
-from mnist3d.runs.building import build_trainer
+from mnist3d.runs.building import build_classifiers, build_trainer
+from mnist3d.runs.config import Config
 from mnist3d.storage.environment import environment
 from mnist3d.training.trainer import Callback, Trainer
 from mnist3d.viewer import Scene, Snapshot, Viewer, ViewerOptions
@@ -45,6 +47,7 @@ from mnist3d.volumes.wrappers import FrozenField
 
 WAYS = {"exact": 128, "shaded": 256}  # of looking: pixels
 REPEATS = 30  # of drawing
+SETTLING = 30  # steps after a page was opened, while it is drawn for the first time
 RESAMPLES = 4000
 GRID = ["--volume.resolution", "48", "--volume.grow_at", "null"]  # one pace from the first step to the last
 ORBIT_STEP = 0.05  # radians between two views of a hand that turns
@@ -116,8 +119,20 @@ def timed(trainer: Trainer, callbacks: list[Any], steps: int) -> Seconds:
     return time.perf_counter() - began, time.process_time() - used
 
 
-def page_of(trainer: Trainer) -> LivePage:
-    page = start_page(ViewerOptions(port=0), trainer, "benchmark", None, None)
+def opened(live: LivePage, style: str = "exact") -> Page:
+    """A page that looks on, after what is saved up for it is gone: that is spent once, not all along."""
+    page = Page(live.viewer, turning=False, style=style)
+    page.start()
+    page.ready.wait(10.0)
+    live.viewer.allowance.pay(live.viewer.allowance.saved())
+    return page
+
+
+def page_of(trainer: Trainer, config: Config) -> LivePage:
+    """As a run starts it: with the classifiers that read its views, where there are any."""
+    found = build_classifiers(config, print)
+    classifiers = found if isinstance(found, Classifiers) else None
+    page = start_page(ViewerOptions(port=0), trainer, "benchmark", classifiers, None)
     assert page is not None
     return page
 
@@ -128,19 +143,18 @@ def slow_down(steps: int, rounds: int, arguments: list[str]) -> dict[str, Any]:
     A round is none, page, none, no page, none, control: a machine that becomes slower or faster does so for both sides
     of a ratio, and no two ratios of a kind share a measurement.
     """
-    trainer = build_trainer(parse_command_line([*GRID, *arguments, "--trainer.max_steps", "1000000"]).config)
+    config = parse_command_line([*GRID, *arguments, "--trainer.max_steps", "1000000"]).config
+    trainer = build_trainer(config)
     timed(trainer, [], 10)
-    live = page_of(trainer)
+    live = page_of(trainer, config)
     callbacks: list[Callback] = [live]
     ratios: dict[str, list[float]] = {f"{kind}_{of}": [] for kind in KINDS for of in MEASURES}
     before = timed(trainer, [], steps)
     for kind in KINDS * rounds:
         page = None
         if kind == "page":
-            page = Page(live.viewer, turning=False)
-            page.start()
-            page.ready.wait(10.0)
-            live.viewer.allowance.pay(live.viewer.allowance.saved())  # what is saved up is spent once, not all along
+            page = opened(live)
+            timed(trainer, callbacks, SETTLING)
         own = timed(trainer, [] if kind == "control" else callbacks, steps)
         if page is not None:
             page.done.set()
@@ -220,15 +234,14 @@ def drawing(arguments: list[str], run: Path | None) -> dict[str, Any]:
 
 def attributed(steps: int, arguments: list[str]) -> dict[str, Any]:
     """What the viewer's threads and its callback use, in per cent of the training's own time; Linux only."""
-    trainer = build_trainer(parse_command_line([*GRID, *arguments, "--trainer.max_steps", "1000000"]).config)
-    live = page_of(trainer)
+    config = parse_command_line([*GRID, *arguments, "--trainer.max_steps", "1000000"]).config
+    trainer = build_trainer(config)
+    live = page_of(trainer, config)
     found = {}
     for kind in ("no_page", "page", "shaded_page"):
-        page = Page(live.viewer, turning=False, style="shaded" if kind == "shaded_page" else "exact")
-        if kind != "no_page":
-            page.start()
-            page.ready.wait(10.0)
-            live.viewer.allowance.pay(live.viewer.allowance.saved())
+        page = None if kind == "no_page" else opened(live, "shaded" if kind == "shaded_page" else "exact")
+        if page is not None:
+            timed(trainer, [live], SETTLING)
         clocks = [
             time.pthread_getcpuclockid(thread.ident)
             for thread in threading.enumerate()
@@ -243,8 +256,8 @@ def attributed(steps: int, arguments: list[str]) -> dict[str, Any]:
             training_used += stepped - began
             live_used += time.thread_time() - stepped
         used = sum(map(time.clock_gettime, clocks)) - threads_before + live_used
-        page.done.set()
-        if kind != "no_page":
+        if page is not None:
+            page.done.set()
             page.join(10.0)
         found[kind] = {"per cent": round(100.0 * used / training_used, 2), "training seconds": round(training_used, 1)}
         print(f"attributed, {kind}: {found[kind]}", flush=True)
@@ -270,8 +283,8 @@ def spread(values: list[float], unit: str) -> dict[str, Any]:
 def main() -> None:
     """Measure, print, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=20, help="in each measurement (default %(default)s)")
-    parser.add_argument("--rounds", type=int, default=40, help="of six measurements (default %(default)s)")
+    parser.add_argument("--steps", type=int, default=60, help="in each measurement (default %(default)s)")
+    parser.add_argument("--rounds", type=int, default=12, help="of six measurements (default %(default)s)")
     parser.add_argument("--views", type=int, default=150, help="of each latency (default %(default)s)")
     parser.add_argument("--run", type=Path, help="finished run whose volume is looked at; default an untrained one")
     parser.add_argument("--output", type=Path, help="JSON file")

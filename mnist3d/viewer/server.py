@@ -178,7 +178,10 @@ class Viewer:
 
     def _answer(self, connection: Any, request: Any) -> Any:
         """Plain HTTP: the page and files that a page has asked for; None goes on to a web socket."""
-        host, origin = request.headers.get("Host", ""), request.headers.get("Origin")
+        hosts, origins = request.headers.get_all("Host"), request.headers.get_all("Origin")
+        if len(hosts) > 1 or len(origins) > 1:  # what a proxy and this program might read differently
+            return response(400, "this request has two Host or Origin headers")
+        host, origin = next(iter(hosts), ""), next(iter(origins), None)
         refused = may_connect(host, origin, self.options.host)
         if refused:
             return response(403, refused)

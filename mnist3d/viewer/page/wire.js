@@ -57,7 +57,11 @@ function tick(now) {
   const passed = now - (tick.last || now);
   tick.last = now;
   if (!open || socket.bufferedAmount > 4096) return;
-  if (orbiting && sentAt.size < 2) turn(passed / 1000 * 0.6, 0);
+  if (orbiting && sentAt.size < 2) {  // while views come late it turns by less than the time that has passed, not by none
+    turn(Math.min(now - (tick.turned || now), 250) / 1000 * 0.6, 0);
+    tick.turned = now;
+  }
+  if (!orbiting) tick.turned = 0;
   swing(now, passed);
   const still = !moving && now > movingUntil && !orbiting && !swung.share;
   if (still && tick.moved) dirty = true;
