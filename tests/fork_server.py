@@ -18,7 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parents[1]))  # this clone, whatever is installed
+INSTALLED = "--installed"  # of the server's program: what is installed, not this clone
+if INSTALLED not in sys.argv:
+    sys.path.insert(0, str(Path(__file__).parents[1]))  # this clone, whatever is installed
 
 LATER = (  # what a run and an export import when they need it
     "torch._dynamo",
@@ -144,13 +146,18 @@ class ForkServer:
 
     Args:
         folder: where what they say is kept.
+        python: whose installed mnist3d runs; default this one, and this clone.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, python: Path | None = None) -> None:
         self.folder, self.count = folder, 0
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
+        program = [sys.executable, __file__]
+        if python is not None:
+            environment.pop("PYTHONPATH", None)  # which may lead to a clone
+            program = [str(python), __file__, INSTALLED]
         self.process = subprocess.Popen(
-            [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment,
+            program, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment,
             encoding="utf-8",
         )  # fmt: skip
 

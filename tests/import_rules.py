@@ -84,9 +84,9 @@ def wrong_imports(package: Path, layout: Layout) -> list[str]:
 
 def unused_entries(package: Path, layout: Layout) -> list[str]:
     """Entries of the list that no import needs."""
-    wrong = []
+    wrong, found = [], imports(package)
     for name, part in layout.parts.items():
-        taken = [entry.imported for entry in imports(package) if folder(entry.importer) == name]
+        taken = [entry.imported for entry in found if folder(entry.importer) == name]
         unused = [entry for entry in part.entries if not any(_listed(module, [entry]) for module in taken)]
         wrong += [f"{name}: nothing there imports {entry}" for entry in unused]
     return wrong

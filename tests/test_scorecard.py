@@ -384,6 +384,12 @@ def test_unfit_images_are_refused(count, labels, names, word, tmp_path: Path):
         load_classifiers(torch.rand(count, 1, 28, 28), torch.tensor(labels), names, tmp_path, 1)
 
 
+@pytest.fixture(scope="module")
+def bare_atlas(renderer: AbsorptionRenderer):
+    """Views of a shell that nobody reads."""
+    return view_atlas(VoxelGrid.from_array(_shell()), renderer)
+
+
 @pytest.mark.parametrize(
     ("one", "other", "colour"),
     [
@@ -393,9 +399,9 @@ def test_unfit_images_are_refused(count, labels, names, word, tmp_path: Path):
         ((0.0, 0.0, 0.0, 1.0), (0.0, 0.0, 0.0, 1.0), NO_CLASS),  # both: none
     ],
 )
-def test_the_images_have_the_colour_of_what_is_read(one, other, colour, renderer: AbsorptionRenderer):
+def test_the_images_have_the_colour_of_what_is_read(one, other, colour, renderer: AbsorptionRenderer, bare_atlas):
     volume, classifiers = VoxelGrid.from_array(_shell()), told(one, other)
-    atlas, bare = view_atlas(volume, renderer, classifiers), view_atlas(volume, renderer)
+    atlas, bare = view_atlas(volume, renderer, classifiers), bare_atlas
     strip = turntable_strip(volume, renderer, classifiers)
     for image in (atlas, bare, strip):
         assert image.dtype.name == "uint8"
