@@ -1,11 +1,10 @@
-"""Peak memory of runs and exports, and what `runs/memory.py` told before: python benchmarks/memory.py [--output JSON].
+"""Peak memory of runs, saves and exports, and what `runs/memory.py` told: python benchmarks/memory.py [--output JSON].
 
 Every line is a process of its own, with one thread. Its memory is its peak less what it held when it was about to
 begin: for a run after the imports, for an export before its small volume is made. What it holds alone is without the
 pages of files, which any other program may have back; for a run the peak with them stands beside it.
 """
 
-import contextlib
 import json
 import os
 import resource
@@ -13,33 +12,44 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from unittest import mock
 
 import psutil
 import torch
 
+from mnist3d.callbacks.checkpoints import Checkpoints
 from mnist3d.cli.parser import parse_command_line
 from mnist3d.cli.program import run_command_line
 from mnist3d.cli.tool_parser import OneLineParser
+from mnist3d.data.images import ImageSet
 from mnist3d.export import MESH_FORMATS, VOXEL_FORMATS, export_mesh, export_voxels
 from mnist3d.export.frames import FrameStyle, orbit_frames
 from mnist3d.export.page import page_html
 from mnist3d.export.video import write_orbit
 from mnist3d.geometry.rotations import turntable
-from mnist3d.kernels import absorption
 from mnist3d.rendering.pictures import contact_sheet, sheet_views
 from mnist3d.rendering.renderer import AbsorptionRenderer, RendererOptions
-from mnist3d.runs import memory
+from mnist3d.runs.checkpoint import load_checkpoint
 from mnist3d.runs.memory import FIXED, training_memory
 from mnist3d.runs.session import sculpt
 from mnist3d.storage.environment import environment
+from mnist3d.storage.run_directory import RunDirectory
+from mnist3d.training.finite import each_value
+from mnist3d.training.objectives.build import build_objectives
+from mnist3d.training.options import TrainerOptions
+from mnist3d.training.report import StepReport
+from mnist3d.training.trainer import Trainer
 from mnist3d.volumes import HashGrid, Volume, VoxelGrid
 
 MIB = 2**20
 STEPS = 6  # in which everything is allocated once; the watchdog's snapshots take longer
 FEW = "--data.limit 100 --nearest_image.weight 0 --watchdog warn --scorecard.every 0"  # one thing at a time
+# What the issue of large volumes asks for; all objectives, as a user would begin.
+LARGE = "--scorecard.every 0 --renderer.image_size 128 --volume.resolution {} --trainer.views {}"
+FIELD = f"{FEW} --trainer.views 64 --renderer.image_size 64"
 RUNS = {
     "the default run": "--scorecard.every 0",
     "smallest": f"{FEW} --volume.resolution 12",
@@ -47,7 +57,7 @@ RUNS = {
     "grid of 96": f"{FEW} --volume.resolution 96",
     "grid of 192": f"{FEW} --volume.resolution 192",
     "grid of 192, slices": f"{FEW} --volume.resolution 192 --renderer.quadrature slices",
-    "grid of 96, reference": f"{FEW} --volume.resolution 96",
+    "grid of 96, reference": f"{FEW} --volume.resolution 96 --renderer.impl reference",
     "grid of 96, watchdog": f"{FEW} --volume.resolution 96 --watchdog rewind --trainer.views 4 --trainer.max_steps 280",
     "VMGrid of 192": f"{FEW} --volume VMGrid --volume.resolution 192",
     "HashGrid, 4 views": f"{FEW} --volume HashGrid --trainer.views 4",
@@ -64,12 +74,24 @@ RUNS = {
     "400 views of 64": f"{FEW} --volume.resolution 12 --renderer.image_size 64 --trainer.views 400",
     "wide discriminator": f"{FEW} --volume.resolution 12 --discriminator.channels [256,512,1024]",
     "nearest images of 64": "--volume.resolution 12 --scorecard.every 0 --watchdog warn --renderer.image_size 64",
+    "256 views of 128, grid of 128": LARGE.format(128, 256),
+    "256 views of 128, grid of 128, 32 at once": LARGE.format(128, 256) + " --trainer.views_at_once 32",
+    "64 views of 128, grid of 256": LARGE.format(256, 64),
+    "64 views of 128, grid of 256, 8 at once": LARGE.format(256, 64) + " --trainer.views_at_once 8",
+    "64 views of 64, grid of 64, reference": FIELD + " --volume.resolution 64 --renderer.impl reference",
+    "64 views of 64, grid of 64, reference, 8 at once": (
+        FIELD + " --volume.resolution 64 --renderer.impl reference --trainer.views_at_once 8"
+    ),
+    "HashGrid, 64 views of 64": FIELD + " --volume HashGrid",
+    "HashGrid, 64 views of 64, 8 at once": FIELD + " --volume HashGrid --trainer.views_at_once 8",
+    "40 views of 128, bfloat16": f"{FEW} --volume.resolution 12 --renderer.image_size 128 --trainer.precision bfloat16",
     "preset hash_grid": "--config hash_grid --scorecard.every 0",
     "preset two_rings": "--config two_rings --scorecard.every 0",
     "preset letters": "--config letters --scorecard.every 0",
 }
 VOLUMES: dict[str, Callable[[], Volume]] = {"VoxelGrid(48)": lambda: VoxelGrid(48, grow_at=[]), "HashGrid": HashGrid}
 RESOLUTIONS = (256, 384)
+SAVES = ("256", "512")  # of a grid without coarser levels
 
 
 def held() -> float:
@@ -102,23 +124,72 @@ class Peak:
             self.most = max(self.most, held())
 
 
+def timed(seconds: list[float]) -> Callable[[Trainer], StepReport]:
+    """A trainer's step that notes what it took of a core; the first compiles."""
+    step = Trainer.step
+
+    def made(trainer: Trainer) -> StepReport:
+        begun = time.process_time()
+        report = step(trainer)
+        seconds.append(time.process_time() - begun)
+        return report
+
+    return made
+
+
 def run(name: str) -> dict[str, float | str]:
     """One run of a few steps in this process, and what was told of it."""
     with tempfile.TemporaryDirectory() as folder:
         given = ["--run_dir", f"{folder}/run", "--viewer.enabled", "false", "--trainer.max_steps", str(STEPS)]
         command = parse_command_line([*given, *RUNS[name].split()])
         before = psutil.Process().memory_info().rss / MIB
-        patched = [mock.patch.object(absorption, "_takes_numba", return_value=False)] if "reference" in name else []
-        patched += [mock.patch.object(memory, "_has_fast_kernel", return_value=False)] if patched else []
-        with contextlib.ExitStack() as stack:
-            for each in patched:
-                stack.enter_context(each)
-            told = (FIXED + sum(training_memory(command.config, torch.device("cpu")).values())) / MIB
-            with Peak() as peak:
-                sculpt(command)
+        seconds: list[float] = []
+        told = (FIXED + sum(training_memory(command.config, torch.device("cpu")).values())) / MIB
+        with mock.patch.object(Trainer, "step", timed(seconds)), Peak() as peak:
+            sculpt(command)
     whole = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10 - before
     figures = {"MiB": round(whole), "alone_MiB": round(peak.mib), "told_MiB": round(told)}
-    return {"run": name, "flags": RUNS[name], **figures, "told_over_measured": round(told / whole, 2)}
+    step = round(sorted(seconds[1:])[len(seconds[1:]) // 2], 2)
+    return {
+        "run": name,
+        "flags": RUNS[name],
+        **figures,
+        "core_seconds_a_step": step,
+        "told_over_measured": round(told / whole, 2),
+    }
+
+
+def trainer_of(resolution: int) -> Trainer:
+    """One of a grid, as it is after some steps: with the optimiser's moments."""
+    torch.manual_seed(0)
+    volume = VoxelGrid(resolution, pyramid=[], grow_at=[])
+    images = ImageSet(torch.rand(4, 1, 16, 16), None, ["image"])
+    made = Trainer(volume, AbsorptionRenderer(16), images, build_objectives(images), options=TrainerOptions(100))
+    for weight in volume.parameters():
+        weight.grad = torch.zeros_like(weight)
+    made.volume_optimiser.step()
+    made.volume_optimiser.zero_grad(set_to_none=True)
+    return made
+
+
+def save_and_resume(resolution: str) -> dict[str, float | str]:
+    """A save of a large state and its resume, in MiB that the process held beyond what the trainer holds itself."""
+    with tempfile.TemporaryDirectory(dir=Path.cwd()) as folder:
+        trainer, run = trainer_of(int(resolution)), RunDirectory(folder)
+        state = sum(value.nbytes for _, value in each_value(trainer.state_dict()) if isinstance(value, torch.Tensor))
+        saver = Checkpoints(run)
+        saver.begin(trainer)
+        begun = time.monotonic()
+        with Peak() as saving:
+            saver._save(trainer)
+            waited = time.monotonic() - begun
+            saver.end_saving()
+        took = time.monotonic() - begun
+        trainer.volume_optimiser = trainer._volume_adam()  # as one that has only just been built
+        with Peak() as loading:
+            load_checkpoint(trainer, run)
+    figures = {"state_MiB": round(state / MIB), "save_MiB": round(saving.mib), "resume_MiB": round(loading.mib)}
+    return {"save": resolution, **figures, "training_waits_s": round(waited, 2), "on_disk_after_s": round(took, 2)}
 
 
 def exports() -> dict[str, Callable[[Path], object]]:
@@ -179,14 +250,16 @@ def export(name: str) -> dict[str, float | str]:
 def main(arguments: Sequence[str]) -> None:
     """All lines, or one."""
     parser = OneLineParser(prog="memory.py", description="Peak memory of runs and exports.")
-    parser.add_argument("--only", choices=("runs", "exports"), help="default both")
+    parser.add_argument("--only", choices=("runs", "saves", "exports"), help="default all")
     parser.add_argument("--line", help="one line, in this process")
     parser.add_argument("--output", type=Path, help="JSON file; default none")
     options = parser.parse_args(arguments)
     if options.line is not None:
-        print(json.dumps(run(options.line) if options.line in RUNS else export(options.line)))
+        measure = run if options.line in RUNS else save_and_resume if options.line in SAVES else export
+        print(json.dumps(measure(options.line)))
         return
-    names = [*(RUNS if options.only != "exports" else ()), *(exports() if options.only != "runs" else ())]
+    kinds: dict[str, Iterable[str]] = {"runs": RUNS, "saves": SAVES, "exports": exports()}
+    names = [name for kind, lines in kinds.items() if options.only in (None, kind) for name in lines]
     results = []
     for name in names:
         command = [sys.executable, __file__, "--line", name]

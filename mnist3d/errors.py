@@ -53,6 +53,10 @@ class NotSaved(WatchdogGaveUp):
     """A run whose last state holds numbers that are not finite, so it is in no file; what was saved before stays."""
 
 
+class RunsFailed(RuntimeError):
+    """Runs of a sweep failed; the others are complete, and so is the sweep."""
+
+
 class ViewerError(UserError, RuntimeError):
     """A page that cannot be served."""
 

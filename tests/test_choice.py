@@ -120,6 +120,18 @@ def test_a_reference_that_fails_is_not_laid_at_the_door_of_the_fast_one() -> Non
     assert found == Verdict(False, said, True, logging.WARNING)
 
 
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory."), MemoryError("tried 8 GiB")])
+@pytest.mark.parametrize("which", ["fast", "reference"])
+def test_too_little_memory_to_compare_is_the_fault_of_neither(which: str, error: Exception) -> None:
+    def full(values: Tensor) -> Tensor:
+        raise error
+
+    pair = twins(multiplied)._replace(**{f"run_{which}": full})
+    found = choice._tried("it", lambda: pair, CPU, torch.float32, True, True, lambda *_: 1.0)
+    said = f": there is too little memory to compare it with it ({type(error).__name__}: {error})"
+    assert found == Verdict(False, said, True, logging.WARNING)
+
+
 def test_what_is_known_is_said_while_something_else_is_found_out() -> None:
     """A training goes on while a page compiles; and who asks for the same waits for the one answer."""
     made, known = [], []
@@ -247,6 +259,34 @@ def test_on_other_devices_gradients_and_all_cases_are_compared_at_once(monkeypat
     assert len(asked) == 2, "two GPUs of a machine may be of two kinds"
 
 
+@pytest.mark.parametrize("known", [True, False])
+def test_on_a_gpu_in_one_order_no_clock_decides(known: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor is what was found out before, by a page maybe: a training must not hang on that."""
+    cuda, asked = torch.device("cuda"), list[object]()
+    monkeypatch.setattr(choice, "_tried", lambda *given: asked.append(given) or Verdict(True, " by time", True))
+    monkeypatch.setattr(choice.torch, "autocast", lambda *_, **__: torch.no_grad())  # there is none for this device
+    if known:
+        verdict("key", "it", lambda: twins(multiplied), cuda, torch.float32)
+    monkeypatch.setattr(torch, "are_deterministic_algorithms_enabled", lambda: True)
+    found = verdict("key", "it", lambda: twins(multiplied), cuda, torch.float32, clock=lambda *_: 1 / 0)
+    assert not found.taken
+    assert found.reason == " on cuda: deterministic algorithms are asked for, and it is none"
+    assert verdict("key", "it", lambda: twins(multiplied), CPU, torch.float32).taken, "numba adds in one order"
+    assert len(asked) == 1 + known
+    assert len(choice._verdicts) == 1 + known
+
+
+def test_where_torch_works_out_shapes_only_nothing_is_compared_or_remembered() -> None:
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    attenuation, absorbance, rotation = scene(gradients=False)
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        assert render_grid(attenuation + 0.0, absorbance, rotation, 6, 5).shape == (1, 6, 6)
+    assert not choice._verdicts
+    found = verdict("key", "it", lambda: twins(multiplied), CPU, torch.float32)
+    assert found.taken
+
+
 def test_the_callers_modes_and_random_numbers_play_no_part() -> None:
     grids, before = torch.rand(2, 2, 2, 2), torch.get_rng_state()
     with torch.inference_mode(), torch.autocast("cpu"), torch.device("meta"):
@@ -282,7 +322,7 @@ def test_auto_leaves_a_wrong_kernel_and_says_so(
 ) -> None:
     load = implementations.load
 
-    def sabotaged(impl: str, quadrature: str) -> Callable[..., Tensor]:
+    def sabotaged(impl: str, quadrature: str, *more: int | None) -> Callable[..., Tensor]:
         render = load(impl, quadrature)
         return (lambda *inputs: 1.001 * render(*inputs)) if impl == "numba" else render
 

@@ -43,8 +43,13 @@ PARTS = {
     ),
     "cli": Part(
         "One file a command, a user's mistake in one line.",
-        "runs viewer training.objectives.base evaluation export rendering data.images volumes storage errors "
-        "invocation version",
+        "sweeps runs viewer training.objectives.base reconstruction evaluation export rendering data.images volumes "
+        "formats.picking formats.reading storage geometry.rotations errors invocation version",
+    ),
+    "sweeps": Part(
+        "Many runs: planned, run here or on a cluster, compared.",
+        "runs callbacks.progress evaluation rendering.renderer data.images volumes.files storage geometry.rotations "
+        "errors",
     ),
     "runs": Part(
         "One run: described, built, resumed, opened again.",
@@ -67,6 +72,12 @@ PARTS = {
     "training": Part(
         "The loop and the reasons.",
         "rendering.renderer data volumes.base geometry errors",
+    ),
+    "reconstruction": Part(
+        "One object from its images, views known or unknown.",
+        "rendering.renderer data.image_files volumes.base formats.contents formats.mrc formats.voxel_array "
+        "storage.memory storage.optional storage.plain_files kernels.absorption geometry.grids geometry.rotations "
+        "errors",
     ),
     "evaluation": Part(
         "How good and how diverse views are.",
@@ -95,7 +106,8 @@ PARTS = {
     ),
     "storage": Part("On disk whole or not at all.", "errors invocation"),
     "kernels": Part(
-        "One folder an operation, its `__init__` the contract, `reference` plain PyTorch, a file for each faster twin."
+        "One folder an operation, its `__init__` the contract, `reference` plain PyTorch, a file for each faster twin.",
+        "geometry.parts",
     ),
     "geometry": Part("Rotations, cameras, grids."),
     "errors": Part(None),

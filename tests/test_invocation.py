@@ -75,26 +75,32 @@ def test_a_command_without_a_program_goes_by_the_one_command(monkeypatch):
 
 
 def test_every_command_but_presets_has_its_program_in_the_clone_of_a_few_lines():
-    assert set(PROGRAMS) == set(COMMANDS) - {"presets", "doctor"}
+    assert set(PROGRAMS) == set(COMMANDS) - {"presets", "doctor", "sweep", "reconstruct", "project", "fsc"}
     for command, program in PROGRAMS.items():
         lines = (ROOT / program).read_text().splitlines()
         assert len(lines) <= 8
         assert f'    run_command("{command}")' in lines
 
 
-@pytest.mark.parametrize("start", [["train.py"], ["-m", "mnist3d", "train"]], ids=["a clone", "a module"])
-def test_what_a_run_says_at_its_end_can_be_typed(start, tmp_path):
+@pytest.mark.parametrize(
+    ("start", "stream", "before", "more"),
+    [
+        (["train.py"], "stderr", "go on with: ", []),
+        (["-m", "mnist3d", "train"], "stdout", "Look at it: ", ["--snapshot", "views.png"]),
+    ],
+    ids=["a clone goes on", "a module looks"],
+)
+def test_what_a_run_says_at_its_end_can_be_typed(start, stream, before, more, tmp_path):
     def run(*words):
         return subprocess.run(words, capture_output=True, text=True, cwd=ROOT, check=True)
 
-    first = run(
+    more = [str(tmp_path / word) if word.endswith(".png") else word for word in more]
+    said = run(
         sys.executable, *start, *TINY, "--trainer.max_steps", "4", "--trainer.stop_after", "1", "--run_dir", tmp_path
     )
-    go_on = first.stderr.splitlines()[-1].partition("go on with: ")[2]
-    second = run(*shlex.split(go_on))
-    look = second.stdout.splitlines()[-1].partition("Look at it: ")[2]
-    run(*shlex.split(look), "--snapshot", str(tmp_path / "views.png"))
-    assert (tmp_path / "views.png").is_file()
+    line = getattr(said, stream).splitlines()[-1].partition(before)[2]
+    done = run(*shlex.split(line), *more)
+    assert (tmp_path / "views.png").is_file() if more else "Look at it: " in done.stdout
 
 
 def test_a_program_started_from_its_own_folder_goes_by_that_and_a_run_with_a_dash_is_no_flag(monkeypatch, tmp_path):

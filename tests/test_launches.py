@@ -180,6 +180,21 @@ def test_what_is_made_once_is_a_constant_and_only_some_are_kept():
     assert asked == [0.0], "sizes that a long run has left behind are forgotten"
 
 
+def test_what_has_no_numbers_is_not_kept():
+    """Where torch only works out shapes, as in `torch.export`."""
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    @made_once
+    def ramp(count: int) -> torch.Tensor:
+        return torch.arange(count)
+
+    with FakeTensorMode() as mode:
+        assert type(ramp(3)) is type(mode.from_tensor(torch.zeros(1)))
+    assert ramp(3).tolist() == [0, 1, 2]
+    with FakeTensorMode():
+        assert type(ramp(3)) is not torch.Tensor
+
+
 def test_a_volume_that_a_page_has_rendered_can_still_be_trained():
     grid = VoxelGrid(7)  # of a size that no other test has
     with torch.inference_mode():

@@ -7,7 +7,7 @@ import torch
 
 from mnist3d.training.gan_losses import (
     ADVERSARIAL_LOSSES,
-    gradient_penalty,
+    gradient_penalties,
     relativistic_discriminator_loss,
     relativistic_volume_loss,
 )
@@ -58,7 +58,7 @@ def test_gradient_penalty_of_a_linear_score():
     """score = <w, x> has the gradient w everywhere, so the penalty is |w|^2 / 2 and its own gradient is w."""
     weight = torch.tensor([1.0, -2.0, 3.0, 0.5]).reshape(1, 1, 2, 2).requires_grad_()
     images = torch.rand(3, 1, 2, 2, generator=torch.Generator().manual_seed(0)).requires_grad_()
-    penalty = gradient_penalty((images * weight).sum(dim=(1, 2, 3)), images)
+    penalty = gradient_penalties((images * weight).sum(dim=(1, 2, 3)), images).mean()
     assert penalty.item() == pytest.approx((1 + 4 + 9 + 0.25) / 2)
     assert torch.allclose(torch.autograd.grad(penalty, weight)[0], weight.detach())
 

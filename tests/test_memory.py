@@ -175,10 +175,10 @@ def test_a_grid_takes_its_weights_in_copies_and_its_activations():
     flags = ("--volume.resolution", "10", "--volume.pyramid", "[]")
     threads = torch.get_num_threads()
     for more, copies, grids in (
-        (("--watchdog", "off"), 5 + 4, 9),  # the weights, their gradient, two moments, the average; a checkpoint of 4
-        (("--watchdog", "off", "--renderer.quadrature", "slices"), 5 + 4, 6),
-        (("--watchdog", "rewind"), 5 + 4 * (1 + 4), 9),  # three snapshots and the one that is being taken
-        (("--watchdog", "rewind", "--trainer.max_steps", "100"), 5 + 4 * (1 + 2), 9),  # at the first and the 91st
+        (("--watchdog", "off"), 5, 9),  # the weights, their gradient, two moments, the average
+        (("--watchdog", "off", "--renderer.quadrature", "slices"), 5, 6),
+        (("--watchdog", "rewind"), 5 + 4 * 4, 9),  # three snapshots and the one that is being taken
+        (("--watchdog", "rewind", "--trainer.max_steps", "100"), 5 + 4 * 2, 9),  # at the first and the 91st
     ):
         told = memory.training_memory(config(*flags, *more), CPU)
         assert part(told, "volume.resolution") == (copies + grids + threads) * grid
@@ -211,15 +211,39 @@ def test_a_field_takes_its_points():
     )
 
 
+def test_views_at_a_time_are_counted_and_the_random_numbers_of_all():
+    told = memory.training_memory(config("--volume", "HashGrid", "--trainer.views_at_once", "3"), CPU)
+    points = 28 * 28 * 64 * math.pi / 6
+    found = told["trainer.views_at_once", "renderer.image_size", "renderer.samples_per_ray"]
+    assert found == pytest.approx(points * (3 * (80 + 8 * 16) + (40 - 3) * 4), rel=1e-3)  # as above
+    told = memory.training_memory(config("--volume", "HashGrid", "--trainer.views_at_once", "50"), CPU)
+    assert ("trainer.views", "renderer.image_size", "renderer.samples_per_ray") in told
+
+
+def test_a_run_that_could_be_made_in_parts_says_so(room: Room):
+    room(2**20)
+    asked = "--trainer.views", "4000"
+    with pytest.raises(ConfigError, match=r"lower trainer.views, .*; or set trainer.views_at_once$"):
+        memory.check_memory(config(*asked), CPU)
+    with pytest.raises(ConfigError, match="free here; lower ") as error:
+        memory.check_memory(config(*asked, "--trainer.views_at_once", "10"), CPU)
+    assert "or set" not in f"{error.value}"
+
+
 def test_without_a_fast_kernel_every_sample_is_kept(monkeypatch: pytest.MonkeyPatch):
     asked = config("--volume.resolution", "10", "--trainer.views", "3")
     assert ("trainer.views", "renderer.image_size", "renderer.samples_per_ray") not in memory.training_memory(
         asked, CPU
     )
+    by_name = config("--volume.resolution", "10", "--trainer.views", "3", "--renderer.impl", "reference")
+    told_by_name = memory.training_memory(by_name, CPU)
     monkeypatch.setattr(memory, "_has_fast_kernel", lambda device: False)
     told = memory.training_memory(asked, CPU)
+    assert told == told_by_name
     samples, grids = 3 * 28 * 28 * 10, 3 * 8 * 10**3
     assert told["trainer.views", "renderer.image_size", "renderer.samples_per_ray"] == 80 * samples + grids
+    told = memory.training_memory(config("--volume.resolution", "10", "--trainer.views_at_once", "3"), CPU)
+    assert told["trainer.views_at_once", "renderer.image_size", "renderer.samples_per_ray"] == 80 * samples + grids
 
 
 def test_a_discriminator_takes_its_weights_and_activations():
@@ -227,9 +251,23 @@ def test_a_discriminator_takes_its_weights_and_activations():
     told = memory.training_memory(config(*flags.split(), "--trainer.views", "2"), CPU)
     convolutions = 3 * (16 + 1) + 5 * (3 * 16 + 1)  # 4 x 4, each with a bias: 16 -> 8 -> 4 pixels an edge
     linear = 7 * (5 * 16 + 1) + (7 + 1) + 10 * (7 + 1)
-    assert part(told, "discriminator.channels") == (4 + 3) * 4 * (convolutions + linear)
+    assert part(told, "discriminator.channels") == 4 * 4 * (convolutions + linear)
     activations = 2 * (3 * 64 + 5 * 16)  # before and after the leaky ReLU
     assert told["trainer.views", "renderer.image_size", "discriminator.channels"] == 4 * 2 * 2 * 4 * activations
+    shorter = ("--trainer.views", "9", "--trainer.views_at_once", "2", "--trainer.precision", "bfloat16")
+    told = memory.training_memory(config(*flags.split(), *shorter), CPU)
+    assert told["trainer.views_at_once", "renderer.image_size", "discriminator.channels"] == 4 * 2 * 2 * 2 * activations
+
+
+def test_exemplars_take_themselves_and_what_is_blurred_at_a_time():
+    flags = ("--adversarial.weight", "1", "--data.limit")
+    for images in (10, 3000):
+        with_them, without = (
+            memory.training_memory(config(*flags, f"{images}", "--nearest_image.weight", weight), CPU)
+            for weight in ("1", "0")
+        )
+        key = ("renderer.image_size", "data.limit")
+        assert with_them[key] - without[key] == 4 * 28**2 * (4 * 3 * images + 16 * min(images, 1024))
 
 
 def test_without_an_adversarial_loss_there_is_no_discriminator():
@@ -304,11 +342,11 @@ def test_of_a_class_from_elsewhere_the_weights_count_if_they_can_be_told(room: R
     def told(kind: type[Volume]) -> dict[tuple[str, ...], int]:
         return memory.training_memory(spec_of(kind), CPU)
 
-    assert part(told(Foreign), "volume.width") == (5 + 4) * 4 * 10**12
+    assert part(told(Foreign), "volume.width") == 5 * 4 * 10**12
     assert not [keys for keys in told(Peculiar) if keys[0].startswith("volume")]
     room(GIB)
     with pytest.raises(
-        ConfigError, match=r"^volume.width=1000000000000: training takes about 32.7 TiB, .* lower volume.w"
+        ConfigError, match=r"^volume.width=1000000000000: training takes about 18.2 TiB, .* lower volume.w"
     ):
         memory.check_memory(spec_of(Foreign), CPU)
 

@@ -1,21 +1,22 @@
 """`volume.safetensors` and `resume.pt`, now and then and at the end: the last two of each, never with a NaN."""
 
 import dataclasses
-import io
 import math
 import time
 from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
 
-import torch
 from torch import Tensor
 
-from ..errors import ConfigError, NotSaved
+from ..errors import ConfigError, NotSaved, RunError, WriteError
 from ..storage.run_directory import RESUME_FILE, VOLUME_FILE, RunDirectory
 from ..training.finite import Infinities, each_value
 from ..training.options import Interval
 from ..training.report import StepReport
 from ..training.trainer import Trainer
-from ..volumes.files import volume_bytes
+from ..volumes.files import volume_writer
+from .saving import LARGE, Saving, write_state
 
 PLAIN = (bool, int, float, str, bytes, type(None))  # what torch.load makes of a file without running code
 
@@ -49,6 +50,7 @@ class Checkpoints:
         self.saved: int | None = None  # step of the files
         self.said = self.refused = False
         self.at_first: Infinities | None = None
+        self._saving: Saving | None = None
 
     def begin(self, trainer: Trainer) -> None:
         """Note what the run begins with.
@@ -66,7 +68,8 @@ class Checkpoints:
             self.saved = trainer.steps_done
 
     def after_step(self, trainer: Trainer, report: StepReport) -> None:
-        """Save when it is time."""
+        """Save when it is time; the disk is waited for beside the next steps if the state is large."""
+        self.end_saving(wait=False)
         if self.every.is_over(time.monotonic() - self.last, report.step):
             wrong = self._save(trainer)
             if wrong is not None and not self.said and self.say is not None:
@@ -79,10 +82,13 @@ class Checkpoints:
             return
         if (wrong := self._save(trainer)) is not None:
             raise NotSaved(wrong)
+        self.end_saving()
 
     def _save(self, trainer: Trainer) -> str | None:
         """Write both files, or return the line about what is wrong."""
         self.last = time.monotonic()
+        with suppress(WriteError, RunError, OSError):  # this one follows it in any case
+            self.end_saving()
         state = trainer.state_dict()
         if (wrong := (self.at_first or Infinities({})).wrong_in(state)) is not None:
             stays = "nothing was saved before" if self.saved is None else f"the checkpoint of step {self.saved} stays"
@@ -95,11 +101,29 @@ class Checkpoints:
         }
         if trainer.options.seconds_limit < math.inf:  # a run of so many steps is the same file each time
             extra["seconds"] = state["seconds_done"]
-        buffer = io.BytesIO()
-        torch.save(state, buffer)
-        contents = {VOLUME_FILE: volume_bytes(trainer.averaged, extra), RESUME_FILE: buffer.getbuffer()}
+        contents = {VOLUME_FILE: volume_writer(trainer.averaged, extra), RESUME_FILE: partial(write_state, state)}
         # A second save at one step replaces the first: two of the same would be no two.
-        self.run.write_newest(contents, keep=self.whole and trainer.steps_done != self.saved)
-        self.saved, self.whole = trainer.steps_done, True
+        keep = self.whole and trainer.steps_done != self.saved
+        size = sum(value.nbytes for _, value in each_value(state) if isinstance(value, Tensor))
+        write = partial(self.run.write_newest, contents, keep)
+        self._saving = Saving(write, trainer.steps_done, beside=size >= LARGE)
+        self.end_saving(wait=size < LARGE)
         self.last = time.monotonic()
         return None
+
+    def end_saving(self, wait: bool = True) -> None:
+        """Note that a save is on the disk.
+
+        Args:
+            wait: for one that is not yet; else it is left to itself.
+
+        Raises:
+            WriteError, RunError: it could not be written.
+        """
+        saving = self._saving
+        if saving is None or not saving.is_over(wait):
+            return
+        self._saving = None
+        if saving.error is not None:
+            raise saving.error
+        self.saved, self.whole = saving.step, True

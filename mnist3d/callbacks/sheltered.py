@@ -62,9 +62,12 @@ class Sheltered:
         """
         other: Exception | None = None
         for callback in self.callbacks:
-            if not trainer.whole and isinstance(callback, Checkpoints | Pictures):
+            if not trainer.whole and isinstance(callback, Pictures):
                 continue
             try:
+                if not trainer.whole and isinstance(callback, Checkpoints):
+                    callback.end_saving()
+                    continue
                 callback.finish(trainer)
                 if isinstance(callback, Checkpoints):
                     self.unsaved = None

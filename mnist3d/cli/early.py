@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ..runs.launcher import began_here, is_alone
 from ..storage.plain_files import open_plain
 from ..storage.plain_yaml import read_yaml_file
 from ..storage.run_directory import CONFIG_FILE, VOLUME_FILE, check_unused, complete
@@ -26,10 +27,13 @@ def refuse_early(arguments: Sequence[str]) -> None:
         RunError: the folder of a new run is used, or the run to go on with is complete.
     """
     flags = [argument.partition("=")[0] for argument in arguments]
+    if not is_alone():  # the first of several processes says it for all, once they know each other
+        return
     if any(flag in flags for flag in BEGIN_NOTHING):
         return
     new, resumed = _value(arguments, "--run_dir"), _value(arguments, "--resume")
-    if resumed is None and new is not None and "--config" not in flags[_last(flags, "--run_dir") :]:
+    decided = new is not None and "--config" not in flags[_last(flags, "--run_dir") :]
+    if resumed is None and new is not None and decided and not began_here(Path(new)):
         check_unused(Path(new))
     if resumed is not None and new is None and not any(flag in flags for flag in GIVE_MORE):
         _refuse_complete(Path(resumed))

@@ -124,6 +124,7 @@ def _add_unlisted(parser: argparse.ArgumentParser, flag: str, key: str, hint: An
 
 def _add_option(group: Any, key: str, option: Option, meaning: str) -> None:
     choices = choices_of(option.hint)
+    switch = {"nargs": "?", "const": "true"} if option.hint is bool and option.default is False else {}
     kind = "" if choices else f"type: {_type(option.hint)}, "
     default = "must be given" if option.default is NO_DEFAULT else f"default: {shown_default(option.default)}"
     group.add_argument(
@@ -131,6 +132,7 @@ def _add_option(group: Any, key: str, option: Option, meaning: str) -> None:
         dest=key,
         action=_Given,
         hint=option.hint,
+        **switch,
         metavar=f"{{{','.join(choices)}}}" if choices else key.rpartition(".")[2].upper(),
         help=f"{meaning} ({kind}{default})".strip().replace("%", "%%"),
     )

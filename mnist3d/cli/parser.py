@@ -17,18 +17,23 @@ from ..runs.config import Config, flat
 from ..runs.trust import check_resume_is_trusted
 from ..runs.validation import checked, did_you_mean, no_such_key
 from ..runs.version_0_1 import moved_or_gone
+from ..storage.last_two import previous
 from ..storage.plain_yaml import read_yaml_file
+from ..storage.run_directory import RunDirectory
 from .flags import choosing_parser, full_parser, known_keys
 from .merging import Values, classes_of, config_of, merge, merge_flag
 from .presets import preset_file, preset_names
 from .resuming import check_resumable, values_to_resume
 
 
-def parse_command_line(arguments: Sequence[str]) -> CommandLine:
+def parse_command_line(
+    arguments: Sequence[str], began_here: Callable[[Path], bool] = lambda folder: False
+) -> CommandLine:
     """The configuration that a command line asks for.
 
     Args:
         arguments: without the program's name.
+        began_here: whether a folder holds a run that an earlier try of this very command has begun, and that goes on.
 
     Raises:
         ConfigError, RunError: one line about what is wrong with them.
@@ -38,6 +43,9 @@ def parse_command_line(arguments: Sequence[str]) -> CommandLine:
     chosen = _parsed(choosing_parser(), arguments)[0].given
     named = _merged({}, chosen, read)
     resume = checked(str | None, named.get("resume"), "resume")
+    again, begun = checked(str | None, named.get("run_dir"), "run_dir"), False
+    if resume is None and again is not None and began_here(Path(again)):
+        begun, resume = True, again if _is_saved(again) else None
     base, written = {}, {}
     if resume is not None:
         written = values_to_resume(resume, named)
@@ -56,7 +64,7 @@ def parse_command_line(arguments: Sequence[str]) -> CommandLine:
     config = config_of(values)
     if resume is not None:
         check_resumable(config_of(base), config, written)
-        if run_dir is not None:
+        if run_dir is not None and not begun:
             raise ConfigError("run_dir and resume: a resumed run goes on in its own folder; give only one of the two")
         if not parsed.trust:
             check_resume_is_trusted(resume, config, flat(_merged({}, parsed.given, read)))
@@ -68,7 +76,13 @@ def parse_command_line(arguments: Sequence[str]) -> CommandLine:
         print(config.to_yaml(), end="")
         raise SystemExit(0)
     files = [Path(value).stem for key, value in parsed.given if key == "config"]
-    return CommandLine(config, run_dir, resume, files[-1] if files and resume is None else "digits")
+    return CommandLine(config, run_dir, resume, files[-1] if files and resume is None else "digits", begun)
+
+
+def _is_saved(folder: str) -> bool:
+    """Whether there is something to go on with."""
+    saved = RunDirectory(folder).resume_path
+    return saved.is_file() or previous(saved).is_file()
 
 
 def _parsed(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:

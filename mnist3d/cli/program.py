@@ -6,15 +6,16 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, NoReturn
 
-from ..errors import UserError, WatchdogGaveUp, one_line
+from ..errors import RunsFailed, UserError, WatchdogGaveUp, one_line
 from ..runs.signals import Ended, end_at_once, end_in_order, on_signals
 from .terminal import NOBODY_READS, drop, lasting_terminal
 
 COMMANDS = {
     "train": "train a volume, or resume a run",
+    "sweep": "train many runs, here or on a cluster, and say which is best",
     "view": "show a finished volume in the browser, or write a picture of forty views",
     "orbit": "render a turning volume: video, animation, frames, or a strip of views",
     "voxels": "write a volume as voxels for other programs",
@@ -23,6 +24,9 @@ COMMANDS = {
     "page": "write a volume as one HTML file, to turn it in any browser",
     "plot": "draw the losses, the scores and the view atlas of a run",
     "score": "measure how good and how diverse the views of a volume are",
+    "reconstruct": "find one object from its images, from known or unknown directions",
+    "project": "write images of a volume from random directions, with noise and their true poses",
+    "fsc": "compare two volumes shell by shell in Fourier space",
     "presets": "list the presets, or print one",
     "doctor": 'say what is here, what "auto" takes and why, and what to install for more',
 }
@@ -46,12 +50,15 @@ def run_command(name: str, arguments: Sequence[str] | None = None) -> NoReturn:
     # Before torch is imported: waiting OpenMP threads sleep instead of spinning, which costs nothing on a free machine
     # and saves a factor of ten on one that does something else as well.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    first = os.environ.get("RANK", "0") == "0"  # of several processes the first speaks
+    if "RANK" in os.environ:  # torch would dump its stack where a process of the run ends
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     program = _called(name)
 
     def import_and_run(rest: Sequence[str]) -> object:
         from ..runs.at_work import said_if_slow
 
-        with _ended_by_signals(program), said_if_slow("loading PyTorch ..."):
+        with _ended_by_signals(program), said_if_slow("loading PyTorch ...") if first else nullcontext():
             if name == "train":
                 from .early import refuse_early
 
@@ -67,9 +74,9 @@ def run_command_line(
 ) -> NoReturn:
     """Call a program's `main` with the command line, and end the process.
 
-    Exit code 0; 1 and one line where the watchdog ended a run; 2 and one line on stderr for a user's error, and where
-    the machine lacks memory, disk or files; 128 + n after signal n, so 130 after Ctrl-C; 141 where the reader of our
-    output has gone.
+    Exit code 0; 1 and one line where the watchdog ended a run, or runs of a sweep failed; 2 and one line on stderr for
+    a user's error, and where the machine lacks memory, disk or files; 128 + n after signal n, so 130 after Ctrl-C; 141
+    where the reader of our output has gone.
 
     Args:
         main: is handed the arguments.
@@ -113,7 +120,7 @@ def _ending(main: Callable[[Sequence[str]], object], arguments: Sequence[str], p
             raise
         beyond = f"a name beyond {sys.getfilesystemencoding()}, all that file names have in this locale"
         return 2, f"error: {error.object!r}: {beyond}; set PYTHONUTF8=1"
-    except WatchdogGaveUp as error:
+    except (WatchdogGaveUp, RunsFailed) as error:
         return 1, str(error)
     except (KeyboardInterrupt, Ended) as error:
         _drop_what_nobody_reads()
@@ -171,6 +178,8 @@ def _main_of(name: str) -> Callable[[Sequence[str]], object]:
     """The `main` of a subcommand, whose module is imported here."""
     if name == "train":
         from .train import main
+    elif name == "sweep":
+        from .sweep import main
     elif name == "view":
         from .view import main
     elif name == "orbit":
@@ -187,6 +196,12 @@ def _main_of(name: str) -> Callable[[Sequence[str]], object]:
         from .plot import main
     elif name == "score":
         from .score import main
+    elif name == "reconstruct":
+        from .reconstruct import main
+    elif name == "project":
+        from .project import main
+    elif name == "fsc":
+        from .fsc import main
     elif name == "doctor":
         from .doctor import main
     else:
@@ -212,7 +227,7 @@ def _without_command(arguments: Sequence[str]) -> None:
 
 
 def _help(program: str) -> str:
-    listed = "\n".join(f"  {name:9}{summary}" for name, summary in COMMANDS.items())
+    listed = "\n".join(f"  {name:12}{summary}" for name, summary in COMMANDS.items())
     return (
         f"usage: {program} COMMAND [ARGUMENTS]\n\n"
         f"Sculpt a 3D object out of 2D pictures.\n\n{listed}\n\n"

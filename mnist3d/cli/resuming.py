@@ -19,6 +19,7 @@ RESUMABLE = (
     "trainer.max_minutes",
     "trainer.stop_after",
     "trainer.save_every",
+    "trainer.views_at_once",
     "device",
     "renderer.impl",
     "scorecard.every",

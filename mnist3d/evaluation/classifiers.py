@@ -133,6 +133,7 @@ def load_classifiers(
     cache_folder: str | Path | None = None,
     steps: int = STEPS,
     tell: Callable[[float], None] | None = None,
+    seed: int = 0,
 ) -> Classifiers:
     """The classifiers for these images: those of the package, those of the cache, or trained now and put there.
 
@@ -147,15 +148,18 @@ def load_classifiers(
         cache_folder: default the package, then the user's cache folder; one that is given stands for both.
         steps: of training, each classifier.
         tell: is handed the share of the training that is done, [0, 1], after each step; not called without training.
+        seed: of their weights, batches and negatives. The scorecard's have 0; another seed gives another pair, which
+            is kept under a name of its own.
 
     Raises:
         ValueError: fewer than two images, or labels that do not fit the images or the names.
     """
-    prepared = prepare(images, labels, class_names, cache_folder, steps)
+    prepared = prepare(images, labels, class_names, cache_folder, steps, seed)
     networks = _found(prepared, cache_folder)
     if networks is None:
-        log.info("training the scorecard's two classifiers on %d images: about a minute, once", len(images))
-        networks = trained_networks(prepared.images, prepared.classes, prepared.outputs, steps, tell)
+        whose = "selection's" if seed else "scorecard's"
+        log.info("training the %s two classifiers on %d images: about a minute, once", whose, len(images))
+        networks = trained_networks(prepared.images, prepared.classes, prepared.outputs, steps, tell, seed)
         store(packed_weights(networks), prepared.path)
     return _classifiers(networks, prepared)
 
@@ -173,7 +177,12 @@ class Prepared:
 
 
 def prepare(
-    images: Tensor, labels: Tensor | None, class_names: list[str], cache_folder: str | Path | None, steps: int
+    images: Tensor,
+    labels: Tensor | None,
+    class_names: list[str],
+    cache_folder: str | Path | None,
+    steps: int,
+    seed: int = 0,
 ) -> Prepared:
     """Images that classifiers are looked for or trained on; the arguments are those of `load_classifiers`."""
     if len(images) < 2:
@@ -187,7 +196,7 @@ def prepare(
     names = class_names if labels is not None else []
     classes = clusters(images) if labels is None else labels.cpu()
     outputs = (len(names) if names else int(classes.max()) + 1) + 1
-    version = _version(images, classes, outputs, steps)
+    version = _version(images, classes, outputs, steps, seed)
     folder = Path(cache_folder) if cache_folder is not None else platformdirs.user_cache_path("mnist3d")
     path = folder / f"classifiers-{version}.safetensors"
     return Prepared(images, classes, names, outputs, version, path)
@@ -240,8 +249,9 @@ def store(content: bytes, path: Path) -> None:
         log.warning("the classifiers could not be written (%s); they are trained again next time", error)
 
 
-def _version(images: Tensor, classes: Tensor, outputs: int, steps: int) -> str:
-    digest = hashlib.sha256(f"{RECIPE} {steps} {outputs} {tuple(images.shape)}".encode())
+def _version(images: Tensor, classes: Tensor, outputs: int, steps: int, seed: int) -> str:
+    other = f" {seed}" if seed else ""
+    digest = hashlib.sha256(f"{RECIPE} {steps} {outputs} {tuple(images.shape)}{other}".encode())
     digest.update((images * 255.0).round().to(torch.uint8).numpy().tobytes())
     digest.update(classes.numpy().tobytes())
     return f"{RECIPE}-{digest.hexdigest()[:16]}"

@@ -27,6 +27,7 @@ def trained_networks(
     outputs: int,
     steps: int = STEPS,
     tell: Callable[[float], None] | None = None,
+    seed: int = 0,
 ) -> list[nn.Module]:
     """Both classifiers, trained one after the other, about half a minute each on one core.
 
@@ -36,11 +37,12 @@ def trained_networks(
         outputs: classes and, the last, "none".
         steps: of training, each.
         tell: is handed the share that is done, [0, 1], after each step.
+        seed: of the first one; the second has the next.
     """
     networks: list[nn.Module] = []
-    for seed, build in enumerate(ARCHITECTURES):
-        stepped = None if tell is None else _counted(tell, seed, steps)
-        networks.append(_trained(build, images, classes, outputs, steps, seed, stepped))
+    for before, build in enumerate(ARCHITECTURES):
+        stepped = None if tell is None else _counted(tell, before, steps)
+        networks.append(_trained(build, images, classes, outputs, steps, seed + before, stepped))
     return networks
 
 

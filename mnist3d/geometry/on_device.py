@@ -18,18 +18,25 @@ def made_once(make: Callable[Arguments, Constants]) -> Callable[Arguments, Const
     """A function that makes constants of plain arguments, size, device and precision among them, kept for next time.
 
     What it returns is shared: it must not be written into. It holds no inference tensor, wherever it was first asked
-    for, so a training can use what a page in `torch.inference_mode()` asked for before.
+    for, so a training can use what a page in `torch.inference_mode()` asked for before. Nor is anything kept that has
+    no numbers: where torch only works out shapes (`FakeTensorMode`, and so `torch.export`), all is made anew.
 
     Args:
         make: the function; it returns a tensor, or a tuple of them. Its arguments can be hashed.
     """
 
-    @functools.lru_cache(maxsize=MOST_KEPT)
-    def kept(*arguments: Arguments.args, **options: Arguments.kwargs) -> Constants:
+    def fresh(*arguments: Arguments.args, **options: Arguments.kwargs) -> Constants:
         with torch.inference_mode(False), torch.no_grad():
             return make(*arguments, **options)
 
-    return functools.update_wrapper(kept, make)  # pyright: ignore[reportReturnType] - arguments that can be hashed
+    kept: Callable[Arguments, Constants] = functools.lru_cache(MOST_KEPT)(fresh)  # pyright: ignore[reportAssignmentType] - arguments that can be hashed
+
+    @functools.wraps(make)
+    def made(*arguments: Arguments.args, **options: Arguments.kwargs) -> Constants:
+        without_numbers = torch._C._get_dispatch_mode(torch._C._TorchDispatchModeKey.FAKE) is not None
+        return (fresh if without_numbers else kept)(*arguments, **options)
+
+    return made
 
 
 def sent(drawn: Tensor, like: Tensor) -> Tensor:

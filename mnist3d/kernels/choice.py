@@ -9,7 +9,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Hashable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from itertools import islice
 from statistics import median
 from typing import Any, NamedTuple
@@ -21,6 +21,7 @@ Run = Callable[..., Tensor]
 Clock = Callable[[Callable[[], object], torch.device], float]
 
 ROUNDS = 5  # the two take turns so many times, and the medians decide
+OUT_OF_MEMORY = (torch.OutOfMemoryError, MemoryError)
 NEXT_TO_NOTHING = 1e-3  # a gradient whose largest element is below this is rounding, and is compared with this
 
 _log = logging.getLogger(__name__)
@@ -109,8 +110,10 @@ def verdict(
     programs decide which of two roundings a training gets, so there the first case is compared, which takes some
     hundredths of a second, and gradients are when a call first needs them.
 
-    Neither torch's random numbers nor the caller's modes (no_grad, inference_mode, autocast) play a part. Inside a
-    transform of torch.func, which a compiled one knows nothing of, none is taken; nor is that remembered.
+    Neither torch's random numbers nor the caller's modes (no_grad, inference_mode, autocast) play a part. None is
+    taken, nor is that remembered: inside a transform of torch.func, which a compiled one knows nothing of; where torch
+    only works out shapes (`FakeTensorMode`), so that there is nothing to compare; and on a GPU while torch's
+    deterministic algorithms are asked for, as a clock would decide and the fast ones there add in any order.
 
     Args:
         key: what the answer is remembered for, besides device and dtype.
@@ -124,7 +127,11 @@ def verdict(
     """
     if torch._C._are_functorch_transforms_active():
         return Verdict(False, f": {fast} knows no transforms of torch.func", gradients)
+    if torch._C._get_dispatch_mode(torch._C._TorchDispatchModeKey.FAKE) is not None:
+        return Verdict(False, f": {fast} knows no tensors without numbers", gradients)
     by_time = device.type != "cpu"
+    if by_time and torch.are_deterministic_algorithms_enabled():
+        return Verdict(False, f" on {device}: deterministic algorithms are asked for, and {fast} is none", gradients)
     gradients = gradients or by_time
     key = (key, str(device), dtype)
     known = _remembered(key, gradients)  # without the lock: a training goes on while a page compiles something else
@@ -173,11 +180,14 @@ def _tried(
         if not by_time or last is None:
             return Verdict(True, " on the CPU", gradients)
         ours, theirs = _times(pair, last, device, dtype, clock)
-    except ReferenceFails as failure:  # too little memory for both, or an operator that the caller has forbidden
-        reason = f": {fast} could not be compared, as the reference fails here ({_one_line(failure.__cause__)})"
-        return Verdict(False, reason, gradients, logging.WARNING)
     except Exception as error:  # whatever a compiler, a driver or somebody else's library raises
-        reason = f": {fast} fails here ({_one_line(error)})"
+        cause = error.__cause__ if isinstance(error, ReferenceFails) else error
+        if isinstance(cause, OUT_OF_MEMORY):  # the fault of neither
+            reason = f": there is too little memory to compare {fast} with it ({_one_line(cause)})"
+        elif isinstance(error, ReferenceFails):  # such as of an operator that the caller has forbidden
+            reason = f": {fast} could not be compared, as the reference fails here ({_one_line(cause)})"
+        else:
+            reason = f": {fast} fails here ({_one_line(error)})"
         return Verdict(False, reason, gradients, logging.WARNING)
     times = f"takes {1e3 * ours:.3g} ms where the reference takes {1e3 * theirs:.3g} ({last.label})"
     if ours < theirs:
@@ -244,8 +254,12 @@ def _times(pair: Twins, case: Case, device: torch.device, dtype: torch.dtype, cl
 
 @contextmanager
 def _neutral(device: torch.device) -> Iterator[None]:
-    """As if the caller had set no mode."""
-    with torch.inference_mode(False), torch.enable_grad(), torch.autocast(device.type, enabled=False):
+    """As if the caller had set no mode, and no hooks on what autograd keeps: `torch.utils.checkpoint` would compute the
+    caller's part again for a gradient that is only compared."""
+    plain = torch.inference_mode(False), torch.enable_grad(), torch.autocast(device.type, enabled=False)
+    with ExitStack() as stack:
+        for mode in (*plain, torch.autograd.graph.saved_tensors_hooks(Tensor.detach, lambda kept: kept)):
+            stack.enter_context(mode)
         yield
 
 

@@ -5,8 +5,9 @@ it is a grid.
 """
 
 import operator
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal, get_args
 
 import torch
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 from ..errors import ConfigError
 from ..geometry.arrays import ArrayOrList, computed, without_autocast
 from ..geometry.cameras import camera_to_world
+from ..geometry.parts import in_parts
 from ..geometry.rotations import as_rotations
 from ..kernels.absorption import ball_quadrature, check_can_compute, render_grid
 from ..kernels.compositing import composite
@@ -131,6 +133,8 @@ class AbsorptionRenderer(nn.Module):
         *,
         generator: torch.Generator | None = None,
         occupancy: Occupancy | None = None,
+        part: slice | None = None,
+        at_once: int | None = None,
     ) -> Float[Tensor, "B 1 H W"]:
         """Views of the volume under the rotations.
 
@@ -143,6 +147,9 @@ class AbsorptionRenderer(nn.Module):
                 step. None: in the middle of it. A grid needs no random numbers.
             occupancy: cells of the field that are not empty; the field is evaluated only there. It must not have
                 changed since they were computed.
+            part: which of the rotations to render, with the random numbers that they have when all are; default all.
+            at_once: views of which samples are kept for the gradient at a time, >= 1; those of other views are computed
+                again when it is asked for. Default all. Of a grid the compiled kernels keep none.
 
         Returns:
             Brightness in [0, 1]; B is 1 for a single rotation.
@@ -153,18 +160,22 @@ class AbsorptionRenderer(nn.Module):
         Gradients:
             To the volume's parameters and to the rotation.
         """
-        rotation = computed(as_rotations(rotation, volume.like())).reshape(-1, 3, 3)
+        every = computed(as_rotations(rotation, volume.like())).reshape(-1, 3, 3)
+        rotation = every if part is None else every[part]
         with without_autocast(rotation):
             grid = volume.dense()
             if grid is None:
-                view = self._of_field(volume, rotation, generator, occupancy)
+                draw = None if generator is None else partial(_drawn, generator, len(every), part)
+                view = self._of_field(volume, rotation, draw, occupancy, at_once)
             else:
-                view = self._of_grid(computed(grid), rotation)
+                view = self._of_grid(computed(grid), rotation, at_once)
         # Rounding can pass 1 by an ulp. A clamp would take the gradient of just those pixels away.
         view = view - (view.detach() - 1.0).clamp_min(0.0)
         return _widened(view[:, None], self.image_size)
 
-    def _of_grid(self, grid: Float[Tensor, "2 Z Y X"], rotation: Float[Tensor, "B 3 3"]) -> Float[Tensor, "B H W"]:
+    def _of_grid(
+        self, grid: Float[Tensor, "2 Z Y X"], rotation: Float[Tensor, "B 3 3"], at_once: int | None
+    ) -> Float[Tensor, "B H W"]:
         samples = self.options.samples_per_ray or max(grid.shape[1:])
         rotation = rotation.to(grid)
         attenuation, absorbance = grid.unbind()  # two indices would add up two gradients
@@ -176,45 +187,61 @@ class AbsorptionRenderer(nn.Module):
             samples,
             impl=self.impl,
             quadrature=self.options.quadrature,
+            at_once=at_once,
         )
 
     def _of_field(
         self,
         volume: Field,
         rotation: Float[Tensor, "B 3 3"],
-        generator: torch.Generator | None,
+        draw: Callable[[int], Tensor] | None,
         occupancy: Occupancy | None,
+        at_once: int | None,
     ) -> Float[Tensor, "B H W"]:
         size, samples = self.options.image_size, self.options.samples_per_ray or FIELD_SAMPLES
         rows = size
-        if generator is None and not torch.is_grad_enabled():  # else all is kept for the gradient anyway
+        if draw is None and not torch.is_grad_enabled():  # else all is kept for the gradient anyway
             rows = min(size, max(1, POINTS_AT_ONCE // max(1, len(rotation) * size * samples)))
         bands = [slice(low, low + rows) for low in range(0, size, rows)]
-        return torch.cat([self._rows_of_field(volume, rotation, band, generator, occupancy) for band in bands], dim=1)
+        rows_of = partial(self._rows_of_field, volume, rotation, draw, occupancy, at_once)
+        return torch.cat([rows_of(band) for band in bands], dim=1)
 
     def _rows_of_field(
         self,
         volume: Field,
         rotation: Float[Tensor, "B 3 3"],
-        rows: slice,
-        generator: torch.Generator | None,
+        draw: Callable[[int], Tensor] | None,
         occupancy: Occupancy | None,
+        at_once: int | None,
+        rows: slice,
     ) -> Float[Tensor, "B H W"]:
         size, samples = self.options.image_size, self.options.samples_per_ray or FIELD_SAMPLES
         step = 2.0 / samples
         camera, share = ball_quadrature(size, samples, rows=rows, dtype=rotation.dtype, device=rotation.device)
         inside = share > 0  # the same samples for every view, so the field is asked for these alone
         length = share[inside] * step
-        points = camera_to_world(camera[inside], rotation)
-        if generator is not None:  # from the CPU, so that every device draws the same
-            moved = torch.rand(points.shape[:-1], generator=generator, device=generator.device).to(points) - 0.5
-            points = points + (moved * length)[..., None] * rotation[:, None, 2, :]
-        attenuation, absorbance = _ask(volume, points, occupancy)
-        opacity = -torch.expm1(-attenuation * length)
-        filled = opacity.new_zeros(2, rotation.shape[0], *share.shape)
-        filled[0, :, inside] = opacity
-        filled[1, :, inside] = absorbance
-        return composite(filled[0], filled[1])
+        camera = camera[inside]
+
+        def shown(turns: Tensor, moved: Tensor | None = None) -> tuple[Tensor]:
+            points = camera_to_world(camera, turns)
+            if moved is not None:
+                points = points + ((moved - 0.5) * length)[..., None] * turns[:, None, 2, :]
+            attenuation, absorbance = _ask(volume, points, occupancy)
+            opacity = -torch.expm1(-attenuation * length)
+            filled = opacity.new_zeros(2, len(turns), *share.shape)
+            filled[0, :, inside] = opacity
+            filled[1, :, inside] = absorbance
+            return (composite(filled[0], filled[1]),)
+
+        drawn = () if draw is None else (draw(len(camera)).to(camera),)
+        return in_parts(shown, at_once, rotation, *drawn)[0]
+
+
+def _drawn(generator: torch.Generator, views: int, part: slice | None, points: int) -> Float[Tensor, "B P"]:
+    """Random numbers for each point of each view, of which a part may be asked for; from the CPU, so that every device
+    draws the same."""
+    drawn = torch.rand(views, points, generator=generator, device=generator.device)
+    return drawn if part is None else drawn[part]
 
 
 def _height_and_width(image_size: Any) -> tuple[int, int]:

@@ -4,16 +4,18 @@ torch.load with `weights_only` runs no code of a file. But it unpacks what is co
 the file gives for each tensor. What the tensors must be is `training.checked_state`.
 """
 
+import errno
 import io
+import os
 import pickle
 import warnings
 import zipfile
 from pathlib import Path
-from typing import Any, ClassVar, cast
+from typing import Any, BinaryIO, ClassVar, cast
 
 import torch
 
-from ..storage.plain_files import read_plain
+from ..storage.plain_files import open_plain, size_in_words
 
 MOST_ENTRIES = 100_000
 # Bytes of a number in a storage, by the name that torch writes; a tensor of another kind is none of ours.
@@ -37,49 +39,61 @@ def read_archive(path: Path, most: int) -> Any:
         OSError: it cannot be read, is no plain file, or holds more.
         ValueError: it is damaged, or no archive as torch writes them; one line.
     """
-    content = read_plain(path, most)
+    with open_plain(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > most:
+            raise OSError(errno.EFBIG, f"holds more than {size_in_words(most)}", str(path))
+        try:
+            packed = _repacked(file, size)
+        except OSError:
+            raise
+        except Exception as error:  # whatever an odd file leads a parser to
+            raise ValueError(f"{error}" or type(error).__name__) from None
     try:
-        entries = _entries(content)
-        del content
-        _check_lengths(entries)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about kinds of tensors that are refused later
-            return torch.load(_repacked(entries), map_location="cpu", weights_only=True)
-    except Exception as error:  # whatever an odd file leads a parser to
+            return torch.load(packed, map_location="cpu", weights_only=True)
+    except Exception as error:  # as above
         raise ValueError(f"{error}" or type(error).__name__) from None
 
 
-def _entries(content: bytes) -> dict[str, bytes]:
-    """The files in a zip archive, each compared with its checksum."""
-    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+def _repacked(file: BinaryIO, size: int) -> io.BytesIO:
+    """What a zip archive holds, each entry compared with its checksum, as a new archive.
+
+    So torch's reader of zip files finds what ours has looked at, and nothing else. One entry is in memory at a time,
+    beside the new archive.
+
+    Args:
+        file: the archive.
+        size: bytes in it.
+    """
+    packed, sizes, pickles = io.BytesIO(), {}, {}
+    with zipfile.ZipFile(file) as archive, zipfile.ZipFile(packed, "w", zipfile.ZIP_STORED) as copy:
         listed = archive.infolist()
         if len(listed) > MOST_ENTRIES or len({entry.filename for entry in listed}) < len(listed):
             raise ValueError("no archive as torch writes them: too many entries, or two of one name")
         if any(entry.compress_type != zipfile.ZIP_STORED or entry.flag_bits & 1 for entry in listed):
             raise ValueError("no archive as torch writes them: compressed")
-        if sum(entry.file_size for entry in listed) > len(content):
+        if sum(entry.file_size for entry in listed) > size:
             raise ValueError("no archive as torch writes them: entries within each other")
-        return {entry.filename: archive.read(entry) for entry in listed}
-
-
-def _repacked(entries: dict[str, bytes]) -> io.BytesIO:
-    """The entries as a new archive: torch's reader of zip files finds what ours has looked at, and nothing else."""
-    packed = io.BytesIO()
-    with zipfile.ZipFile(packed, "w", zipfile.ZIP_STORED) as archive:
-        for name, content in entries.items():
-            archive.writestr(name, content)
+        for entry in listed:
+            name, content = entry.filename, archive.read(entry)
+            copy.writestr(name, content)
+            sizes[name] = len(content)
+            if name.endswith("/data.pkl") and name.count("/") == 1:
+                pickles[name] = content
+    _check_lengths(pickles, sizes)
     packed.seek(0)
     return packed
 
 
-def _check_lengths(entries: dict[str, bytes]) -> None:
+def _check_lengths(pickles: dict[str, bytes], sizes: dict[str, int]) -> None:
     """Whether each tensor's numbers are all in the file: torch would go on reading in somebody else's memory."""
-    names = [name for name in entries if name.endswith("/data.pkl") and name.count("/") == 1]
-    if len(names) != 1:
+    if len(pickles) != 1:
         raise ValueError("no archive as torch writes them: data.pkl is missing")
-    root = names[0].partition("/")[0]
-    sizes = {name.removeprefix(f"{root}/data/"): len(content) for name, content in entries.items()}
-    _Lengths(entries[names[0]], sizes).load()
+    ((name, content),) = pickles.items()
+    root = name.partition("/")[0]
+    _Lengths(content, {key.removeprefix(f"{root}/data/"): size for key, size in sizes.items()}).load()
 
 
 class _Anything:

@@ -1,6 +1,7 @@
 """From a configuration to the parts of a run: built once, from top to bottom, in `build_run`."""
 
 import dataclasses
+import json
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -29,13 +30,17 @@ from ..storage.run_directory import RUNS_ROOT, RunDirectory
 from ..training.objectives.base import Objective
 from ..training.objectives.build import build_objectives
 from ..training.objectives.targets import Targets, build_targets
+from ..training.processes import ALONE, Processes
+from ..training.step_settings import prepare_cublas
 from ..training.trainer import Callback, Trainer
 from ..volumes.base import Volume
 from ..volumes.files import class_path
 from .checkpoint import load_checkpoint
 from .class_paths import import_objective_class, import_volume_class
 from .config import Config
+from .determinism import what_stays_open
 from .gallery import Gallery
+from .launcher import job
 from .memory import check_memory
 
 OPAQUE = 4.0  # optical depth of one voxel, of which a view shows 98 % as one colour
@@ -51,12 +56,14 @@ class CommandLine:
         run_dir: folder of the new run; None for one named by time.
         resume: folder of the run to go on with, or None.
         preset: short name of what is run.
+        begun: whether an earlier try of the same job has left its start in that folder.
     """
 
     config: Config
     run_dir: str | None
     resume: str | None
     preset: str
+    begun: bool = False
 
 
 @dataclass
@@ -80,20 +87,24 @@ class Parts:
     remarks: list[str]
 
 
-def build_run(command: CommandLine) -> Parts:
+def build_run(command: CommandLine, processes: Processes = ALONE) -> Parts:
     """Everything that a run consists of, seeded.
 
     No folder appears, and nothing in one changes, before all that can be refused has been.
+
+    Args:
+        command: what the user asked for.
+        processes: of the run, of which this is the first; the others wait to hear what is run, see `build_share`.
 
     Raises:
         ConfigError, DataError, RunError, VolumeFileError: what the user can mend.
     """
     config = command.config
     remarks: list[str] = []
-    trainer = build_trainer(config, resumed=command.resume is not None, remarks=remarks)
+    trainer = build_trainer(config, resumed=command.resume is not None, remarks=remarks, processes=processes)
     if command.resume is None:
         config = spelt_out(config, trainer.volume)
-        run = RunDirectory.create(command.run_dir, RUNS_ROOT, command.preset)
+        run = RunDirectory.create(command.run_dir, RUNS_ROOT, command.preset, begun=command.begun)
     else:
         run = RunDirectory(command.resume)
         run.take()
@@ -102,7 +113,7 @@ def build_run(command: CommandLine) -> Parts:
         if command.resume is not None:
             whole = load_checkpoint(trainer, run)
         run.write(run.config_path.name, config.to_yaml())
-        run.write_json("environment.json", environment(str(trainer.device)))
+        run.write_json("environment.json", {**environment(str(trainer.device)), **job()})
         say = partial(tqdm.write, file=sys.stderr)  # keeps the progress bar whole
         found = build_classifiers(config, say)
         scores = None if found is None else Scores(run, found, config.scorecard.every)
@@ -123,25 +134,43 @@ def build_run(command: CommandLine) -> Parts:
             Checkpoints(run, config.trainer.save_every, say, whole=whole),
             page,
         ]
+        processes.handed_out(json.dumps(dataclasses.asdict(config)).encode())
     except BaseException:
         run.release()
         raise
     return Parts(config, trainer, run, [each for each in callbacks if each is not None], page, remarks)
 
 
-def build_trainer(config: Config, resumed: bool = False, remarks: list[str] | None = None) -> Trainer:
+def build_share(processes: Processes) -> Trainer:
+    """The trainer of a process that is not the first, of the configuration that the first hands out.
+
+    It reads the images and no more: the state comes from the first process when the run begins.
+
+    Raises:
+        ConfigError, DataError: what the user can mend; a file that is missing on this machine.
+    """
+    config = Config.from_mapping(json.loads(processes.handed_out()))
+    return build_trainer(config, resumed=True, processes=processes)
+
+
+def build_trainer(
+    config: Config, resumed: bool = False, remarks: list[str] | None = None, processes: Processes = ALONE
+) -> Trainer:
     """Images, volume, renderer, objectives, and the trainer of them, seeded.
 
     Args:
         config: what they are built from.
         resumed: whether the weights will come from a checkpoint: the file that the run started from may be gone.
         remarks: takes what the user should know of images and volume, a line each.
+        processes: of the run.
 
     Raises:
         ConfigError, DataError: a value, device, file or image that is refused.
     """
-    device = build_device(config)
-    check_memory(config, device)
+    device = build_device(config, processes)
+    check_memory(config, device, processes)
+    if config.deterministic:
+        prepare_cublas(device)
     images = load_images(config.data, config.renderer.image_size)
     targets = _allowed(lambda: build_targets(config.targets, images, config.data))
     said = [*images.remarks, *(() if targets is None else targets.remarks)]
@@ -149,6 +178,8 @@ def build_trainer(config: Config, resumed: bool = False, remarks: list[str] | No
     volume = build_volume(config, device)
     if config.start_from is not None and not resumed:
         said += start_from(volume, config.start_from)
+    if config.deterministic:
+        said.append(what_stays_open(config, device))
     if remarks is not None:
         remarks += said
     renderer = AbsorptionRenderer(**dataclasses.asdict(config.renderer)).to(device)
@@ -174,22 +205,39 @@ def build_trainer(config: Config, resumed: bool = False, remarks: list[str] | No
         )
     return _allowed(
         lambda: Trainer(
-            volume, renderer, images, objectives, options=config.trainer, poses=config.poses, seed=config.seed
+            volume,
+            renderer,
+            images,
+            objectives,
+            options=config.trainer,
+            poses=config.poses,
+            seed=config.seed,
+            deterministic=config.deterministic,
+            processes=processes,
         )
     )
 
 
-def build_device(config: Config) -> torch.device:
+def build_device(config: Config, processes: Processes = ALONE) -> torch.device:
     """The device that a configuration asks for.
 
+    Args:
+        config: of the run.
+        processes: of the run; each needs a GPU of its own.
+
     Raises:
-        ConfigError: a GPU was asked for by name and there is none.
+        ConfigError: a GPU was asked for by name and there is none, or there are more processes than GPUs.
     """
     if config.device == "cuda" and not torch.cuda.is_available():
         raise ConfigError("device=cuda: torch sees no CUDA GPU here; must be cpu or auto")
-    if config.device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return torch.device(config.device)
+    if config.device == "cpu" or not torch.cuda.is_available():
+        return torch.device("cpu")
+    if processes.count > 1 and processes.on_machine > torch.cuda.device_count():
+        raise ConfigError(
+            f"device={config.device}: {processes.on_machine} processes share this machine, which has "
+            f"{torch.cuda.device_count()} GPUs; each needs one of its own: start fewer, or add --device cpu"
+        )
+    return torch.device("cuda")
 
 
 def build_volume(config: Config, device: torch.device | str = "cpu") -> Volume:

@@ -54,6 +54,8 @@ class Config:
         seed: Random seed, 0 to 2^63 - 1. On the CPU of the same machine, the same seed and max_steps give the same
             result to the bit.
         device: Where to compute: auto takes a CUDA GPU if there is one, else the CPU.
+        deterministic: Add in one order wherever torch can, so that two runs on a GPU are the same to the bit too;
+            slower there. The first lines say what may still differ.
         start_from: Voxel file to start from (.npz, .npy, .nrrd, .nii.gz, .mrc, .map, .vti, .vdb and others);
             the volume must be able to take voxels. What is done with its values stands after a #:
             FILE#negative=clip,percentile=99.
@@ -65,6 +67,7 @@ class Config:
 
     seed: int = 0
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    deterministic: bool = False
     start_from: str | None = None
     watchdog: Literal["off", "warn", "rewind"] = "rewind"
     volume: dict[str, Any] = field(default_factory=lambda: {"class_path": DEFAULT_VOLUME, "init_args": {}})

@@ -7,17 +7,20 @@ benchmarks/memory.py compares it with what runs take.
 import dataclasses
 import importlib.util
 import math
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import nn
 
 from ..callbacks.watchdog import SNAPSHOTS, WINDOW
+from ..data.nearest import BLURRED_AT_ONCE
 from ..errors import ConfigError, VolumeFileError, shown
 from ..rendering.renderer import FIELD_SAMPLES
 from ..storage.memory import check_fits
 from ..training.discriminator import Discriminator
 from ..training.objectives.nearest_image import COPIES, MOST_PIXELS
+from ..training.processes import ALONE, Processes
 from ..volumes import OWN_VOLUMES, HashGrid, Volume
 from .class_paths import import_volume_class
 from .config import Config, flat
@@ -36,37 +39,48 @@ GRIDS_OF_A_VIEW = 5  # the same where nothing learns
 CHANNELS = 2
 # Bytes of a sample in the reference implementations, which keep all that lies between two operations.
 OF_SAMPLE = 80
+OF_SAMPLE_IN_ORDER = 260  # in `kernels.absorption.sampling`, of a deterministic run on a GPU
 # Bytes of a point that a field is asked at: the point itself, what it answers, and each feature that is encoded there,
 # forth and back.
 OF_POINT, OF_FEATURE = 80, 8
 # Copies of a discriminator's activations for real images and views: forth, back, and once more each for the penalty.
 PASSES = 4
 COPIES_OF_IMAGES = 2  # as they are read, in parts and joined
-COPIES_OF_EXEMPLARS = 16  # one channel that is convolved becomes as many
+COPIES_OF_EXEMPLARS = 4  # tilted, blurred and in their order
+COPIES_WHILE_BLURRED = 16  # one channel that is convolved becomes as many, of a part of the images at a time
 # To train on, of sources with a name. Folders and idx files are counted when they are read.
 IMAGES = {"mnist_5k": 3_500, "mnist": 60_000, "fashion_mnist": 60_000, "kmnist": 60_000, "emnist": 124_800}
 SIZES = ("resolution", "components", "bake_resolution", "log2_hashmap_size")  # a volume's arguments that decide most
 
 
-def check_memory(config: Config, device: torch.device) -> None:
+def check_memory(config: Config, device: torch.device, processes: Processes = ALONE) -> None:
     """Refuse a run that would not fit into the memory that is free, before anything of it is built.
 
     Args:
         config: of the run; what is wrong with it in another way is left to those who build it.
         device: where it will be computed.
+        processes: of the run: each takes this for its part of the views, on one machine and its CPU together.
 
     Raises:
         ConfigError: it would not fit; one line with what it would take, what there is, and what to lower.
     """
-    parts = training_memory(config, device)
-    total = min(FIXED + sum(parts.values()), UNCOUNTABLE)
+    on_cpu = device.type == "cpu"
+    if processes.local_rank and on_cpu:  # the first on each machine has asked for all
+        return
+    views = -(-config.trainer.views // processes.count)
+    parts = training_memory(replace(config, trainer=replace(config.trainer, views=max(views, 2))), device)
+    together = processes.on_machine if on_cpu else 1
+    total = min(together * (FIXED + sum(parts.values())), UNCOUNTABLE)
     given, usual = flat(_values(config)), flat(_values(Config()))
     most = sorted(parts, key=lambda keys: -parts[keys])
-    lower = dict.fromkeys(key for keys in most if 10 * parts[keys] >= total for key in keys) or most[0]
+    lower = dict.fromkeys(key for keys in most if 10 * together * parts[keys] >= total for key in keys) or most[0]
     first = max(most[0], key=lambda key: _size(given.get(key)) / _size(usual.get(key)))
     *others, last = sorted(lower, key=lambda key: key != first)
     remedy = f"lower {', '.join(others)} or {last}" if others else f"lower {last}"
-    check_fits(total, f"{first}={shown(given.get(first))}: training takes", remedy, ConfigError, device)
+    if "trainer.views" in lower:
+        remedy += "; or set trainer.views_at_once"
+    takes = "training takes" if together == 1 else f"training takes on {together} processes"
+    check_fits(total, f"{first}={shown(given.get(first))}: {takes}", remedy, ConfigError, device)
 
 
 def check_opened(name: str, volume: Volume) -> None:
@@ -94,33 +108,40 @@ def training_memory(config: Config, device: torch.device) -> dict[tuple[str, ...
     """
     volume = _shapes_of_volume(config)
     weights = 0 if volume is None else _bytes_of(volume)
-    saved = 1 + _snapshots(config)  # the checkpoint's too
-    size, size_key = config.renderer.image_size, "renderer.image_size"
+    saved = _snapshots(config)  # a checkpoint takes none
+    size, size_key, views = config.renderer.image_size, "renderer.image_size", config.trainer.views
+    at_once = min(views, config.trainer.views_at_once or views)
+    views_key = "trainer.views" if at_once == views else "trainer.views_at_once"
     parts: dict[tuple[str, ...], int] = {}
     if volume is not None:
         keys, grid = _keys_of(volume), _grid(volume)
         parts[keys] = weights * (COPIES_OF_VOLUME + SAVED_OF_VOLUME * saved) + _bytes_of_grid(grid, config)
         samples = config.renderer.samples_per_ray or (FIELD_SAMPLES if grid is None else max(grid))
-        asked = ("trainer.views", size_key, "renderer.samples_per_ray")
-        cube = config.trainer.views * size**2 * samples
+        asked = (views_key, size_key, "renderer.samples_per_ray")
+        cube = at_once * size**2 * samples
         if isinstance(volume, HashGrid):
             of_each = OF_POINT + OF_FEATURE * volume.hash_levels.width
             if grid is None:
-                parts[asked] = _in_ball(cube) * of_each
+                # Random numbers are drawn for all views.
+                drawn = FLOAT * _in_ball((views - at_once) * size**2 * samples)
+                parts[asked] = _in_ball(cube) * of_each + drawn
             else:
                 parts[keys] += _in_ball(math.prod(grid)) * of_each
-        if grid is not None and not _has_fast_kernel(device):
-            parts[asked] = OF_SAMPLE * cube + config.trainer.views * CHANNELS * FLOAT * math.prod(grid)
+        if grid is not None and (config.renderer.impl == "reference" or not _has_fast_kernel(device)):
+            in_order = config.deterministic and device.type == "cuda" and config.renderer.quadrature == "trilinear"
+            of_each = OF_SAMPLE_IN_ORDER if in_order else OF_SAMPLE
+            parts[asked] = of_each * cube + at_once * CHANNELS * FLOAT * math.prod(grid)
     if config.adversarial.weight > 0.0:
         of_weights, of_image = _of_discriminator(config)
         copies = COPIES_OF_DISCRIMINATOR + SAVED_OF_DISCRIMINATOR * saved
         parts["discriminator.channels", "discriminator.features", size_key] = copies * of_weights
-        parts["trainer.views", size_key, "discriminator.channels"] = PASSES * 2 * config.trainer.views * of_image
+        parts[views_key, size_key, "discriminator.channels"] = PASSES * 2 * at_once * of_image
     images = min(IMAGES.get(config.data.name, 2), config.data.limit or UNCOUNTABLE)
-    pixels = COPIES_OF_IMAGES * (images + config.trainer.views) * size**2
+    pixels = COPIES_OF_IMAGES * (images + views) * size**2
     if config.adversarial.weight > 0.0 and config.nearest_image.weight > 0.0:
         tilted = (1 + COPIES) * images * size**2
         pixels += COPIES_OF_EXEMPLARS * min(tilted, max(images * size**2, MOST_PIXELS))
+        pixels += COPIES_WHILE_BLURRED * min(images, BLURRED_AT_ONCE) * size**2
     parts[size_key, "data.limit"] = FLOAT * pixels
     return parts
 
@@ -181,7 +202,7 @@ def _of_discriminator(config: Config) -> tuple[int, int]:
         if isinstance(layer, nn.Conv2d):
             size = (size + 2 * int(layer.padding[0]) - layer.kernel_size[0]) // layer.stride[0] + 1
             pixels += 2 * layer.out_channels * size**2  # and once more behind the leaky ReLU
-    return _bytes_of(discriminator), pixels * FLOAT
+    return _bytes_of(discriminator), pixels * (FLOAT if config.trainer.precision == "float32" else FLOAT // 2)
 
 
 def _snapshots(config: Config) -> int:

@@ -6,6 +6,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -14,27 +15,31 @@ from tqdm import tqdm
 from ..callbacks.scores import Scores, made_by_targets_only
 from ..callbacks.sheltered import Sheltered
 from ..data.options import DataOptions
-from ..errors import RunError, WatchdogGaveUp, WriteError
+from ..errors import RunError, UserError, WatchdogGaveUp, WriteError
 from ..invocation import program_name, to_type
 from ..storage.exhausted import out_of_memory
 from ..storage.labels import printable
 from ..training.options import TrainerOptions
+from ..training.processes import ALONE, ConnectionLost, Processes
 from ..training.report import StepReport
 from ..training.trainer import Trainer
 from .at_work import said_if_slow
-from .building import CommandLine, Parts, build_run
+from .building import CommandLine, Parts, build_run, build_share
 from .signals import Ended, end_in_order, on_signals, say
 from .trust import command_to_score, flags_to_go_on
+from .watch import Watch
 
 PREPARING = "reading images and preparing the run ..."
 COMPILING = "the first step compiles what has not been compiled on this machine yet: half a minute, once ..."
 
 
-def sculpt(command: CommandLine) -> Path:
+def sculpt(command: CommandLine, processes: Processes = ALONE, watch: Watch | None = None) -> Path:
     """Run or resume a sculpture, and leave it in its run directory.
 
     Args:
         command: what the user asked for.
+        processes: of the run, of which this is the first; in the others `take_part` does its share.
+        watch: watches the others.
 
     Returns:
         The run directory.
@@ -45,22 +50,29 @@ def sculpt(command: CommandLine) -> Path:
         Ended: a signal other than Ctrl-C's stopped the run before it was complete; it is saved.
     """
     with said_if_slow(PREPARING):
-        parts = build_run(command)
+        parts = build_run(command, processes)
     run, trainer = parts.run, parts.trainer
+    if watch is not None:
+        watch.advice, watch.heard = partial(_what_stays, parts), partial(setattr, trainer, "stop_requested", True)
     stop, callbacks = _StopOnSignal(trainer), Sheltered(parts.callbacks, _print_above_the_bar)
     try:
         with stop.listening():
             _announce(command, parts)
+            stop.agree(processes)
             if stop.number is not None:  # before there is anything to save
                 end_in_order(stop.number)
-            with _FirstStep() as first:
-                trainer.run([stop, first, callbacks])
+            try:
+                with _FirstStep() as first:
+                    trainer.run([stop, first, callbacks])
+                stop.agree(processes)
+            except ConnectionLost:  # here, where a launcher's signal that follows is no more than a wish to stop
+                raise RunError(processes.why()) from None
     except WatchdogGaveUp:
         if run.volume_path.is_file():  # a run that went wrong before its first save leaves none
             _conclude(parts)
         raise
     except (MemoryError, RuntimeError, OSError) as error:
-        if (memory := out_of_memory(error)) is None:
+        if isinstance(error, UserError) or (memory := out_of_memory(error)) is None:
             raise
         raise RunError(_how_to_take_less(memory, parts)) from None
     finally:
@@ -73,6 +85,28 @@ def sculpt(command: CommandLine) -> Path:
         if trainer.progress < 1.0 and stop.number not in (None, signal.SIGINT):
             raise Ended(stop.number, "stopped and saved")
     return run.path
+
+
+def take_part(processes: Processes) -> None:
+    """The share of a process that is not the first: it computes, and neither speaks nor writes.
+
+    Args:
+        processes: of the run.
+
+    Raises:
+        UserError: what the user can mend, on this machine.
+    """
+    trainer = build_share(processes)
+    stop = _StopOnSignal(trainer)
+    with stop.listening():
+        try:
+            stop.agree(processes)
+            if stop.number is None:
+                trainer.run([stop])
+                stop.agree(processes)
+        except ConnectionLost:
+            processes.why()  # here, as in `sculpt`
+            raise
 
 
 def _announce(command: CommandLine, parts: Parts) -> None:
@@ -88,12 +122,19 @@ def _announce(command: CommandLine, parts: Parts) -> None:
     name = config.volume["class_path"].rpartition(".")[2]
     print(
         f"{name} with {weights:,} weights, {len(trainer.images):,} images of {_source(config.data)} to train on, "
-        f"{trainer.device}, {torch.get_num_threads()} threads; {began}; into {printable(str(parts.run.path))}",
+        f"{_computing(trainer)}; {began}; into {printable(str(parts.run.path))}",
         file=sys.stderr,
         flush=True,
     )
     if parts.page is not None:
         parts.page.announce()
+
+
+def _computing(trainer: Trainer) -> str:
+    """On what, in words."""
+    count = trainer.processes.count
+    processes = "" if count == 1 else f"{count} processes, each on "
+    return f"{processes}{trainer.device}, {torch.get_num_threads()} threads"
 
 
 def _conclude(parts: Parts) -> None:
@@ -199,8 +240,15 @@ class _StopOnSignal:
     def finish(self, trainer: Trainer) -> None:
         """Nothing is left to do."""
 
+    def agree(self, processes: Processes) -> None:
+        """One word of all processes: a signal to any of them stops all."""
+        if processes.count > 1:
+            self.number = int(processes.largest([self.number or 0])[0]) or None
+
     def _stop(self, number: int) -> None:
         self.number = number
         self.trainer.stop_requested = True
+        if not self.trainer.processes.first:
+            return
         again = "Ctrl-C again" if number == signal.SIGINT else "another SIGTERM"
         say(f"\nstopping after this step and saving ({again} ends it at once)")

@@ -7,7 +7,7 @@ file of one of the two versions.
 import os
 import shutil
 import stat
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from .atomic import sync_names, whole_files
@@ -18,7 +18,13 @@ def previous(path: Path) -> Path:
     return path.with_name(f"{path.stem}.previous{path.suffix}")
 
 
-def write_newest(folder: Path, contents: Mapping[str, bytes | memoryview], keep: bool = True) -> None:
+Content = bytes | Callable[[Path], object]
+"""Of a file: all of it, or what writes it to a path, piece by piece, where all of it would be too much at once."""
+
+
+def write_newest(
+    folder: Path, contents: Mapping[str, Content], keep: bool = True, written: Callable[[], object] | None = None
+) -> None:
     """Files of one moment; what had their names until now becomes the previous version.
 
     First all that is new is on disk under other names, then the old get their second names, then the new their own.
@@ -27,15 +33,21 @@ def write_newest(folder: Path, contents: Mapping[str, bytes | memoryview], keep:
         folder: where they lie; made where it is missing.
         contents: by name.
         keep: False where the present files are not known to be good: then the previous version stays as it is.
+        written: called when nothing more is read of what is written; the disk may still take a while.
 
     Raises:
         WriteError: the disk is full, or the folder cannot be written; what was there is there still.
     """
     with whole_files(folder / next(iter(contents))) as place:
         for name, content in contents.items():
-            with open(place / name, "wb") as file:
-                file.write(content)
-                file.flush()
+            if callable(content):
+                content(place / name)
+            else:
+                (place / name).write_bytes(content)
+        if written is not None:
+            written()
+        for name in contents:
+            with open(place / name, "rb+") as file:
                 os.fsync(file.fileno())
         if keep and all(_is_plain(folder / name) for name in contents):
             for name in contents:

@@ -8,7 +8,7 @@ import json
 import os
 import shlex
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
@@ -19,7 +19,7 @@ from filelock import FileLock, Timeout
 from ..errors import RunError, WriteError
 from ..invocation import to_type
 from .atomic import TEMPORARY, remove_litter, remove_with_lock, write_atomically
-from .last_two import write_newest
+from .last_two import Content, write_newest
 from .own_files import append_line, check_own
 from .records import lines_until, read_records
 
@@ -54,13 +54,14 @@ class RunDirectory:
         self._made = False
 
     @classmethod
-    def create(cls, path: str | Path | None, root: str | Path, preset: str) -> "RunDirectory":
+    def create(cls, path: str | Path | None, root: str | Path, preset: str, begun: bool = False) -> "RunDirectory":
         """A new folder, taken for this process.
 
         Args:
             path: where; None for `root/<time>-<preset>`.
             root: parent of the folders that are named by time.
             preset: short name of what is run.
+            begun: whether what the folder holds is an earlier try's that saved nothing, and so makes room.
 
         Raises:
             RunError: the folder holds something already.
@@ -82,8 +83,12 @@ class RunDirectory:
                 raise WriteError(f"run_dir={folder}: cannot be made (a file is in the way)") from None
             except OSError as error:
                 raise WriteError(f"run_dir={folder}: cannot be made ({error.strerror})") from None
-            check_unused(folder)
             run = cls(folder)
+            if begun:
+                run.take()
+                run.cut_stats(-1)
+                return run
+            check_unused(folder)
             run.take()  # which removes litter
             try:
                 check_unused(folder, but_for_litter=False)  # another may have had it in between
@@ -160,14 +165,16 @@ class RunDirectory:
             check_own((self.path / name).parent, "folder")
         return write_atomically(self.path / name, content.encode() if isinstance(content, str) else content)
 
-    def write_newest(self, contents: Mapping[str, bytes | memoryview], keep: bool = True) -> None:
+    def write_newest(
+        self, contents: Mapping[str, Content], keep: bool = True, written: Callable[[], object] | None = None
+    ) -> None:
         """Files of one moment, each whole or not at all; what they replace is kept, see `last_two.write_newest`.
 
         Raises:
             WriteError: the disk is full, or the folder cannot be written; what was there is there still.
         """
         self._check_same_folder()
-        write_newest(self.path, contents, keep)
+        write_newest(self.path, contents, keep, written)
 
     def write_json(self, name: str, value: Any) -> Path:
         """`write` of indented JSON."""

@@ -3,8 +3,11 @@
 import math
 from dataclasses import dataclass, field
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+
+from .options import PrecisionName
 
 LEAK = 0.2  # slope of the leaky ReLU below 0: DCGAN, Radford et al. 2015
 
@@ -65,12 +68,23 @@ class Discriminator(nn.Module):
         self.score = nn.Linear(options.features, 1)
         self.classes = nn.Linear(options.features, num_classes) if num_classes else None
 
-    def forward(self, images: Float[Tensor, "B 1 H W"]) -> tuple[Float[Tensor, " B"], Float[Tensor, "B K"]]:
+    def forward(
+        self, images: Float[Tensor, "B 1 H W"], precision: PrecisionName = "float32"
+    ) -> tuple[Float[Tensor, " B"], Float[Tensor, "B K"]]:
         """Score (unbounded, higher is more real) and class logits (K = 0 without a class head).
 
         Args:
             images: in [0, 1].
+            precision: what the body computes in, all layers but the last; the weights stay what they are. With
+                bfloat16 it takes half of the memory; its 8 bits are enough there, as its exponents are float32's.
         """
-        features = self.body(2.0 * images - 1.0)
+        features = self._features(2.0 * images - 1.0, precision)
         score = self.score(features).squeeze(1)
         return score, features.new_zeros(len(score), 0) if self.classes is None else self.classes(features)
+
+    def _features(self, images: Float[Tensor, "B 1 H W"], precision: PrecisionName) -> Float[Tensor, "B F"]:
+        if precision == "float32":
+            return self.body(images)
+        # Each weight is used once in a pass: none is kept in 16 bits, which would be out of date after the next step.
+        with torch.autocast(images.device.type, torch.bfloat16, cache_enabled=False):
+            return self.body(images).to(self.score.weight.dtype)

@@ -61,12 +61,12 @@ ADVERSARIAL_LOSSES: dict[Pairing, tuple[Pair, Pair]] = {
 }
 
 
-def gradient_penalty(score: Scores, images: Float[Tensor, "B C H W"]) -> Scalar:
-    """Mean squared gradient of the score at the images, halved.
+def gradient_penalties(score: Scores, images: Float[Tensor, "B C H W"]) -> Scores:
+    """Squared gradient of the score at each image, halved.
 
-        R = 1/2 mean_b |d score_b / d image_b|^2
+        R = mean_b r_b,   r_b = 1/2 |d score_b / d image_b|^2
 
-    Called R1 at real images and R2 at rendered ones.
+    R is called R1 at real images and R2 at rendered ones.
 
     Args:
         score: the discriminator's, one an image, computed from `images`.
@@ -83,4 +83,4 @@ def gradient_penalty(score: Scores, images: Float[Tensor, "B C H W"]) -> Scalar:
         Mescheder, Geiger, Nowozin, "Which training methods for GANs do actually converge?" (2018), eq. 9.
     """
     (gradient,) = torch.autograd.grad(score.sum(), images, create_graph=True)
-    return 0.5 * gradient.square().sum(dim=(1, 2, 3)).mean()
+    return 0.5 * gradient.square().sum(dim=(1, 2, 3))

@@ -3,9 +3,11 @@
 import math
 import re
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 from ..errors import shown
 
+PrecisionName = Literal["float32", "bfloat16"]
 DEFAULT_MINUTES = 10.0
 # The relativistic pairing is a moving game: no momentum, and a long memory of the second moment (R3GAN).
 ADAM_BETAS = (0.0, 0.99)
@@ -64,6 +66,10 @@ class TrainerOptions:
         save_every: Time or steps between two saves of the run, with the unit: 60s, 5m, 1h, 500steps. A crash loses at
             most this much.
         views: Number of views in a step, and of real images, >= 2.
+        views_at_once: Number of views whose intermediate results are in memory at the same time, >= 1; default all of
+            a step. They are computed again for the gradient: less memory, longer steps, the same but for rounding.
+        precision: Numbers that the convolutions of the discriminator compute with, float32 or bfloat16. The second
+            take half of the memory, and less time on a GPU that has them; losses, penalties and weights stay float32.
         volume_rate: Learning rate of the volume, > 0. In the second half of the run it falls linearly to a tenth.
         max_tilt: Largest random tilt of the real images out of their plane, in degrees, 0 to 60. Then a view may look
             like a digit that is seen from the side.
@@ -74,6 +80,8 @@ class TrainerOptions:
     stop_after: int | None = None
     save_every: str = "60s"
     views: int = 40
+    views_at_once: int | None = None
+    precision: PrecisionName = "float32"
     volume_rate: float = 0.06
     max_tilt: float = 45.0
 
@@ -84,6 +92,8 @@ class TrainerOptions:
             "max_minutes": (self.max_minutes is None or 0.0 < self.max_minutes < math.inf, positive),
             "stop_after": (self.stop_after is None or self.stop_after >= 1, ">= 1"),
             "views": (self.views >= 2, ">= 2"),
+            "views_at_once": (self.views_at_once is None or self.views_at_once >= 1, ">= 1"),
+            "precision": (self.precision in get_args(PrecisionName), f"one of {', '.join(get_args(PrecisionName))}"),
             "volume_rate": (0.0 < self.volume_rate < math.inf, positive),
             "max_tilt": (0.0 <= self.max_tilt <= 60.0, "in [0, 60] (degrees)"),
         }

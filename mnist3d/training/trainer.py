@@ -6,27 +6,29 @@ It knows no objective by name, prints nothing and writes nothing: progress, pict
 import copy
 import logging
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from typing import Any, Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from ..data.images import ImageSet
 from ..geometry.arrays import without_autocast
-from ..geometry.rotations import PoseOptions, training_rotations
+from ..geometry.rotations import PoseOptions
 from ..rendering.renderer import AbsorptionRenderer
 from ..volumes.base import Volume
 from .averaging import Average
 from .checked_state import check_state, load_adam, load_module
+from .drawing import unclaimed_rotations
 from .objectives.base import Batch, Objective
 from .options import ADAM_BETAS, TrainerOptions, rate_factor
+from .processes import ALONE, ConnectionLost, Processes
 from .report import StepReport, as_numbers
+from .step_settings import OneOrder, prepare_cublas, without_tf32
 
 AVERAGE_DECAY = 0.98  # of the averaged volume, each step
-ROTATIONS_PER_VIEW = 4  # drawn where objectives claim directions, so that enough look where none does
 
 # What no rewind turns back.
 GOES_ON = ("generator", "torch_rng", "cuda_rng", "steps_done", "seconds_done")
@@ -62,9 +64,13 @@ class Trainer:
         options: length, batch size and learning rate.
         poses: the pose distribution that views are drawn from.
         seed: of rotations, real images and what objectives draw. The weights' start comes from torch's own generator.
+        deterministic: whether a step adds in one order wherever torch can (`torch.use_deterministic_algorithms`), so
+            that two runs on a GPU agree to the bit; slower there.
+        processes: those that share the work of each step; each makes a trainer of its own, of the same arguments.
 
     Raises:
-        ValueError: no objective, two of one name, images of another size than the views, or a volume of float16.
+        ValueError: no objective, two of one name, images of another size than the views, a volume of float16, or more
+            processes than views.
     """
 
     def __init__(
@@ -77,19 +83,27 @@ class Trainer:
         options: TrainerOptions | None = None,
         poses: PoseOptions | None = None,
         seed: int = 0,
+        deterministic: bool = False,
+        processes: Processes = ALONE,
     ) -> None:
         names = [objective.name for objective in objectives]
         if not names or len(set(names)) < len(names):
             raise ValueError(f"objectives={names}: must be one or more, each with a name of its own")
         if images.images.shape[-2:] != (shape := renderer.image_size):
             raise ValueError(f"images are {tuple(images.images.shape[-2:])}, views {shape}: both must be of one size")
-        self.options, self.poses = options or TrainerOptions(), poses or PoseOptions()
+        self.options, self.poses, self.processes = options or TrainerOptions(), poses or PoseOptions(), processes
+        if self.options.views < processes.count:
+            least = f"the number of processes, {processes.count}; each renders a part of them"
+            raise ValueError(f"trainer.views={self.options.views}: must be >= {least}")
         self.device, precision = volume.like().device, volume.like().dtype
         if precision == torch.float16:
             raise ValueError(
                 "volume is torch.float16: the squares of gradients that Adam keeps would be 0 there; train it in "
                 "float32 or bfloat16, then volume.half()"
             )
+        if deterministic:
+            prepare_cublas(self.device)
+        self._one_order = OneOrder(deterministic)
         self.volume, self.renderer = volume, renderer
         self.averaged = copy.deepcopy(volume).requires_grad_(False)
         if precision == torch.bfloat16:  # of 8 bits the mean would stand still
@@ -101,13 +115,13 @@ class Trainer:
         self.objectives = nn.ModuleDict({objective.name: objective for objective in objectives})
         self.volume_optimiser = self._volume_adam()
         self.generator = torch.Generator().manual_seed(seed)
-        self.steps_done = 0
+        self.steps_done, self.seconds_done, self.rate_scale, self.stop_requested = 0, 0.0, 1.0, False
         self.grown_at = 0  # step of the last growth in this session: the pace is another since
-        self.seconds_done = 0.0
-        self.rate_scale = 1.0
-        self.stop_requested = False
         self.whole = True  # False while a step is made, and after an error in one: then it is in no file
         self._resumed_at = time.monotonic()
+        self._stop_at: int | None = None
+        self._agreed: float | None = None  # the progress at which all processes make the next step
+        self._shared = processes.count == 1  # whether all processes have the state of the first
 
     def run(self, callbacks: Iterable[Callback] = ()) -> None:
         """Step until the run is complete or a stop is requested; then let every callback finish.
@@ -117,21 +131,23 @@ class Trainer:
         callbacks = list(callbacks)
         self.stop_requested = False
         self._resumed_at = time.monotonic()
-        stop_at = None if self.options.stop_after is None else self.steps_done + self.options.stop_after
+        self._stop_at = None if self.options.stop_after is None else self.steps_done + self.options.stop_after
         errors: list[BaseException] = []
         try:
             for callback in callbacks:
                 if isinstance(callback, Beginner):
                     callback.begin(self)
-            while not self.stop_requested and self.progress < 1.0 and self.seconds < self.options.seconds_limit:
+            while self._goes_on():
                 report = self.step()
                 for callback in callbacks:
                     callback.after_step(self, report)
-                if self.steps_done == stop_at:
-                    break
         except BaseException as error:
             errors.append(error)
-        self.seconds_done, self._resumed_at = self.seconds, time.monotonic()
+            if self.processes.count > 1 and self.whole:  # the others wait for a word whether to go on
+                self.stop_requested = True
+                with suppress(ConnectionLost):
+                    self._goes_on()
+        self._agreed, self.seconds_done, self._resumed_at = None, self.seconds, time.monotonic()
         for callback in callbacks:
             try:
                 callback.finish(self)
@@ -145,21 +161,25 @@ class Trainer:
     def step(self) -> StepReport:
         """One training step, on new rotations and new real images, in the volume's full precision.
 
-        `torch.autocast` has no influence on it, and convolutions of a GPU do not round to TF32 meanwhile.
+        `torch.autocast` has no influence on it, and convolutions of a GPU do not round to TF32 meanwhile; where the
+        trainer is deterministic, torch's deterministic algorithms are asked for meanwhile.
 
         Raises:
-            RuntimeError: inside `torch.no_grad()` or `torch.inference_mode()`.
+            RuntimeError: inside `torch.no_grad()` or `torch.inference_mode()`, or another process is gone.
         """
         if torch.is_inference_mode_enabled() or not torch.is_grad_enabled():
             raise RuntimeError("training needs gradients: leave torch.no_grad() and torch.inference_mode() before it")
+        if self._agreed is None:
+            self._goes_on()
         self.whole = False
-        with without_autocast(self.images), _without_tf32():
+        with without_autocast(self.images), without_tf32(), self._one_order.held(), self.processes.together():
             report = self._step()
         self.whole = True
         return report
 
     def _step(self) -> StepReport:
-        progress = self.progress
+        assert self._agreed is not None
+        progress, self._agreed = self._agreed, None
         self._grow(progress)
         rate = rate_factor(progress)
         for group in self.volume_optimiser.param_groups:
@@ -171,6 +191,7 @@ class Trainer:
         if losses:
             self.volume_optimiser.zero_grad(set_to_none=True)
             sum(losses[1:], losses[0]).backward()
+            self.processes.average_gradients(self.volume.parameters())
             self.volume_optimiser.step()
         self.steps_done += 1
         self._average()
@@ -243,12 +264,38 @@ class Trainer:
         which it failed.
 
         Args:
-            state: of `state_dict`, taken in this run; it is copied, so it can serve again.
+            state: of `state_dict`, taken in this run; it is copied, so it can serve again. Of several processes the
+                first goes back, and the others get its state.
             rate_scale: factor on all learning rates from now on, on top of earlier ones, in (0, 1].
         """
         now = self.state_dict()
         self.load_state_dict({**copy.deepcopy(state), **{name: now[name] for name in GOES_ON}})
         self.rate_scale = now["rate_scale"] * rate_scale
+        self._shared = self.processes.count == 1
+
+    def _goes_on(self) -> bool:
+        """Whether there is another step, and at which progress, in all processes alike.
+
+        The clock of the first process counts, and the wish of any to stop.
+        """
+        progress = self.progress
+        over = progress >= 1.0 or self.seconds >= self.options.seconds_limit or self.steps_done == self._stop_at
+        if self.processes.count > 1:
+            said = [over, not self._shared, progress] if self.processes.first else [0.0, 0.0, 0.0]
+            over, news, progress, wish = self.processes.largest([*said, self.stop_requested])
+            self.stop_requested = wish > 0.0
+            if news:
+                self._share_state()
+        self._agreed = progress
+        return not over and not self.stop_requested
+
+    def _share_state(self) -> None:
+        """The state of the first process in all of them."""
+        self.whole = False
+        state = self.processes.handed_out_state(self.state_dict() if self.processes.first else {})
+        if not self.processes.first:
+            self.load_state_dict(state)
+        self.whole = self._shared = True
 
     def _grow(self, progress: float) -> None:
         """Let the volume refine itself; the average grows alike, out of its own values."""
@@ -278,21 +325,13 @@ class Trainer:
             count=self.options.views,
             max_tilt=self.options.max_tilt,
             draw_rotations=self._draw_rotations,
+            processes=self.processes,
+            at_once=self.options.views_at_once,
+            precision=self.options.precision,
         )
 
     def _draw_rotations(self) -> Float[Tensor, "B 3 3"]:
-        """Rotations of the run's distribution, as far as possible where no objective alone decides."""
-        count = self.options.views
-        if self._claimed(torch.eye(3, device="cpu")[None]) is None:
-            return training_rotations(count, self.generator, self.poses)
-        rotations = training_rotations(ROTATIONS_PER_VIEW * count, self.generator, self.poses)
-        claimed = self._claimed(rotations)
-        assert claimed is not None
-        return rotations[claimed.int().argsort(stable=True)[:count]]
-
-    def _claimed(self, rotations: Float[Tensor, "B 3 3"]) -> Bool[Tensor, " B"] | None:
-        claims = [claim for each in self.each_objective() if (claim := each.claims(rotations)) is not None]
-        return torch.stack(claims).any(dim=0) if claims else None
+        return unclaimed_rotations(self.options.views, self.generator, self.poses, self.each_objective())
 
     def _average(self) -> None:
         """The averaged volume follows, closer at first so that the noisy start is forgotten."""
@@ -309,30 +348,3 @@ class Trainer:
                 raise ValueError(f"objective {objective.name}: its metric {min(taken)} is another one's already")
             metrics |= own
         return as_numbers(metrics)
-
-
-@contextmanager
-def _without_tf32() -> Iterator[None]:
-    """Convolutions of a GPU in float32, not with TF32's 10 bits, which torch allows them by default.
-
-    A discriminator learns from the difference of two scores, and the same on every device; its convolutions are so
-    small that their rounding would save next to no time.
-    """
-    flags: Any = torch.backends.cudnn  # what lies in it differs between versions
-    # Since torch 2.9 each kind of operator has a precision; with the flag alone off, one set for all of torch holds.
-    kinds = (flags.conv, flags.rnn) if hasattr(flags, "conv") else ()
-    before = [kind.fp32_precision for kind in kinds]
-    try:
-        allowed = flags.allow_tf32
-    except RuntimeError:  # the flag, of old, and the kinds disagree
-        allowed = None
-    flags.allow_tf32 = False
-    for kind in kinds:
-        kind.fp32_precision = "ieee"
-    try:
-        yield
-    finally:
-        if allowed is not None:
-            flags.allow_tf32 = allowed
-        for kind, precision in zip(kinds, before, strict=True):
-            kind.fp32_precision = "none" if precision == flags.fp32_precision else precision  # "none" follows that one

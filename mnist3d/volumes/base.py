@@ -2,20 +2,25 @@
 
 import inspect
 import json
+import os
+import re
 import reprlib
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float
+from safetensors import SafetensorError
 from safetensors.torch import save as safetensors_bytes
+from safetensors.torch import save_file as write_safetensors
 from torch import Tensor, nn
 
 from .. import notebook
 from ..errors import VolumeFileError
-from ..storage.atomic import write_atomically
+from ..storage.atomic import whole_files
 
 FORMAT_VERSION = 1
 OWN_PACKAGE = __name__.split(".", 1)[0]
@@ -112,10 +117,12 @@ class Volume(nn.Module, Field):
                 "written by mnist3d.export.export_voxels"
             )
         try:
-            content = volume_bytes(self, extra)
+            content = _content(self, extra)
         except VolumeFileError as error:
             raise VolumeFileError(f"path={path}: {error}; not saved") from None
-        return write_atomically(path, content)
+        with whole_files(path) as folder:
+            _write(content, folder / path.name)
+        return path
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """The parameters as groups for an optimiser; "rate" is a factor on `trainer.volume_rate`, default 1.
@@ -177,7 +184,13 @@ def class_path(cls: type[Volume]) -> str:
 
 
 def volume_bytes(volume: Volume, extra: dict[str, Any] | None = None) -> bytes:
-    """The content of a volume file.
+    """The content of a volume file; arguments and errors as of `volume_writer`."""
+    weights, metadata = _content(volume, extra)
+    return safetensors_bytes(weights, metadata)
+
+
+def volume_writer(volume: Volume, extra: dict[str, Any] | None = None) -> Callable[[Path], None]:
+    """What writes the content of a volume file to a path, without a second copy of the weights in memory.
 
     Args:
         volume: any backend whose constructor takes plain values.
@@ -188,6 +201,27 @@ def volume_bytes(volume: Volume, extra: dict[str, Any] | None = None) -> bytes:
         ValueError: an extra with a name that the volume itself needs.
         TypeError: a constructor argument or an extra is no plain value.
     """
+    return partial(_write, _content(volume, extra))
+
+
+def _write(content: tuple[dict[str, Tensor], dict[str, str]], path: Path) -> None:
+    """Weights and metadata as a file.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    with open(path, "wb") as file:
+        mode = os.fstat(file.fileno()).st_mode  # as the user wants new files; safetensors lets nobody else read its own
+    try:
+        write_safetensors(content[0], path, content[1])
+        os.chmod(path, mode)
+    except SafetensorError as error:
+        number = re.search(r"os error (\d+)", str(error))
+        raise OSError(int(number[1]), os.strerror(int(number[1]))) if number else OSError(str(error)) from None
+
+
+def _content(volume: Volume, extra: dict[str, Any] | None) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Weights and metadata of a volume file; see `volume_writer`."""
     if not_numbers := [name for name, weight in volume.state_dict().items() if weight.isnan().any()]:
         raise VolumeFileError(f"{not_numbers[0]} holds weights that are not a number")
     description = {
@@ -199,7 +233,7 @@ def volume_bytes(volume: Volume, extra: dict[str, Any] | None = None) -> bytes:
         raise ValueError(f"extra: {', '.join(sorted(taken))} must not be among its names; the volume says that itself")
     description |= extra or {}
     weights = {key: value.detach().cpu().contiguous() for key, value in volume.state_dict().items()}
-    return safetensors_bytes(weights, metadata={OWN_PACKAGE: json.dumps(description)})
+    return weights, {OWN_PACKAGE: json.dumps(description)}
 
 
 @torch.no_grad()

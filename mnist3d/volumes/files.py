@@ -21,6 +21,7 @@ from ..storage.plain_files import check_plain_file, open_plain, size_in_words
 from .base import FORMAT_VERSION, OWN_PACKAGE, PUBLIC_PLACE, SUFFIX, Volume
 from .base import class_path as class_path
 from .base import volume_bytes as volume_bytes
+from .base import volume_writer as volume_writer
 from .hash_grid import HashGrid
 from .legacy_3dmnist import ORIGINAL_FRAME, SUFFIXES
 from .vm_grid import VMGrid

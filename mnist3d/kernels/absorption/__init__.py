@@ -20,6 +20,7 @@ def render_grid(
     num_samples: int,
     impl: str = "auto",
     quadrature: str = "trilinear",
+    at_once: int | None = None,
 ) -> Float[Tensor, "B H W"]:
     """Orthographic images of a dense grid that fills [-1, 1]^3 and is cut to the unit ball.
 
@@ -60,7 +61,10 @@ def render_grid(
             torch.get_num_threads() threads), "triton" (CUDA, float32 and float64, quadrature="trilinear") or "auto":
             on the CPU numba, on CUDA Triton if it is faster there; else the reference. Before "auto" takes one it
             compares it with the reference, once a process (`kernels.choice.verdict`), and says once what it took.
+            On a GPU it takes the reference while torch's deterministic algorithms are asked for.
         quadrature: "trilinear" or "slices".
+        at_once: views of which the reference keeps its samples at a time, >= 1; those of other views it computes again
+            when a gradient is asked for. None: of all. The others keep none, and have no use for it.
 
     Returns:
         (B, H, W) with H = W = image_size, values in [0, 1] up to rounding.
@@ -77,12 +81,19 @@ def render_grid(
         Max, "Optical models for direct volume rendering" (1995), eq. 9; for slices Lacroute and Levoy, "Fast
         volume rendering using a shear-warp factorization" (1994).
     """
-    _check(attenuation, absorbance, rotation, image_size, num_samples)
-    render = implementation(impl, quadrature, attenuation, absorbance, rotation, image_size)
+    _check(attenuation, absorbance, rotation, image_size, num_samples, at_once)
+    render = implementation(impl, quadrature, attenuation, absorbance, rotation, image_size, at_once)
     return render(attenuation, absorbance, rotation, image_size, num_samples)
 
 
-def _check(attenuation: Tensor, absorbance: Tensor, rotation: Tensor, image_size: int, num_samples: int) -> None:
+def _check(
+    attenuation: Tensor,
+    absorbance: Tensor,
+    rotation: Tensor,
+    image_size: int,
+    num_samples: int,
+    at_once: int | None,
+) -> None:
     if attenuation.shape != absorbance.shape or attenuation.ndim != 3 or attenuation.numel() == 0:
         raise ValueError(
             f"attenuation is {tuple(attenuation.shape)} and absorbance {tuple(absorbance.shape)}: "
@@ -90,8 +101,8 @@ def _check(attenuation: Tensor, absorbance: Tensor, rotation: Tensor, image_size
         )
     if rotation.ndim != 3 or rotation.shape[1:] != (3, 3):
         raise ValueError(f"rotation is {tuple(rotation.shape)}: it must be (B, 3, 3); add [None] to a single matrix")
-    for name, value in (("image_size", image_size), ("num_samples", num_samples)):
-        if value < 1:
+    for name, value in (("image_size", image_size), ("num_samples", num_samples), ("at_once", at_once)):
+        if value is not None and value < 1:
             raise ValueError(f"{name}={value}: it must be at least 1")
 
 

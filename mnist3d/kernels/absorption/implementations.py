@@ -8,6 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from ...geometry.parts import in_parts
 from ..choice import TOLERANCES, Run, Twins, announce, say_once, verdict
 from .cases import cases
 from .reference import render_grid_reference
@@ -21,7 +22,13 @@ QUANTITIES = ("image", "gradient to attenuation", "gradient to absorbance", "gra
 
 
 def implementation(
-    impl: str, quadrature: str, attenuation: Tensor, absorbance: Tensor, rotation: Tensor, image_size: int
+    impl: str,
+    quadrature: str,
+    attenuation: Tensor,
+    absorbance: Tensor,
+    rotation: Tensor,
+    image_size: int,
+    at_once: int | None = None,
 ) -> Run:
     """Who renders this call.
 
@@ -36,7 +43,7 @@ def implementation(
         impl = _automatic(quadrature, tensors, image_size, needs_gradients)
     elif impl == "numba" and (obstacle := _numba_obstacle(*tensors)):
         raise ValueError(f"impl='numba' cannot take {obstacle}: tensors must be float32 or float64, on the CPU")
-    return load(impl, quadrature)
+    return load(impl, quadrature, at_once)
 
 
 def check_names(impl: str, quadrature: str) -> None:
@@ -69,15 +76,19 @@ def check_can_compute(impl: str, quadrature: str, device: torch.device) -> None:
         raise ValueError(" ".join(str(error).split())) from None
 
 
-def load(impl: str, quadrature: str) -> Run:
-    """An implementation by name; "auto" is none.
+def load(impl: str, quadrature: str, at_once: int | None = None) -> Run:
+    """An implementation by name; "auto" is none. `at_once`: see `render_grid`.
 
     Raises:
         ImportError: it cannot be imported here; the message says what to do.
     """
     if quadrature == "slices":
-        return _of_slices(render_slices_reference if impl == "reference" else _numba("slices"))
-    named = {"reference": lambda: render_grid_reference, "numba": lambda: _numba("trilinear"), "triton": _triton}
+        return _of_slices(_parted(render_slices_reference, at_once) if impl == "reference" else _numba("slices"))
+    named = {
+        "reference": lambda: _parted(render_grid_reference, at_once),
+        "numba": lambda: _numba("trilinear"),
+        "triton": _triton,
+    }
     return _of_opacity(named[impl]())
 
 
@@ -107,6 +118,18 @@ def twins(fast: str, quadrature: str, dtype: torch.dtype) -> Twins:
     """An implementation and the reference, to be compared."""
     pair = load(fast, quadrature), load("reference", quadrature)
     return Twins(*pair, cases, QUANTITIES, TOLERANCES[dtype])
+
+
+def _parted(render: Run, at_once: int | None) -> Run:
+    """The reference, of which all that lies between two operations is kept, a few views at a time."""
+    if at_once is None:
+        return render
+
+    def in_few(opacity: Tensor, absorbance: Tensor, rotation: Tensor, *sizes: int) -> Tensor:
+        (views,) = in_parts(lambda turns: (render(opacity, absorbance, turns, *sizes),), at_once, rotation)
+        return views
+
+    return in_few
 
 
 def _of_opacity(render: Run) -> Run:

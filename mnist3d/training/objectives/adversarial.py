@@ -12,9 +12,10 @@ from torch import Tensor
 
 from ...data.augment import random_starts, shifted
 from ...geometry.on_device import made_once, sent
+from ...geometry.parts import in_parts
 from ..checked_state import load_adam
 from ..discriminator import Discriminator
-from ..gan_losses import ADVERSARIAL_LOSSES, Pairing, gradient_penalty
+from ..gan_losses import ADVERSARIAL_LOSSES, Pairing, gradient_penalties
 from ..options import ADAM_BETAS
 from ..report import variety
 from .base import Batch, Objective, check_weight
@@ -77,14 +78,16 @@ class Adversarial(Objective):
             group["lr"] = self.rate * batch.rate
         images, views = batch.images, batch.views
         starts = sent(random_starts(4, len(views), views.shape[-1], MAX_SHIFT, batch.generator), views)
-        # One pass for both: in the discriminator no image sees another.
+        # In the discriminator no image sees another: each process takes its own through, and the scores of all.
+        count, own = len(views), batch.processes.own(len(views))
+        images, views, starts = images[own], batch.processes.mine(views), starts[:, own]
+        # One pass for both.
         both = shifted(torch.cat([images, views.detach()]), starts[:2].flatten(), MAX_SHIFT)
         self._teach(batch, both)
-        self.discriminator.requires_grad_(False)
         with torch.no_grad():
-            real, _ = self.discriminator(shifted(images, starts[2], MAX_SHIFT))
-        rendered, batch.class_logits = self.discriminator(shifted(views, starts[3], MAX_SHIFT))
-        self.discriminator.requires_grad_(True)
+            real, _ = self._judged(batch, shifted(images, starts[2], MAX_SHIFT), batch.at_once, learns=False)
+        rendered, logits = self._judged(batch, shifted(views, starts[3], MAX_SHIFT), batch.at_once, learns=False)
+        real, rendered, batch.class_logits = batch.processes.whole(count, real, rendered, logits)
         self._scores = real, rendered
 
     def loss(self, batch: Batch) -> Float[Tensor, ""]:
@@ -134,24 +137,31 @@ class Adversarial(Objective):
 
         Args:
             batch: of the step.
-            inputs: real images, then as many views.
+            inputs: real images, then as many views; those of this process.
         """
-        options = self.options
+        options, processes, count = self.options, batch.processes, batch.count
         with_penalty = options.penalty > 0 and batch.step % PENALTY_EVERY == 0
-        inputs.requires_grad_(with_penalty)
-        scores, logits = self.discriminator(inputs)
+        at_once = None if batch.at_once is None else 2 * batch.at_once  # a view and an image
+        whole = at_once is None or at_once >= len(inputs)
+        inputs.requires_grad_(with_penalty and whole)
+        scores, logits = self._judged(batch, inputs, at_once)
         real, rendered = scores.chunk(2)
+        real, rendered, logits = processes.whole(count, real, rendered, logits[: len(real)])
         adversarial = ADVERSARIAL_LOSSES[options.pairing][0](real, rendered)
         loss, classification = adversarial, 0.0
         if batch.labels is not None:
-            cross_entropy = F.cross_entropy(logits[: len(real)], batch.labels)
+            cross_entropy = F.cross_entropy(logits, batch.labels)
             loss, classification = loss + cross_entropy, cross_entropy.detach()
-        if with_penalty:
-            penalty = 2.0 * gradient_penalty(scores, inputs)  # R1 + R2, of which each is the mean over its half
-            loss = loss + options.penalty * PENALTY_EVERY * penalty
-            self._last_penalty = penalty.detach()
         self.optimiser.zero_grad(set_to_none=True)
+        if with_penalty:
+            each = gradient_penalties(scores, inputs) if whole else self._penalised(batch, inputs.split(at_once or 1))
+            each = processes.whole(count, *each.chunk(2))
+            penalty = 2.0 * torch.cat(each).mean()  # R1 + R2, of which each is the mean over its half
+            if whole:
+                loss = loss + options.penalty * PENALTY_EVERY * penalty
+            self._last_penalty = penalty.detach()
         loss.backward()
+        processes.average_gradients(self.discriminator.parameters())
         self.optimiser.step()
         gaps = (real - rendered).detach()
         self._figures = {
@@ -161,6 +171,36 @@ class Adversarial(Objective):
             "score_gap": gaps.mean(),
             "score_spread": torch.linalg.vector_norm(gaps) / math.sqrt(len(gaps)),
         }
+
+    def _judged(
+        self, batch: Batch, images: Float[Tensor, "P 1 H W"], at_once: int | None, learns: bool = True
+    ) -> tuple[Float[Tensor, " P"], Float[Tensor, "P K"]]:
+        """Scores and class logits, with gradients to the images, and to the weights if these learn."""
+
+        def judge(part: Tensor) -> tuple[Tensor, ...]:
+            if learns:
+                return self.discriminator(part, batch.precision)
+            self.discriminator.requires_grad_(False)  # here, as a part is computed again long after
+            try:
+                return self.discriminator(part, batch.precision)
+            finally:
+                self.discriminator.requires_grad_(True)
+
+        scores, logits = in_parts(judge, at_once, images)
+        return scores, logits
+
+    def _penalised(self, batch: Batch, parts: Iterable[Float[Tensor, "_ 1 H W"]]) -> Float[Tensor, " P"]:
+        """The penalty of each image, part by part; the gradient of the whole is added to that of the weights.
+
+        Second derivatives keep all of the first ones' way, so these parts cannot wait for one backward pass.
+        """
+        weight, found = self.options.penalty * PENALTY_EVERY / batch.count, []
+        for part in parts:
+            images = part.detach().requires_grad_(True)
+            each = gradient_penalties(self.discriminator(images, batch.precision)[0], images)
+            (weight * batch.processes.count * each.sum()).backward()
+            found.append(each.detach())
+        return torch.cat(found)
 
 
 @made_once

@@ -15,6 +15,8 @@ from ...data.augment import tilted
 from ...geometry.on_device import sent
 from ...rendering.renderer import AbsorptionRenderer
 from ...volumes.base import Volume
+from ..options import PrecisionName
+from ..processes import ALONE, Processes
 
 
 @dataclass
@@ -33,6 +35,9 @@ class Batch:
         count: images, rotations and views of a step, B.
         max_tilt: degrees, 0 to 60: how far real images are turned out of their plane at random.
         draw_rotations: `count` fresh rotations of the run's pose distribution, on the CPU.
+        processes: those of the run, which share the work on the batch.
+        at_once: views, or images, of which a step keeps what lies between two operations at a time; None: all.
+        precision: what the discriminator's body computes in.
     """
 
     volume: Volume
@@ -46,6 +51,9 @@ class Batch:
     count: int
     max_tilt: float
     draw_rotations: Callable[[], Float[Tensor, "B 3 3"]]
+    processes: Processes = ALONE
+    at_once: int | None = None
+    precision: PrecisionName = "float32"
     class_logits: Float[Tensor, "B K"] | None = field(default=None, init=False)
     """What the discriminator's class head reads in the views, with gradients; None without a discriminator."""
     brightness: Tensor | None = field(default=None, init=False)
@@ -73,8 +81,16 @@ class Batch:
         return self.render(self.rotations)
 
     def render(self, rotations: Float[Tensor, "R 3 3"]) -> Float[Tensor, "R 1 H W"]:
-        """Views of the volume under rotations of the caller's own, with gradients."""
-        views = self.renderer(self.volume, rotations, generator=self.generator).to(self.all_images.dtype)
+        """Views of the volume under rotations of the caller's own, with gradients.
+
+        Each process renders a part of them, and gets those of all; of more processes than views, some render one more.
+        """
+        part = own = self.processes.own(len(rotations))
+        if own.start == own.stop:  # its views reach the weights all the same, as those of all others do
+            part = slice(0, 1)
+        mine = self.renderer(self.volume, rotations, generator=self.generator, part=part, at_once=self.at_once)
+        mine = mine.to(self.all_images.dtype)[: own.stop - own.start]
+        (views,) = self.processes.whole(len(rotations), mine)
         if self.brightness is None:
             self.brightness = views.detach().mean()
         return views
@@ -92,6 +108,9 @@ class Objective(nn.Module, ABC):
     In each step the trainer calls `prepare` of every objective, adds up their `loss`, and moves the volume down the
     sum. Parameters of an objective's own (a discriminator) it teaches itself, in `prepare`. Buffers, sub-modules and
     `get_extra_state` are its state: a resumed run goes on exactly where it was.
+
+    In a run on several processes each of them does all this with the same whole batch, and comes to the same numbers;
+    only views are rendered in parts. Work of its own an objective can share by way of `batch.processes`.
 
     An objective from another package is built from plain arguments (`--objectives.add package.Class`, options as
     `--NAME.option`), as a volume is. Its constructor must not draw random numbers from torch's global generator.

@@ -10,6 +10,7 @@ from torch import Tensor
 from ...data.augment import tilted
 from ...data.nearest import Exemplars
 from ...data.registration import registered
+from ..processes import ALONE, Processes
 from .base import Batch, Objective, check_weight
 from .group_weights import GroupWeights
 
@@ -104,7 +105,7 @@ class NearestImage(Objective):
         if weight == 0.0 or batch.class_logits is None:
             self._last = 0.0
             return None
-        loss = self.difference(batch.views, batch.class_logits)
+        loss = self.difference(batch.views, batch.class_logits, batch.processes)
         self._last = loss.detach()
         return weight * loss
 
@@ -112,18 +113,24 @@ class NearestImage(Objective):
         """The mean difference (pinball) before its weight; 0 before its start."""
         return {"nearest_loss": self._last}
 
-    def difference(self, views: Float[Tensor, "B 1 H W"], logits: Float[Tensor, "B K"]) -> Float[Tensor, ""]:
+    def difference(
+        self, views: Float[Tensor, "B 1 H W"], logits: Float[Tensor, "B K"], processes: Processes = ALONE
+    ) -> Float[Tensor, ""]:
         """The loss before its weight, at least 0; moves the running means.
 
         Args:
             views: brightness in [0, 1].
             logits: of the class head, K = 0 without one; the largest says with which class's images a view is compared.
+            processes: share the search for the real images.
 
         Gradients:
             To the views; the exemplars and the weights are constants.
         """
         kind = logits.argmax(dim=1) if logits.shape[1] else None
-        targets = registered(self.exemplars.nearest(views.detach(), kind), views.detach(), self.registration)
+        own = processes.own(len(views))
+        sought = views[own].detach()
+        found = self.exemplars.nearest(sought, None if kind is None else kind[own])
+        (targets,) = processes.whole(len(views), registered(found, sought, self.registration))
         missing = targets - views
         off = missing.detach().abs().mean(dim=(1, 2, 3))
         loss = _pinball(missing, self.quantile).mean(dim=(1, 2, 3))

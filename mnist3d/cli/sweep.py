@@ -1,0 +1,284 @@
+"""Train many runs: a grid, random or listed configurations, each with several seeds. Say which is best.
+
+One folder holds all runs, a table that grows, and a page with their view atlases side by side. The same command again
+goes on where it was stopped or killed.
+"""
+
+import argparse
+import dataclasses
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..errors import ConfigError, DataError, RunError, RunsFailed
+from ..invocation import program_name, to_type
+from ..runs.config import Config
+from ..runs.trust import acts_of
+from ..runs.validation import from_text, options_of, validated
+from ..storage.labels import printable
+from ..storage.plain_yaml import read_yaml_file
+from ..sweeps.cluster import RayExecutor
+from ..sweeps.folder import PAGE_FILE, SPEC_FILE, TABLE_FILE, Record, SweepFolder
+from ..sweeps.jobs import Executor
+from ..sweeps.local import LocalExecutor
+from ..sweeps.options import SweepOptions, read_options
+from ..sweeps.plan import Planned, planned
+from ..sweeps.selection import Selection
+from ..sweeps.session import Sweep, final_table
+from ..sweeps.telling import Telling
+from .parser import parse_command_line
+from .tool_parser import OneLineParser
+
+SWEEPS_ROOT = "sweeps"  # where new ones go, in the folder in which the command is typed
+CHILD = f"{__package__}.sweep_child"  # what Python runs for a session of a run
+IN_PLACE = {  # of SPEC.yaml: what may change when a sweep goes on
+    "cores": "processor cores a run, >= 1",
+    "gpus": "GPUs a run, >= 0; below 1, runs share one",
+    "at_once": "runs at the same time, >= 1",
+    "minutes": "after which all runs are stopped and saved, > 0; those of earlier sessions count",
+    "keep": "all, or best: the checkpoints of all other runs are removed once all is done",
+}
+EXAMPLE = """a SPEC.yaml:
+
+  base: {config: digits, trainer.max_steps: 500}
+  grid: {volume.resolution: [32, 48]}
+  seeds: 4
+
+The page Sweeps of the docs explains all its keys."""
+
+
+def build_parser() -> OneLineParser:
+    """All flags."""
+    parser = OneLineParser(
+        prog=program_name("sweep"),
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog=EXAMPLE,
+    )
+    parser.add_argument("spec", nargs="?", type=Path, metavar="SPEC.yaml", help="what is swept")
+    parser.add_argument(
+        "--output", type=Path, metavar="FOLDER", help=f"folder of the sweep; default {SWEEPS_ROOT}/, then SPEC"
+    )
+    parser.add_argument(
+        "--resume", type=Path, metavar="FOLDER", help="go on with the sweep in a folder, in place of SPEC.yaml"
+    )
+    parser.add_argument(
+        "--address",
+        help="run on a Ray cluster: auto for the one that this machine belongs to, ray://HOST:PORT for another, local "
+        "for one that ends with the sweep; default without Ray, on this machine's cores",
+    )
+    for name, meaning in IN_PLACE.items():
+        parser.add_argument(f"--{name}", help=f"{meaning}; in place of what SPEC.yaml says")
+    parser.add_argument(
+        "--trust",
+        action="store_true",
+        help="with --resume: let the runs read the folders and files that their configurations name, and download",
+    )
+    return parser
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Parse, check every run, train them, print the table and the best."""
+    typed = build_parser().parse_args(arguments)
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("mnist3d.evaluation").setLevel(logging.INFO)  # training the classifiers is announced
+    place, options = _place_and_options(typed)
+    runs = planned(options)
+    configs = _configs(place, runs, typed)
+    _check_lengths(options, configs)
+    selection = Selection(options.score)
+    _prepare(selection, options, configs)
+    executor = _executor(typed.address, options)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # the cores are the runs'
+    try:
+        folder = SweepFolder(place)
+        try:
+            _sweep(folder, options, runs, configs, executor, selection)
+        finally:
+            folder.release()
+    finally:
+        executor.close()
+        torch.set_num_threads(threads)
+
+
+def _place_and_options(typed: argparse.Namespace) -> tuple[Path, SweepOptions]:
+    """The folder, and what is swept in it.
+
+    Raises:
+        ConfigError, RunError: neither or both are given, or the folder holds another sweep.
+    """
+    if (typed.spec is None) == (typed.resume is None):
+        raise ConfigError("SPEC.yaml and resume: one of the two must be given, what is swept or where it goes on")
+    if typed.resume is not None:
+        if typed.output is not None:
+            raise ConfigError("output and resume: a sweep goes on in its own folder; give only one of the two")
+        if not (typed.resume / SPEC_FILE).is_file():
+            raise RunError(f"resume={typed.resume}: no sweep lies there, {SPEC_FILE} is missing")
+        return typed.resume, _overridden(read_options(typed.resume / SPEC_FILE), typed)
+    if typed.trust:
+        raise ConfigError("trust: is for a sweep that is there already; add --resume FOLDER, or leave --trust out")
+    options = _overridden(read_options(typed.spec), typed)
+    place = typed.output or Path(SWEEPS_ROOT) / typed.spec.stem
+    if (place / SPEC_FILE).is_file():
+        differing = options.differing(read_options(place / SPEC_FILE))
+        if differing:
+            raise ConfigError(
+                f"output={place}: holds a sweep with another {differing[0]}; give another --output FOLDER"
+            )
+    elif place.exists() and (not place.is_dir() or any(place.iterdir())):
+        raise ConfigError(f"output={place}: holds something else; give another --output FOLDER")
+    return place, options
+
+
+def _overridden(options: SweepOptions, typed: argparse.Namespace) -> SweepOptions:
+    """With what was typed."""
+    hints, values = options_of(SweepOptions), dataclasses.asdict(options)
+    given = {name: getattr(typed, name) for name in IN_PLACE if getattr(typed, name) is not None}
+    values |= {name: from_text(hints[name].hint, text) for name, text in given.items()}
+    return validated(SweepOptions, values, "")
+
+
+def _configs(place: Path, runs: Sequence[Planned], typed: argparse.Namespace) -> dict[str, Config]:
+    """The configuration of each run, by its name. A run keeps what it was begun with.
+
+    Raises:
+        ConfigError: one cannot be run, or is not what it was when the sweep began.
+        RunError: a sweep that goes on would do what its user has not said.
+    """
+    configs: dict[str, Config] = {}
+    for run in runs:
+        file = place / "configs" / f"{run.name}.yaml"
+        words = run.words
+        if typed.resume is not None:
+            _check_is_trusted(place, run.name, file, typed.trust)
+            words = [f"--config={file}"]
+        try:
+            configs[run.name] = parse_command_line(words).config
+        except ConfigError as error:
+            raise ConfigError(f"{run.name}: {error}") from None
+        if typed.resume is None and file.is_file() and _values(file) != _values_of(configs[run.name]):
+            raise ConfigError(
+                f"{run.name}: the presets or files that it names have changed since the sweep in {place} began; "
+                f"--resume {place} goes on as it was, --output FOLDER begins anew"
+            )
+    return configs
+
+
+def _check_is_trusted(place: Path, name: str, file: Path, trust: bool) -> None:
+    """A sweep that somebody else may have made imports nothing, and reads no folder that its user has not agreed to."""
+    config = Config.from_mapping(_values(file))
+    named = [config.volume["class_path"], *(each["class_path"] for each in config.objectives)]
+    for path in named:
+        if not path.startswith("mnist3d."):
+            raise RunError(
+                f"resume={place}: {name} imports {path}; go on with the SPEC.yaml that names it, and --output {place}"
+            )
+    acts = acts_of(config) | ({} if config.start_from is None else {"start_from": config.start_from})
+    if acts and not trust:
+        key, value = next(iter(acts.items()))
+        raise RunError(
+            f"resume={place}: the {key} of {name} is {value}, which would be read or downloaded; if that is what you "
+            "want, add --trust"
+        )
+
+
+def _values(file: Path) -> Any:
+    """What a configuration in the folder of a sweep says."""
+    try:
+        return read_yaml_file(file)
+    except OSError as error:
+        raise RunError(f"{file}: cannot be read ({error.strerror}); begin the sweep anew with its SPEC.yaml") from None
+    except ValueError as error:
+        raise RunError(f"{file}: damaged ({error}); begin the sweep anew with its SPEC.yaml") from None
+
+
+def _values_of(config: Config) -> Any:
+    return dataclasses.asdict(config)
+
+
+def _check_lengths(options: SweepOptions, configs: dict[str, Config]) -> None:
+    """Runs are compared at the same step."""
+    for name, config in configs.items():
+        if options.halving.rungs and config.trainer.max_steps is None:
+            raise ConfigError(
+                f"{name}: halving.rungs are shares of trainer.max_steps, which is null; add base.trainer.max_steps"
+            )
+
+
+def _executor(address: str | None, options: SweepOptions) -> Executor:
+    each = (options.cores, options.gpus, options.at_once)
+    return LocalExecutor(*each) if address is None else RayExecutor(address, *each)
+
+
+def _prepare(selection: Selection, options: SweepOptions, configs: dict[str, Config]) -> None:
+    """Have the classifiers, before there is a folder.
+
+    Raises:
+        ConfigError: runs must be compared, and their images have no classes.
+    """
+    for name, config in configs.items():
+        try:
+            selection.prepare(config, must=bool(options.halving.rungs) or options.keep == "best")
+        except DataError as error:  # the run will say so too, and fail alone
+            print(printable(f"{name}: no scores: {error}"), file=sys.stderr)
+
+
+def _sweep(
+    folder: SweepFolder,
+    options: SweepOptions,
+    runs: Sequence[Planned],
+    configs: dict[str, Config],
+    executor: Executor,
+    selection: Selection,
+) -> None:
+    """In a folder that is taken, to the last line."""
+    folder.write(SPEC_FILE, options.to_yaml())
+    for name, config in configs.items():
+        if not folder.config(name).is_file():
+            folder.write(f"configs/{name}.yaml", config.to_yaml())
+    records, telling = [Record(run) for run in runs], Telling(sys.stderr, [run.name for run in runs])
+    seconds = folder.restore(records)
+    sweep = Sweep(folder, options, configs, records, executor, selection.score, selection.map, telling, CHILD, seconds)
+    ready = sum(record.standing.state in ("done", "dropped") for record in records)
+    before = f", {ready} of them ready" if ready else ""
+    telling.line(f"{len(runs)} runs{before}, {executor.places} at a time; into {folder.shown}")
+    go_on = to_type("sweep", "--resume", folder.shown)
+    try:
+        sweep.run()
+    except BaseException:
+        telling.line(f"stopped, and what the runs had reached is saved; go on with: {go_on}")
+        raise
+    print(*map(printable, final_table(telling, records)), sep="\n")
+    _conclude(sweep, go_on)
+
+
+def _conclude(sweep: Sweep, go_on: str) -> None:
+    """The last lines: what is left, what failed, and the best.
+
+    Raises:
+        RunsFailed: some did.
+    """
+    states, shown = [record.standing.state for record in sweep.records], sweep.folder.shown
+    if (left := states.count("waiting") + states.count("paused")) > 0:
+        over = f"the {sweep.options.minutes:g} minutes are over with {left} of {len(states)} runs unfinished"
+        sweep.telling.line(f"{over}; go on with: {go_on} --minutes MORE")
+    print(printable(f"All runs side by side: {shown / PAGE_FILE}; as a table: {shown / TABLE_FILE}"))
+    if (best := sweep.best) is not None:
+        path = shown / "runs" / best.name
+        look = to_type("view", path, *_naming(sweep.configs[best.name]))
+        said = f"The best of {states.count('done')}, {sweep.options.score} {best.score:.3f}, lies in {path}"
+        print(printable(f"{said}. Look at it: {look}"))
+    failed = [record for record in sweep.records if record.standing.state == "failed"]
+    if failed:
+        first = f"{failed[0].name}: {failed[0].error}"
+        raise RunsFailed(f"{len(failed)} of {len(states)} runs failed ({first}); the same command tries them again")
+
+
+def _naming(config: Config) -> list[str]:
+    volume = config.volume["class_path"]
+    return [] if volume.startswith("mnist3d.") else ["--volume", volume]

@@ -1,0 +1,1 @@
+"""One object from its images, views known or unknown."""

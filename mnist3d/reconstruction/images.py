@@ -1,0 +1,162 @@
+"""From the values of images to line integrals, and the images brought to the size that is reconstructed."""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, get_args
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from ..errors import DataError
+from ..geometry.grids import voxel_places
+from .fourier import resized
+from .stack_files import Stack
+
+InputKind = Literal["transmission", "absorption", "line_integral"]
+INPUT_KINDS: tuple[str, ...] = get_args(InputKind)
+DARKEST = 1e-3  # share of the light that passes, at least: its logarithm is an optical depth of 7
+RING = 1.05  # beyond this radius no ray meets the ball
+BRIGHT = 0.8, 1.25  # of what lies outside the object in a transmission, whose light is 1 there
+MOST_SIZE = 64  # pixels, unless more are asked for
+
+
+@dataclass(frozen=True)
+class Observed:
+    """What a reconstruction is made of.
+
+    Args:
+        lines: line integrals of attenuation, dimensionless: (B, N, N).
+        kind: what the file's values were taken for.
+        said: why, in one line.
+        pixel_size: of these images' pixels, after they were brought to their size.
+        unit: of the pixel size.
+        noise: standard deviation of the line integrals where no ray meets the ball.
+    """
+
+    lines: Float[Tensor, "B N N"]
+    kind: str
+    said: str
+    pixel_size: float
+    unit: str
+    noise: float
+
+    @property
+    def signal_to_noise(self) -> float:
+        """Variance of the object in the images, by that of the noise, inside the unit disc; infinite without noise."""
+        total = float(self.lines[:, disc(self.lines.shape[-1])].var())
+        return max(total - self.noise**2, 0.0) / self.noise**2 if self.noise > 1e-3 * total**0.5 else float("inf")
+
+
+def radius_of(size: int) -> Float[Tensor, "N N"]:
+    """Distance of each pixel's centre from the middle of the image, world units."""
+    axis = voxel_places(torch.arange(size, dtype=torch.float32), size)
+    return (axis[:, None].square() + axis.square()).sqrt()
+
+
+def disc(size: int) -> Bool[Tensor, "N N"]:
+    """The pixels whose rays meet the unit ball."""
+    return radius_of(size) < 1.0
+
+
+def guess_kind(values: Float[np.ndarray, "B N N"]) -> tuple[InputKind, str]:
+    """What the values are, and how one can tell: a bright border, values in [0, 1], or anything else."""
+    low, high = float(values.min()), float(values.max())
+    radius = radius_of(values.shape[-1]).numpy()
+    border, middle = float(np.median(values[:, radius > RING])), float(np.median(values[:, radius < 0.5]))
+    seen = f"values from {low:.3g} to {high:.3g}, {border:.3g} at the border"
+    if low >= 0.0 and BRIGHT[0] <= border <= BRIGHT[1] and border > middle:
+        return "transmission", seen
+    if low >= 0.0 and high <= 1.0:
+        return "absorption", seen
+    return "line_integral", seen
+
+
+def observe(
+    path: Path,
+    stack: Stack,
+    *,
+    kind: InputKind | None = None,
+    size: int | None = None,
+    pixel_size: float | None = None,
+    unit: str | None = None,
+) -> Observed:
+    """Line integrals of a stack.
+
+        transmission   -log(value)        value: share of the light that passes, > 0
+        absorption     -log(1 - value)    as views of this project with absorbance 0
+        line_integral  value
+
+    Args:
+        path: for messages.
+        stack: as it was read.
+        kind: None: guessed by the values.
+        size: pixels to bring the images to; None: their own, at most `MOST_SIZE`.
+        pixel_size: of the file's pixels; None: what the file says, else 1 pixel.
+        unit: of the pixel size.
+
+    Raises:
+        DataError: values that the kind cannot have, or a size beyond the images'.
+    """
+    values = stack.values
+    old = values.shape[-1]
+    if size is not None and not 8 <= size <= old:
+        raise DataError(f"size={size}: must be in [8, {old}], as the images of {path} have {old} pixels")
+    edge = min(old, MOST_SIZE) if size is None else size
+    if kind is None:
+        kind, seen = guess_kind(values)
+        said = f"input={kind}, by the {seen}; --input {' or '.join(k for k in INPUT_KINDS if k != kind)} says otherwise"
+    else:
+        said = f"input={kind}"
+    lines = _lines(path, torch.from_numpy(np.ascontiguousarray(values)), kind)
+    dark = float((lines >= -math.log(DARKEST)).float().mean()) if kind != "line_integral" else 0.0
+    if dark > 0.0:
+        said += f"; {dark:.2%} of the pixels let less than a thousandth pass, and count as a thousandth"
+    lines = resized(lines, edge, 2)
+    noise = float(lines[:, radius_of(edge) > RING].std())
+    own = stack.pixel_size if pixel_size is None else pixel_size
+    found_unit = unit or (stack.unit if own is not None and pixel_size is None else "angstrom" if own else "pixel")
+    return Observed(lines, kind, said, (1.0 if own is None else own) * old / edge, found_unit, noise)
+
+
+def _lines(path: Path, values: Float[Tensor, "B N N"], kind: InputKind) -> Float[Tensor, "B N N"]:
+    if kind == "line_integral":
+        return values.clone()
+    passed = values if kind == "transmission" else 1.0 - values
+    low = float(passed.min())
+    if low < 0.0:
+        wrong, limit = ("< 0", ">= 0") if kind == "transmission" else ("> 1", "<= 1")
+        count = int((passed < 0.0).any((1, 2)).sum())
+        raise DataError(
+            f"input={kind}: {count:,} of {len(values):,} images of {path} hold values {wrong}, which must be {limit}; "
+            "give --input line_integral if they are line integrals"
+        )
+    return -passed.clamp_min(DARKEST).log()
+
+
+def moved_back(lines: Float[Tensor, "B N N"], shifts: Float[Tensor, "B 2"]) -> Float[Tensor, "B N N"]:
+    """Images moved by minus their shifts, pixels, so that the object lies in the middle; what leaves comes in again."""
+    return moved_by(lines, -shifts)
+
+
+def moved_by(lines: Float[Tensor, "B N N"], shifts: Float[Tensor, "B 2"]) -> Float[Tensor, "B N N"]:
+    """Images moved right and down by a number of pixels; cyclic, exact for what is band-limited."""
+    size = lines.shape[-1]
+    down = torch.fft.fftfreq(size)[:, None] * shifts[:, 1, None, None]
+    right = torch.fft.rfftfreq(size) * shifts[:, 0, None, None]
+    return torch.fft.irfft2(torch.fft.rfft2(lines) * torch.exp(-2j * torch.pi * (down + right)), s=(size, size))
+
+
+def centre_of_mass(lines: Float[Tensor, "B N N"]) -> Float[Tensor, "B 2"]:
+    """Where the middle of each image's mass lies off the middle of the image, pixels, right and down.
+
+    The mass of an object is the same from everywhere, so the median of all images stands for it, which noise in one
+    image does not move.
+    """
+    size = lines.shape[-1]
+    axis = torch.arange(size) - (size - 1) / 2.0
+    inside = lines * disc(size)
+    mass = inside.sum((1, 2)).median().clamp_min(1e-12)
+    return torch.stack([(inside.sum(1) * axis).sum(1), (inside.sum(2) * axis).sum(1)], dim=-1) / mass

@@ -1,0 +1,131 @@
+"""One object from images whose directions are known: any volume, by gradient through the renderer."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Generator, Tensor
+
+from ..rendering.renderer import AbsorptionRenderer
+from ..volumes.base import Field, Volume
+from .so3 import rotation_of
+
+HELD_OUT = 10  # of so many images one is never learned from
+RATE, LAST_RATE = 0.06, 0.05  # of the volume, as `mnist3d train` has it; what is left of it at the end
+POSE_RATE = 0.003  # radians a step, at first
+DEPTH = 1.0  # optical depth that the thickest rays of line integrals are brought to, where views are nearly linear
+
+
+class XRay(Field):
+    """A volume that absorbs all that it intercepts and emits what it absorbs: its view is 1 - exp(-optical depth).
+
+    Args:
+        volume: whose absorbance is left out.
+    """
+
+    def __init__(self, volume: Volume) -> None:
+        self.volume = volume
+
+    def __call__(self, points: Float[Tensor, "*P 3"]) -> tuple[Float[Tensor, "*P"], Float[Tensor, "*P"]]:
+        """As the volume, with absorbance 0."""
+        attenuation, _ = self.volume(points)
+        return attenuation, torch.zeros_like(attenuation)
+
+    def dense(self) -> Float[Tensor, "2 Z Y X"] | None:
+        """As the volume, with absorbance 0."""
+        grid = self.volume.dense()
+        return None if grid is None else torch.stack([grid[0], torch.zeros_like(grid[0])])
+
+    def like(self) -> Tensor:
+        """As the volume."""
+        return self.volume.like()
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A volume that was fitted, which holds attenuation per world unit times the factor.
+
+    Args:
+        factor: what line integrals were multiplied by.
+        rotations: of all images, refined or as they were given.
+        psnr: of the views of held-out images, dB; NaN where none was held out.
+        losses: mean squared error of each step.
+    """
+
+    factor: float
+    rotations: Float[Tensor, "B 3 3"]
+    psnr: float
+    losses: list[float]
+
+
+def fit_known(
+    volume: Volume,
+    lines: Float[Tensor, "B N N"],
+    rotations: Float[Tensor, "B 3 3"],
+    *,
+    arbitrary: bool,
+    steps: int,
+    batch: int,
+    generator: Generator,
+    refine_poses: bool = False,
+    tell: Callable[[float], None] = lambda share: None,
+) -> Fitted:
+    """Fit a volume to images.
+
+        minimise mean |view(volume, R) - (1 - exp(-lines))|^2
+
+    Args:
+        volume: any backend; is trained in place.
+        lines: line integrals, not shifted.
+        rotations: x_camera = R x_world of each.
+        arbitrary: whether the scale of the line integrals means nothing, so that they may be scaled.
+        steps: of Adam.
+        batch: images a step.
+        generator: of the order of the images, and of sample positions on rays.
+        refine_poses: whether rotations of images that are learned from move too.
+        tell: is handed the share that is done.
+    """
+    size, count = lines.shape[-1], len(lines)
+    factor = (
+        DEPTH / max(float(lines.flatten()[:: max(1, lines.numel() // 10**6)].quantile(0.999)), 1e-12)
+        if arbitrary
+        else 1.0
+    )
+    wanted = -torch.expm1(-lines * factor)
+    held = torch.arange(count) % HELD_OUT == HELD_OUT - 1
+    learned = (~held).nonzero()[:, 0]
+    renderer, field = AbsorptionRenderer(size), XRay(volume)
+    groups = [{**group, "lr": RATE * group.pop("rate", 1.0)} for group in volume.parameter_groups()]
+    turns = torch.zeros(count, 3, requires_grad=refine_poses)
+    if refine_poses:
+        groups.append({"params": [turns], "lr": POSE_RATE})
+    optimiser = torch.optim.Adam(groups, betas=(0.9, 0.99))
+    rates = [group["lr"] for group in optimiser.param_groups]
+    losses: list[float] = []
+    order = torch.empty(0, dtype=torch.long)
+    volume.train()
+    for step in range(steps):
+        if len(order) < batch:
+            order = torch.cat([order, learned[torch.randperm(len(learned), generator=generator)]])
+        chosen, order = order[:batch], order[batch:]
+        progress = step / steps
+        for group, rate in zip(optimiser.param_groups, rates, strict=True):
+            group["lr"] = rate * (LAST_RATE + (1.0 - LAST_RATE) * 0.5 * (1.0 + math.cos(math.pi * progress)))
+        turned = rotation_of(turns[chosen]) @ rotations[chosen] if refine_poses else rotations[chosen]
+        loss = (renderer(field, turned, generator=generator)[:, 0] - wanted[chosen]).square().mean()
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        losses.append(float(loss.detach()))
+        tell((step + 1) / steps)
+    volume.eval()
+    with torch.no_grad():
+        found = rotation_of(turns.detach()) @ rotations if refine_poses else rotations
+        error = [
+            (renderer(field, rotations[part])[:, 0] - wanted[part]).square().mean((1, 2))
+            for part in held.nonzero()[:, 0].split(batch)
+        ]
+    psnr = -10.0 * math.log10(max(float(torch.cat(error).mean()), 1e-12)) if error else math.nan
+    return Fitted(factor, found, psnr, losses)
