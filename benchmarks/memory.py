@@ -77,7 +77,7 @@ RUNS = {
     "256 views of 128, grid of 128": LARGE.format(128, 256),
     "256 views of 128, grid of 128, 32 at once": LARGE.format(128, 256) + " --trainer.views_at_once 32",
     "64 views of 128, grid of 256": LARGE.format(256, 64),
-    "64 views of 128, grid of 256, 8 at once": LARGE.format(256, 64) + " --trainer.views_at_once 8",
+    "64 views of 128, grid of 256, 16 at once": LARGE.format(256, 64) + " --trainer.views_at_once 16",
     "64 views of 64, grid of 64, reference": FIELD + " --volume.resolution 64 --renderer.impl reference",
     "64 views of 64, grid of 64, reference, 8 at once": (
         FIELD + " --volume.resolution 64 --renderer.impl reference --trainer.views_at_once 8"

@@ -171,8 +171,8 @@ def scene(seed: int, edge: int = 24, views: int = 3) -> tuple[Tensor, Tensor, Te
     return attenuation.requires_grad_(), absorbance.requires_grad_(), random_rotations(views, generator).float()
 
 
-def view_and_gradients(inputs: tuple[Tensor, Tensor, Tensor], **options: str) -> list[Tensor]:
-    image = render_grid(*inputs, 20, 24, **options)
+def view_and_gradients(inputs: tuple[Tensor, Tensor, Tensor], impl: str) -> list[Tensor]:
+    image = render_grid(*inputs, 20, 24, impl)
     upstream = torch.linspace(-1.0, 1.0, image.numel()).view_as(image)
     return [image.detach(), *torch.autograd.grad(image, inputs[:2], upstream)]
 

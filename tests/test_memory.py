@@ -215,7 +215,7 @@ def test_views_at_a_time_are_counted_and_the_random_numbers_of_all():
     told = memory.training_memory(config("--volume", "HashGrid", "--trainer.views_at_once", "3"), CPU)
     points = 28 * 28 * 64 * math.pi / 6
     found = told["trainer.views_at_once", "renderer.image_size", "renderer.samples_per_ray"]
-    assert found == pytest.approx(points * (3 * (80 + 8 * 16) + (40 - 3) * 4), rel=1e-3)  # as above
+    assert found == pytest.approx(points * (2 * 3 * (80 + 8 * 16) + (40 - 3) * 4), rel=1e-3)  # as above
     told = memory.training_memory(config("--volume", "HashGrid", "--trainer.views_at_once", "50"), CPU)
     assert ("trainer.views", "renderer.image_size", "renderer.samples_per_ray") in told
 
@@ -243,7 +243,7 @@ def test_without_a_fast_kernel_every_sample_is_kept(monkeypatch: pytest.MonkeyPa
     samples, grids = 3 * 28 * 28 * 10, 3 * 8 * 10**3
     assert told["trainer.views", "renderer.image_size", "renderer.samples_per_ray"] == 80 * samples + grids
     told = memory.training_memory(config("--volume.resolution", "10", "--trainer.views_at_once", "3"), CPU)
-    assert told["trainer.views_at_once", "renderer.image_size", "renderer.samples_per_ray"] == 80 * samples + grids
+    assert told["trainer.views_at_once", "renderer.image_size", "renderer.samples_per_ray"] == 80 * 2 * samples + grids
 
 
 def test_a_discriminator_takes_its_weights_and_activations():

@@ -40,6 +40,8 @@ CHANNELS = 2
 # Bytes of a sample in the reference implementations, which keep all that lies between two operations.
 OF_SAMPLE = 80
 OF_SAMPLE_IN_ORDER = 260  # in `kernels.absorption.sampling`, of a deterministic run on a GPU
+# Of views a few at a time: those, and what the few before have not given back to the system.
+PARTS = 2
 # Bytes of a point that a field is asked at: the point itself, what it answers, and each feature that is encoded there,
 # forth and back.
 OF_POINT, OF_FEATURE = 80, 8
@@ -118,7 +120,7 @@ def training_memory(config: Config, device: torch.device) -> dict[tuple[str, ...
         parts[keys] = weights * (COPIES_OF_VOLUME + SAVED_OF_VOLUME * saved) + _bytes_of_grid(grid, config)
         samples = config.renderer.samples_per_ray or (FIELD_SAMPLES if grid is None else max(grid))
         asked = (views_key, size_key, "renderer.samples_per_ray")
-        cube = at_once * size**2 * samples
+        cube = (at_once if at_once == views else min(PARTS * at_once, views)) * size**2 * samples
         if isinstance(volume, HashGrid):
             of_each = OF_POINT + OF_FEATURE * volume.hash_levels.width
             if grid is None:
