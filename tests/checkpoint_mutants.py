@@ -140,6 +140,13 @@ def _largest(entries: dict[str, bytes]) -> str:
     return max((name for name in entries if "/data/" in name), key=lambda name: len(entries[name]))
 
 
+def _moved_table(content: bytes) -> bytes:
+    """The end record says that the table of contents lies four bytes later; so everything else lies four earlier."""
+    plain = archive_of(entries_of(content))
+    (offset,) = struct.unpack("<I", plain[-6:-2])
+    return plain[:-6] + struct.pack("<I", offset + 4) + plain[-2:]
+
+
 def cut_tensor(content: bytes) -> bytes:
     """The pickle claims as many numbers as before, the archive holds four bytes of them."""
     entries = entries_of(content)
@@ -251,6 +258,7 @@ REFUSED: dict[str, Mutant] = {
     ),
     "compressed": lambda content: archive_of(entries_of(content), zipfile.ZIP_DEFLATED),
     "inflating": inflating,
+    "an entry before its beginning": _moved_table,
     "code": other_pickle(pickle.dumps(_Runs(), 2)),
     "memory for a memo": other_pickle(b"\x80\x02Nr" + struct.pack("<I", 2**31 - 1) + b"."),
     "an empty stack": other_pickle(b"\x80\x02\x85\x85."),

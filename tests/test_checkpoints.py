@@ -30,6 +30,7 @@ from mnist3d.cli.parser import parse_command_line
 from mnist3d.errors import ConfigError, NotSaved, RunError, VolumeFileError
 from mnist3d.evaluation.classifiers import ARCHITECTURES, Classifiers
 from mnist3d.rendering.renderer import AbsorptionRenderer
+from mnist3d.runs.archive import read_archive
 from mnist3d.runs.checkpoint import largest, load_checkpoint
 from mnist3d.runs.session import sculpt
 from mnist3d.storage import last_two
@@ -83,6 +84,12 @@ def test_a_wrong_checkpoint_is_refused_in_one_line(name, saved, run):
     with pytest.raises(RunError, match=r"resume\.pt: damaged, or of other options \(.+\); start a new run") as error:
         loaded(run, REFUSED[name](saved))
     assert "\n" not in str(error.value)
+
+
+def test_an_entry_before_the_beginning_is_damage_and_no_fault_of_the_disk(saved, tmp_path):
+    (tmp_path / "resume.pt").write_bytes(REFUSED["an entry before its beginning"](saved))
+    with pytest.raises(ValueError, match="entries outside it"):
+        read_archive(tmp_path / "resume.pt", 2**30)
 
 
 @pytest.mark.parametrize("name", TAKEN)

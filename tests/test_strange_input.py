@@ -157,6 +157,8 @@ def test_yaml_as_people_write_it_is_read_as_ever():
         "f": [{"b": 1000}, {"b": 1000}],
     }
     assert read_yaml("[08, yes, 1]", numbers=False) == ["08", "yes", "1"]
+    beside = "a: &a {x: 1}\nb: &b {<<: *a, x: 2}\nc: {<<: *b, <<: *a, x: 3, '3': 4, 3: 5}"  # not twice the same
+    assert read_yaml(beside)["c"] == {"x": 3, "3": 4, 3: 5}
 
 
 def test_a_long_file_is_no_configuration(tmp_path):

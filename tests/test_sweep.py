@@ -198,7 +198,8 @@ def test_halving_stops_at_rungs_and_lets_the_upper_half_go_on(begin, drawn):
     assert sessions[-1] == ("002", "null")  # all that is left, whatever its last session was told
     assert len(sessions) == 4 + 2 + 1
     assert sorted(drawn) == [record.name for record in sweep.records]
-    assert "--trust" in executor.jobs[-1].words
+    assert f"--config={sweep.folder.config(sweep.records[1].name)}" in executor.jobs[-1].words
+    assert "--trust" not in executor.jobs[-1].words  # all that is read is in that file
 
 
 def test_a_failing_run_stops_no_other_and_is_tried_again_next_time(begin):
@@ -383,7 +384,9 @@ def test_the_time_left_is_that_of_the_runs_that_are_done(begin):
     sweep.records[0].standing.state, sweep.records[0].seconds = "done", 100.0
     sweep.records[1].standing.state, sweep.records[1].progress = "running", 0.5
     sweep.records[2].standing.state = "failed"
-    assert seconds_left(sweep.records, 2) == 75.0  # half a run and a whole one, on two places
+    assert seconds_left(sweep.records, 1) == 150.0  # half a run and a whole one, one after the other
+    assert seconds_left(sweep.records, 2) == 100.0  # side by side: as long as the whole one
+    assert seconds_left(sweep.records[:3], 8) == 50.0  # places for which there is no run do not help
     sweep.folder.release()
 
 

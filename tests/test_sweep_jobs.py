@@ -72,6 +72,16 @@ def test_a_session_has_its_words_its_variables_and_a_log(job, tmp_path):
     assert (tmp_path / "first.txt").read_text() == f"['--a=b'] 3 {tmp_path}\n"
 
 
+def test_a_session_is_in_none_of_the_places_that_a_launcher_gave_the_sweep(job, tmp_path, monkeypatch):
+    names = ["RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "ROLE_NAME", "TORCHELASTIC_RUN_ID"]
+    names += [f"{group}_{what}" for group in ("LOCAL", "GROUP", "ROLE") for what in ("RANK", "WORLD_SIZE")]
+    others = ["LOCAL_NAME", "RANKING"]
+    for name in [*names, *others]:
+        monkeypatch.setenv(name, "1")
+    run_job(job("alone", f"print([name for name in {[*names, *others]} if name in os.environ])"))
+    assert (tmp_path / "alone.txt").read_text() == f"{others}\n"
+
+
 def test_what_failed_says_its_last_line_and_no_older_one(job, tmp_path):
     program = "print('mnist3d train: error: seed=x: must be a whole number', file=sys.stderr); sys.exit(2)"
     first = job("wrong", program)
@@ -135,6 +145,9 @@ def test_a_run_directory_is_free_once_its_process_has_ended(tmp_path):
     assert not is_free(tmp_path / "run")
     other.release()
     assert is_free(tmp_path / "run")
+    (tmp_path / "in use").mkdir()
+    (tmp_path / "in use" / "stats.jsonl").mkdir()  # is refused for another reason, in whose words the path stands
+    assert is_free(tmp_path / "in use")
 
 
 def test_sessions_on_this_machine(job, tmp_path):

@@ -54,6 +54,33 @@ def test_draws_are_in_range_and_always_the_same(tmp_path):
     assert configurations(other) != drawn
 
 
+def test_numbers_that_yaml_reads_as_text_and_nested_keys_are_ranges_too(tmp_path):
+    (tmp_path / "spec.yaml").write_text(
+        "random: {count: 20, values: {trainer: {volume_rate: {low: 1e-3, high: 1e-1, scale: log}, views: [8, 16]}}}"
+    )
+    drawn = configurations(read_options(tmp_path / "spec.yaml"))
+    assert all([*each] == ["trainer.volume_rate", "trainer.views"] for each in drawn)
+    assert all(1e-3 <= each["trainer.volume_rate"] <= 1e-1 for each in drawn)
+
+
+@pytest.mark.parametrize(("low", "high"), [(0.123456, 0.123457), (0, 0.99999), (0.99996, 1.00004), (-1e-9, 2)])
+def test_rounding_leaves_no_range(tmp_path, low, high):
+    spec = options(tmp_path, random={"count": 300, "values": {"a": {"low": low, "high": high}}})
+    drawn = [each["a"] for each in configurations(spec)]
+    assert all(isinstance(each, float) and low <= each <= high for each in drawn)
+    assert len({*drawn}) > 200  # of 300; a thousand numbers or more are in each range, and 300 of these give 259
+
+
+@pytest.mark.parametrize("low", [1.00001, 1])
+def test_of_a_wide_range_draws_have_four_digits_or_are_its_end(tmp_path, low):
+    high = 1.112  # below 1.0005 four digits are 1.000, which is out of range or its end: one draw in 230
+    spec = options(tmp_path, random={"count": 3000, "values": {"a": {"low": low, "high": high}}})
+    drawn = [each["a"] for each in configurations(spec)]
+    assert all(each == low or each == float(f"{each:.4g}") for each in drawn)
+    assert low in drawn
+    assert all(isinstance(each, float) and low <= each <= high for each in drawn)
+
+
 def test_names_are_different_and_short_and_every_file_system_takes_them(tmp_path):
     spec = options(tmp_path, configurations=[{"data.path": "a/b:c*" + 99 * "x"}, {"x.rate": 0.1 + 0.2}], seeds=2)
     names = [run.name for run in planned(spec)]
@@ -66,7 +93,9 @@ def test_names_are_different_and_short_and_every_file_system_takes_them(tmp_path
     ("values", "words"),
     [
         ({"sedes": 3}, "sedes: no such key, did you mean seeds?"),
-        ({"seeds": 0}, "seeds=0: must be a number >= 1, or a list of different seeds >= 0"),
+        ({"seeds": 0}, "seeds=0: must be a number in [1, 10000], or a list of different seeds in [0, 2^63 - 1]"),
+        ({"seeds": [2**63]}, "seeds=[9223372036854775808]: must be"),
+        ({"seeds": [-1]}, "seeds=[-1]: must be"),
         ({"seeds": [1, 1]}, "seeds=[1, 1]: must be"),
         ({"seeds": "x"}, "seeds=x: must be a whole number or a list of whole numbers"),
         ({"grid": {"a": 3}}, "grid.a=3: must be a list"),
@@ -81,6 +110,8 @@ def test_names_are_different_and_short_and_every_file_system_takes_them(tmp_path
             "must be a list of values, or {low: NUMBER",
         ),
         ({"random": {"count": 3, "values": {"a": {"low": 0, "high": 1, "scale": "log"}}}}, "log where low > 0"),
+        ({"random": {"count": 3, "values": {"a": {"low": "1e-3", "high": "x"}}}}, "random.values.a={'low': '1e-3',"),
+        ({"random": {"count": 3, "values": {"a": {"low": -1e308, "high": 1e308}}}}, "must be a list of values, or"),
         ({"random": {"count": -1}}, "random.count=-1: must be in [0, 10000]"),
         ({"halving": {"rungs": [0.5, 0.2]}}, "halving.rungs=[0.5, 0.2]: must be ascending, each"),
         ({"halving": {"rungs": [1.0]}}, "must be ascending, each progress in (0, 1)"),
@@ -90,11 +121,16 @@ def test_names_are_different_and_short_and_every_file_system_takes_them(tmp_path
         ({"keep": "bst"}, "keep=bst: must be one of all, best; did you mean best?"),
         ({"score": "lgible"}, "did you mean legible?"),
         ({"cores": 0}, "cores=0: must be >= 1"),
-        ({"gpus": 1.5}, "gpus=1.5: must be whole, or below 1"),
-        ({"at_once": 0}, "at_once=0: must be >= 1"),
+        ({"gpus": 1.5}, "gpus=1.5: must be whole, or in [0.0001, 1)"),
+        ({"gpus": 1e-9}, "gpus=1e-09: must be whole, or in [0.0001, 1)"),
+        ({"at_once": 0}, "at_once=0: must be in [1, 10000]"),
+        ({"at_once": 10**9}, "at_once=1e+09: must be in [1, 10000]"),
         ({"minutes": 0}, "minutes=0: must be finite and > 0"),
         ({"base": {"seed": 3}}, "base.seed: the sweep sets it, by seeds; leave it out"),
         ({"grid": {"trainer.stop_after": [3]}}, "grid.trainer.stop_after: the sweep sets it, by halving.rungs"),
+        ({"base": {"run_dir=/tmp/evil": 1}}, "base.run_dir=/tmp/evil: no such key; one has letters, digits, _ and"),
+        ({"grid": {"a.b": [1], "a": {"b": [2]}}}, "grid.a.b: is given twice, dotted and nested; leave one out"),
+        ({"grid": {"a": [3, 0.5, 3]}}, "grid.a: 3 is given 2 times, for equal runs; leave it once"),
         ({"configurations": [{"viewer": {"enabled": True}}]}, "configurations.viewer.enabled: the sweep sets it"),
         ({"grid": {key: list(range(100)) for key in "abc"}}, "grid: 1,000,000 runs; must be 10,000 at most"),
         ({"seeds": 10**15}, "seeds=1000000000000000: must be"),
@@ -107,7 +143,8 @@ def test_a_mistake_is_one_line_that_names_file_and_key(tmp_path, values, words):
     with pytest.raises(ConfigError) as raised:
         planned(read_options(file))
     assert words in str(raised.value)
-    assert str(raised.value).startswith(f"{file}: ") or "sets it" in words or "10,000" in words
+    of_the_plan = ("sets it", "10,000", "equal runs", "no such key; one has")
+    assert str(raised.value).startswith(f"{file}: ") or any(each in words for each in of_the_plan)
 
 
 def test_what_is_written_is_read_as_the_same_sweep(tmp_path):

@@ -268,6 +268,20 @@ def test_hostile_yaml_ends_in_one_line(text):
     assert len(str(error.value)) < 400
 
 
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("grid: {a: [1]}\nseeds: 2\ngrid: {b: [2]}", "grid: is given twice, in lines 1 and 3; leave one out"),
+        ("trainer: {views: 1, views: 2}", "views: is given twice, in line 1"),
+        ("- a: 1\n  'a': 2", "a: is given twice, in lines 1 and 2"),
+    ],
+)
+def test_no_key_is_lost_since_another_has_its_name(text, words):
+    for numbers in (True, False):
+        with pytest.raises(ValueError, match=words):
+            read_yaml(text, numbers=numbers)
+
+
 def test_what_is_plain_may_be_as_large_as_a_configuration_is():
     check_plain({"a": [1, 2.5, None, True, "x", {"b": (1,)}]})
     check_plain([0] * 49_000)

@@ -8,7 +8,7 @@ import argparse
 import dataclasses
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +16,15 @@ import torch
 
 from ..errors import ConfigError, DataError, RunError, RunsFailed
 from ..invocation import program_name, to_type
+from ..runs.at_work import AtWork
 from ..runs.config import Config
+from ..runs.signals import Ended
 from ..runs.trust import acts_of
 from ..runs.validation import from_text, options_of, validated
 from ..storage.labels import printable
 from ..storage.plain_yaml import read_yaml_file
 from ..sweeps.cluster import RayExecutor
-from ..sweeps.folder import PAGE_FILE, SPEC_FILE, TABLE_FILE, Record, SweepFolder
+from ..sweeps.folder import PAGE_FILE, SPEC_FILE, TABLE_FILE, Record, SweepFolder, is_unused
 from ..sweeps.jobs import Executor
 from ..sweeps.local import LocalExecutor
 from ..sweeps.options import SweepOptions, read_options
@@ -88,7 +90,8 @@ def main(arguments: Sequence[str]) -> None:
     logging.getLogger("mnist3d.evaluation").setLevel(logging.INFO)  # training the classifiers is announced
     place, options = _place_and_options(typed)
     runs = planned(options)
-    configs = _configs(place, runs, typed)
+    with AtWork("checking the runs") as work:
+        configs = _configs(place, work.over(runs, len(runs)), typed)
     _check_lengths(options, configs)
     selection = Selection(options.score)
     _prepare(selection, options, configs)
@@ -98,6 +101,7 @@ def main(arguments: Sequence[str]) -> None:
     try:
         folder = SweepFolder(place)
         try:
+            _check_place(place, options, typed)  # another process may have had it in between
             _sweep(folder, options, runs, configs, executor, selection)
         finally:
             folder.release()
@@ -124,15 +128,24 @@ def _place_and_options(typed: argparse.Namespace) -> tuple[Path, SweepOptions]:
         raise ConfigError("trust: is for a sweep that is there already; add --resume FOLDER, or leave --trust out")
     options = _overridden(read_options(typed.spec), typed)
     place = typed.output or Path(SWEEPS_ROOT) / typed.spec.stem
-    if (place / SPEC_FILE).is_file():
+    _check_place(place, options, typed)
+    return place, options
+
+
+def _check_place(place: Path, options: SweepOptions, typed: argparse.Namespace) -> None:
+    """Fail where a sweep can neither begin nor go on.
+
+    Raises:
+        ConfigError: the folder holds something else.
+    """
+    if typed.resume is None and (place / SPEC_FILE).is_file():
         differing = options.differing(read_options(place / SPEC_FILE))
         if differing:
             raise ConfigError(
                 f"output={place}: holds a sweep with another {differing[0]}; give another --output FOLDER"
             )
-    elif place.exists() and (not place.is_dir() or any(place.iterdir())):
+    elif typed.resume is None and not is_unused(place):
         raise ConfigError(f"output={place}: holds something else; give another --output FOLDER")
-    return place, options
 
 
 def _overridden(options: SweepOptions, typed: argparse.Namespace) -> SweepOptions:
@@ -143,7 +156,7 @@ def _overridden(options: SweepOptions, typed: argparse.Namespace) -> SweepOption
     return validated(SweepOptions, values, "")
 
 
-def _configs(place: Path, runs: Sequence[Planned], typed: argparse.Namespace) -> dict[str, Config]:
+def _configs(place: Path, runs: Iterable[Planned], typed: argparse.Namespace) -> dict[str, Config]:
     """The configuration of each run, by its name. A run keeps what it was begun with.
 
     Raises:
@@ -238,9 +251,9 @@ def _sweep(
 ) -> None:
     """In a folder that is taken, to the last line."""
     folder.write(SPEC_FILE, options.to_yaml())
-    for name, config in configs.items():
-        if not folder.config(name).is_file():
-            folder.write(f"configs/{name}.yaml", config.to_yaml())
+    new = {name: config for name, config in configs.items() if not folder.config(name).is_file()}
+    with AtWork("writing the configurations"):
+        folder.write_configs({name: config.to_yaml() for name, config in new.items()})
     records, telling = [Record(run) for run in runs], Telling(sys.stderr, [run.name for run in runs])
     seconds = folder.restore(records)
     sweep = Sweep(folder, options, configs, records, executor, selection.score, selection.map, telling, CHILD, seconds)
@@ -250,8 +263,9 @@ def _sweep(
     go_on = to_type("sweep", "--resume", folder.shown)
     try:
         sweep.run()
-    except BaseException:
-        telling.line(f"stopped, and what the runs had reached is saved; go on with: {go_on}")
+    except BaseException as error:  # a full disk, for one, keeps what was saved before
+        asked = isinstance(error, KeyboardInterrupt | Ended)
+        telling.line(f"stopped{', and what the runs had reached is saved' if asked else ''}; go on with: {go_on}")
         raise
     print(*map(printable, final_table(telling, records)), sep="\n")
     _conclude(sweep, go_on)

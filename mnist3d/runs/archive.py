@@ -72,6 +72,8 @@ def _repacked(file: BinaryIO, size: int) -> io.BytesIO:
         listed = archive.infolist()
         if len(listed) > MOST_ENTRIES or len({entry.filename for entry in listed}) < len(listed):
             raise ValueError("no archive as torch writes them: too many entries, or two of one name")
+        if any(not 0 <= entry.header_offset < size for entry in listed):
+            raise ValueError("no archive as torch writes them: entries outside it")
         if any(entry.compress_type != zipfile.ZIP_STORED or entry.flag_bits & 1 for entry in listed):
             raise ValueError("no archive as torch writes them: compressed")
         if sum(entry.file_size for entry in listed) > size:

@@ -117,11 +117,13 @@ def opened_zip(file: io.BufferedReader | io.BytesIO) -> Iterator[zipfile.ZipFile
 
     Raises:
         zipfile.BadZipFile, ValueError: it is none; its table is too long; or a member is packed by what unpacks
-            without a limit; or two have one name, of which readers choose differently.
+            without a limit; or lies outside; or two have one name, of which readers choose differently.
     """
     with zipfile.ZipFile(cast("IO[bytes]", _AtMost(file, ZIP_PIECE))) as archive:
         if any(member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) for member in archive.filelist):
             raise ValueError("its members must be stored or deflated")
+        if any(member.header_offset < 0 for member in archive.filelist):
+            raise ValueError("its members lie outside it")
         if len({member.filename for member in archive.filelist}) < len(archive.filelist):
             raise ValueError("two of its members have one name")
         yield archive

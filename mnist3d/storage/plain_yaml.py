@@ -18,7 +18,7 @@ MAX_VALUES, MAX_DEPTH, MAX_BITS = 50_000, 50, 1024  # of one configuration, and 
 MAX_DIGITS = 400  # of a number as it is written: 1:30:30:... is a number too, and takes the square of its length
 # Beside its own, the library raises what int, dates and dictionaries do.
 UNREADABLE = (yaml.YAMLError, ValueError, TypeError, LookupError, ArithmeticError, AttributeError, RecursionError)
-TEXT = "tag:yaml.org,2002:str"
+TEXT, MERGE = "tag:yaml.org,2002:str", "tag:yaml.org,2002:merge"
 TOO_MUCH = f"more than {MAX_VALUES} values, or more than {MAX_DEPTH} in each other"
 # Byte order marks; that of UTF-32 begins as that of UTF-16 does.
 MARKS = {
@@ -36,7 +36,8 @@ def read_yaml_file(path: str | Path) -> Any:
 
     Raises:
         OSError: it cannot be read, is no plain file, or holds more than `MAX_BYTES`.
-        ValueError: another encoding, no YAML, or more than a configuration needs; the message follows a file name.
+        ValueError: another encoding, no YAML, a key twice, or more than a configuration needs; the message follows a
+            file name.
     """
     text = decoded(read_plain(path, MAX_BYTES))
     try:
@@ -64,7 +65,10 @@ def decoded(content: bytes) -> str:
 
 
 class _Bounded(yaml.SafeLoader):
-    """Counts values while they are read, each alias for all that it stands for, and stops at the limits."""
+    """Counts values while they are read, each alias for all that it stands for, and stops at the limits.
+
+    A key that a mapping has twice is refused: one of the two would be lost without a word.
+    """
 
     def __init__(self, stream: Any) -> None:
         super().__init__(stream)
@@ -87,6 +91,18 @@ class _Bounded(yaml.SafeLoader):
             raise ValueError(f"{shown(node.value)}: a number of more than {MAX_DIGITS} characters")
         return node
 
+    def compose_mapping_node(self, anchor: Any) -> Any:
+        """A mapping with all in it, as it is written: what merge keys bring along may stand beside a key of its own."""
+        node: Any = super().compose_mapping_node(anchor)
+        lines: dict[tuple[str, str], int] = {}
+        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode) and key.tag != MERGE):
+            name, line = (key.tag, key.value), key.start_mark.line + 1
+            if name in lines:
+                where = f"lines {lines[name]} and {line}" if lines[name] != line else f"line {line}"
+                raise ValueError(f"{shown(key.value)}: is given twice, in {where}; leave one out")
+            lines[name] = line
+        return node
+
     def _check(self) -> None:
         if self.count > MAX_VALUES or self.depth > MAX_DEPTH:
             raise ValueError(TOO_MUCH)
@@ -106,7 +122,7 @@ def read_yaml(text: str, *, numbers: bool = True) -> Any:
         numbers: whether what looks like a number, true, false or null is one; else all is text.
 
     Raises:
-        ValueError: no YAML, or more than a configuration needs.
+        ValueError: no YAML, a key twice, or more than a configuration needs.
     """
     try:
         values = yaml.load(text, _Bounded if numbers else _BoundedText)

@@ -9,6 +9,7 @@ import csv
 import io
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_args
@@ -16,7 +17,8 @@ from typing import Any, get_args
 from filelock import FileLock, Timeout
 
 from ..errors import RunError, VolumeFileError, WriteError, one_line
-from ..storage.atomic import write_atomically
+from ..storage.atomic import TEMPORARY, whole_files, write_atomically
+from ..storage.last_two import previous
 from ..storage.own_files import check_own
 from ..storage.plain_files import open_plain, read_plain
 from ..storage.run_directory import STATS_FILE, VOLUME_FILE
@@ -125,6 +127,13 @@ class SweepFolder:
         """
         write_atomically(self.path / name, content.encode())
 
+    def write_configs(self, contents: Mapping[str, str]) -> None:
+        """The configurations of runs, by their names; of all at once, as a folder of many is slow to write to."""
+        if contents:
+            with whole_files(self.config(next(iter(contents)))) as place:
+                for name, content in contents.items():
+                    (place / self.config(name).name).write_bytes(content.encode())
+
     def write_map(self, name: str, content: bytes) -> None:
         """The view atlas of a run."""
         write_atomically(self.map(name), content)
@@ -195,6 +204,26 @@ def table(records: list[Record]) -> str:
         state = [record.standing.state, record.step, score, f"{record.seconds:.1f}", path, record.error]
         writer.writerow([record.name, *settings, *state])
     return text.getvalue()
+
+
+def is_unused(path: Path) -> bool:
+    """Whether a sweep can begin in a folder: there is none, or no more than one that could not write its first file."""
+    try:
+        return not path.exists() or all(_is_of_the_start(child) for child in path.iterdir())
+    except OSError:  # a file, or a folder that cannot be read
+        return False
+
+
+def _is_of_the_start(child: Path) -> bool:
+    if child.name in FOLDERS:
+        return child.is_dir() and not any(child.iterdir())
+    begun = TEMPORARY.fullmatch(child.name)
+    return child.name == LOCK_FILE or (begun is not None and begun["name"] == SPEC_FILE)
+
+
+def has_file(run: Path, name: str) -> bool:
+    """Whether a run directory holds a file, or the version before it."""
+    return (run / name).is_file() or (run / previous(Path(name))).is_file()
 
 
 def saved_step(run: Path) -> tuple[int, bool]:

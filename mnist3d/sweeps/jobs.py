@@ -5,6 +5,7 @@ on a node far away.
 """
 
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -14,6 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, Protocol, runtime_checkable
 
+from filelock import Timeout
+
 from ..errors import UserError, one_line
 from ..storage.plain_files import open_plain
 from ..storage.run_directory import RunDirectory
@@ -22,6 +25,8 @@ GRACE = 60.0  # s that a run has to finish its step and save
 BEAT = 0.2  # s between two looks at a process
 LOCKED = 90.0  # s that a process of a killed sweep is given to save its run: more than its grace
 TAIL = 4096  # bytes of what a run said last
+# With which torchrun and its like tell a process its place in a run: a sweep that is started so is in none of its runs.
+OF_A_LAUNCHER = re.compile(r"((LOCAL|GROUP|ROLE)_)?(RANK|WORLD_SIZE)|ROLE_NAME|MASTER_(ADDR|PORT)|TORCHELASTIC_.*")
 PACKAGE_ROOT = Path(__file__).parents[2]
 # On Windows: deaf to Ctrl-C, no window.
 FLAGS = sum(getattr(subprocess, name, 0) for name in ("CREATE_NEW_PROCESS_GROUP", "CREATE_NO_WINDOW"))
@@ -117,13 +122,14 @@ def run_job(job: Job, stop: threading.Event | None = None) -> Outcome:
 
 def _run(job: Job, log: BinaryIO, stop: threading.Event | None) -> int:
     path = [os.environ.get("PYTHONPATH", ""), str(PACKAGE_ROOT)]  # the same package there, whatever is installed
+    kept = {name: value for name, value in os.environ.items() if not OF_A_LAUNCHER.fullmatch(name)}
     process = subprocess.Popen(
         [sys.executable, "-m", job.module, *job.words],
         stdin=subprocess.PIPE,
         stdout=log,
         stderr=subprocess.STDOUT,
         cwd=job.folder,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, path)), **job.variables},
+        env={**kept, "PYTHONPATH": os.pathsep.join(filter(None, path)), **job.variables},
         start_new_session=True,  # Ctrl-C is for the sweep, which ends its runs itself
         creationflags=FLAGS,
     )
@@ -154,7 +160,7 @@ def is_free(run: Path) -> bool:
     try:
         directory.take()
     except UserError as error:
-        return "in use" not in str(error)  # what else is wrong there is said by the run itself
+        return not isinstance(error.__context__, Timeout)  # what else is wrong there is said by the run itself
     directory.release()
     return True
 

@@ -5,6 +5,7 @@ Plain values -> `SweepOptions`, checked. Which runs come of it stands in `plan`.
 
 import dataclasses
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -12,11 +13,11 @@ from typing import Any, Literal
 import yaml
 
 from ..errors import ConfigError, shown
-from ..runs.config import flat
-from ..runs.validation import validated
+from ..runs.validation import checked, validated
 from ..storage.plain_yaml import read_yaml_file
 
 MOST_RUNS = 10_000
+SEEDS = 2**63  # that train takes, from 0 on
 SCORES = ("balanced", "legible", "clean", "none")
 NEWER = ("cores", "gpus", "at_once", "minutes", "keep")  # what may change when a sweep goes on: no run depends on it
 
@@ -50,12 +51,14 @@ class RandomOptions:
                 continue
             low, high = (_finite(given.get(name)) for name in ("low", "high"))
             scale = given.get("scale", "linear")
-            if given.keys() - {"low", "high", "scale"} or low is None or high is None or not low < high:
+            unknown = given.keys() - {"low", "high", "scale"}
+            if unknown or low is None or high is None or not low < high or _finite(high - low) is None:
                 wanted = "a list of values, or {low: NUMBER, high: a larger one, scale: linear or log}"
                 raise ConfigError(f"random.values.{key}={shown(given)}: must be {wanted}")
             if scale not in ("linear", "log") or (scale == "log" and low <= 0):
                 wanted = "linear, or log where low > 0"
                 raise ConfigError(f"random.values.{key}.scale={shown(scale)}: must be {wanted}")
+            self.values[key] = {**given, "low": low, "high": high}
 
 
 @dataclass
@@ -96,8 +99,8 @@ class SweepOptions:
             effective classes / classes; legible, clean: the share alone; none: nothing is compared.
         keep: all, or best: once all is done, the other runs' checkpoints are removed, and their volumes stay.
         cores: Processor cores a run, >= 1.
-        gpus: GPUs a run, >= 0: 0 computes without one, .5 lets two runs share one.
-        at_once: Runs at the same time, >= 1; default as many as there are cores and GPUs for.
+        gpus: GPUs a run, whole, or in [1/MOST_RUNS, 1): 0 computes without one, .5 lets two runs share one.
+        at_once: Runs at the same time, in [1, MOST_RUNS]; default as many as there are cores and GPUs for.
         minutes: After which all runs are stopped and saved, > 0; default no limit.
         halving: Early stopping.
     """
@@ -123,13 +126,18 @@ class SweepOptions:
             _check_list(f"grid.{key}", values)
         many = isinstance(self.seeds, int) and self.seeds > MOST_RUNS
         seeds = [*range(0 if many else self.seeds)] if isinstance(self.seeds, int) else self.seeds
-        if not seeds or min(seeds) < 0 or len({*seeds}) < len(seeds) or len(seeds) > MOST_RUNS:
-            raise ConfigError(f"seeds={shown(self.seeds)}: must be a number >= 1, or a list of different seeds >= 0")
+        one_each = 0 < len({*seeds}) == len(seeds) <= MOST_RUNS
+        if not one_each or not all(0 <= seed < SEEDS for seed in seeds):
+            wanted = f"a number in [1, {MOST_RUNS}], or a list of different seeds in [0, 2^63 - 1]"
+            raise ConfigError(f"seeds={shown(self.seeds)}: must be {wanted}")
         self.seeds = seeds
+        # What there is room for is made before the first run begins, so it must not be endless.
+        shared = 1.0 / MOST_RUNS <= self.gpus < 1.0
+        whole = 0.0 <= self.gpus < math.inf and self.gpus % 1.0 == 0.0
         checks = {
             "cores": (self.cores >= 1, ">= 1"),
-            "gpus": (0.0 <= self.gpus < math.inf and (self.gpus < 1.0 or self.gpus % 1.0 == 0.0), "whole, or below 1"),
-            "at_once": (self.at_once is None or self.at_once >= 1, ">= 1"),
+            "gpus": (shared or whole, f"whole, or in [{1.0 / MOST_RUNS}, 1)"),
+            "at_once": (self.at_once is None or 1 <= self.at_once <= MOST_RUNS, f"in [1, {MOST_RUNS}]"),
             "minutes": (self.minutes is None or 0.0 < self.minutes < math.inf, "finite and > 0"),
         }
         for name, (valid, wanted) in checks.items():
@@ -177,16 +185,46 @@ def _with_plain_keys(values: dict[Any, Any]) -> dict[Any, Any]:
     found = dict(values)
     for name in ("base", "grid"):
         if isinstance(found.get(name), dict):
-            found[name] = flat(found[name])
+            found[name] = _dotted(name, found[name])
+    drawn = found.get("random")
+    if isinstance(drawn, dict) and isinstance(drawn.get("values"), dict):
+        found["random"] = {**drawn, "values": _dotted("random.values", drawn["values"])}
     if isinstance(found.get("configurations"), list):
         each = found["configurations"]
-        found["configurations"] = [flat(one) if isinstance(one, dict) else one for one in each]
+        found["configurations"] = [_dotted("configurations", one) if isinstance(one, dict) else one for one in each]
     return found
 
 
+def _dotted(name: str, values: dict[Any, Any]) -> dict[str, Any]:
+    """Nested mappings as one.
+
+    Raises:
+        ConfigError: a key is given twice, in both ways.
+    """
+    found: dict[str, Any] = {}
+    for key, value in _leaves(values, ranges=name == "random.values"):
+        if key in found:
+            raise ConfigError(f"{name}.{shown(key)}: is given twice, dotted and nested; leave one out")
+        found[key] = value
+    return found
+
+
+def _leaves(values: dict[Any, Any], ranges: bool, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted keys and their values; {low: , high: } is a value where there may be ranges."""
+    for key, value in values.items():
+        if isinstance(value, dict) and not (ranges and {"low", "high"} & value.keys()):
+            yield from _leaves(value, ranges, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
 def _finite(value: Any) -> int | float | None:
-    """A number, else None."""
-    return value if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) else None
+    """A number, also one that YAML reads as text, such as 1e-3; else None."""
+    try:
+        number = checked(int | float, value, "")
+        return number if math.isfinite(number) else None
+    except (ConfigError, OverflowError):
+        return None
 
 
 def _check_list(key: str, values: Any) -> None:

@@ -8,15 +8,17 @@ import json
 import math
 import random
 import re
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from ..errors import ConfigError
+from ..errors import ConfigError, shown
 from .options import MOST_RUNS, SweepOptions
 
+KEY = r"[A-Za-z_][A-Za-z0-9_.]*"  # an = would end it on the command line, and hide another
 LONGEST = 40  # letters of the settings in a name, which is that of a folder
-DIGITS = 4  # of a number that is drawn
+DIGITS = 4  # of a number that is drawn from a wide range
 OF_THE_SWEEP = {  # keys of `train` that a sweep says itself
     "seed": "by seeds",
     "run_dir": "below its own folder",
@@ -48,11 +50,18 @@ def planned(options: SweepOptions) -> list[Planned]:
     """All runs: each configuration with the first seed, then with the next.
 
     Raises:
-        ConfigError: more runs than a sweep may have, or a key that the sweep sets itself.
+        ConfigError: more runs than a sweep may have, two that are the same, or a key that is none or that the sweep
+            sets itself.
     """
     for name, key in ((name, key) for name, keys in _keys(options).items() for key in keys):
+        if not re.fullmatch(KEY, key):
+            raise ConfigError(f"{name}.{shown(key)}: no such key; one has letters, digits, _ and dots")
         if key in OF_THE_SWEEP:
             raise ConfigError(f"{name}.{key}: the sweep sets it, {OF_THE_SWEEP[key]}; leave it out")
+    for key, values in options.grid.items():
+        text, count = Counter(map(as_text, values)).most_common(1)[0]
+        if count > 1:
+            raise ConfigError(f"grid.{key}: {shown(text)} is given {count} times, for equal runs; leave it once")
     assert isinstance(options.seeds, list)
     # None of a million combinations is made before that is known to be too many.
     total = math.prod([len(values) for values in options.grid.values()]) * len(options.seeds)
@@ -110,8 +119,14 @@ def _drawn(options: SweepOptions) -> Iterator[dict[str, Any]]:
                 value = math.exp(math.log(low) + share * (math.log(high) - math.log(low)))
             else:
                 value = low + share * (high - low)
-            drawn[key] = min(high, max(low, round(value))) if whole else float(f"{value:.{DIGITS}g}")
+            value = round(value) if whole else float(f"{value:.{_digits(low, high)}g}")
+            drawn[key] = type(value)(min(high, max(low, value)))
         yield drawn
+
+
+def _digits(low: int | float, high: int | float) -> int:
+    """More in a narrow range, whose numbers have their first digits in common; 17 tell all numbers apart."""
+    return min(DIGITS + int(math.log10(max(abs(low), abs(high), high - low) / (high - low))), 17)
 
 
 def as_text(value: Any) -> str:

@@ -8,9 +8,10 @@ from pathlib import Path
 
 from ..errors import UserError, one_line
 from ..runs.config import Config
+from ..storage.exhausted import out_of_memory
 from ..storage.last_two import previous
 from ..storage.run_directory import RESUME_FILE, VOLUME_FILE
-from .folder import PAGE_FILE, Record, SweepFolder, last_progress, saved_step
+from .folder import PAGE_FILE, Record, SweepFolder, has_file, last_progress, saved_step
 from .halving import Standing, best_run, next_run
 from .jobs import BEAT, LOCKED, Executor, Job, Outcome, is_free
 from .options import SweepOptions
@@ -19,8 +20,27 @@ from .telling import Telling, status_of
 
 MOST_LOST = 3  # sessions of a run in a row that end through no fault of its own and bring it no further
 LOOK_SECONDS = 5.0  # between two looks at how far the runs are
+SAVE_SECONDS = 60.0  # between two notes of it, which a killed sweep goes on from
+NOTED = 2000.0  # runs a second: notes of many runs come less often, so that they take a small share of a core
 NO_PAGE = ("--viewer.enabled=false", "--scorecard.train_classifiers=false")  # each would want a port, or more cores
 SIGNALLED = 128  # a code above is that of a process that a signal has ended, in a shell's way of counting
+
+
+@dataclass(frozen=True)
+class Session:
+    """A session under way.
+
+    Args:
+        record: of its run.
+        began: by the clock.
+        step: of the run, at the beginning.
+        seconds: that its earlier sessions took.
+    """
+
+    record: Record
+    began: float
+    step: int
+    seconds: float
 
 
 @dataclass
@@ -58,9 +78,10 @@ class Sweep:
     def run(self) -> None:
         """Run what is left. However it ends, what is on disk says how each run stands."""
         began, before = self.clock(), self.seconds
-        self._running: dict[str, Record] = {}
+        self._running: dict[str, Session] = {}
         self._maps = [each for each in self.records if each.standing.state in ("done", "dropped")]
-        self._looked, cancelled = began, False
+        self._looked = self._saved = began
+        self._unsaved = cancelled = False
         # Runs in which a process of a killed sweep may still be at work, and until when that is waited for.
         self._held = {each.name: began + LOCKED for each in self.records if each.standing.state == "waiting"}
         try:
@@ -88,9 +109,10 @@ class Sweep:
             self.telling.close()
             self.executor.close()
             taken = {outcome.name: outcome.seconds for outcome in self.executor.poll()}
-            for record in self._running.values():
-                record.standing.state, record.seconds = "waiting", record.seconds + taken.get(record.name, 0.0)
-                record.step, _ = saved_step(self.folder.run(record.name))
+            for name, session in self._running.items():
+                session.record.standing.state = "waiting"
+                session.record.seconds = session.seconds + taken.get(name, self.clock() - session.began)
+                session.record.step, _ = saved_step(self.folder.run(name))
             self.seconds = before + self.clock() - began
             self.folder.save(self.records, self.seconds)
 
@@ -120,10 +142,29 @@ class Sweep:
             if self._is_there(record, complete):  # a sweep was killed before it had taken note
                 self._passed(record, complete)
                 continue
+            if not self._can_begin(record):
+                continue
             record.standing.state, record.progress, record.error = "running", last_progress(run), ""
-            self._running[record.name] = record
+            self._running[record.name] = Session(record, self.clock(), record.step, record.seconds)
             self.executor.submit(self._job(record))
-            self.folder.save(self.records, self.seconds)
+            self._note()
+
+    def _can_begin(self, record: Record) -> bool:
+        """Whether a session can begin in a run's folder, from its checkpoint or anew; else the run has failed.
+
+        What a process left that was killed before its first checkpoint makes room. A volume never does.
+        """
+        run = self.folder.run(record.name)
+        if has_file(run, RESUME_FILE) or not run.is_dir() or run.is_symlink():
+            return True
+        if has_file(run, VOLUME_FILE):
+            self._failed(record, f"{run}: holds a volume and no checkpoint to go on from; move it away to begin anew")
+        elif not is_free(run):
+            self._failed(record, f"{run}: in use by another process; wait until it has ended")
+        else:
+            shutil.rmtree(run, ignore_errors=True)
+            return True
+        return False
 
     def _standing(self, record: Record) -> Standing:
         """A run whose last process has not ended yet counts as one that runs."""
@@ -147,15 +188,10 @@ class Sweep:
 
     def _job(self, record: Record) -> Job:
         """The next session of a run: from its checkpoint, where it has one."""
-        run, config = self.folder.run(record.name), self.configs[record.name]
-        words = [f"--run_dir={run}", f"--config={self.folder.config(record.name)}"]
-        if (run / RESUME_FILE).is_file() or (run / previous(Path(RESUME_FILE))).is_file():
-            words = [f"--resume={run}", "--trust"]  # the user's own, as is all that it names
-            if not config.volume["class_path"].startswith("mnist3d."):
-                words += [f"--volume={config.volume['class_path']}"]
-            words += [f"--objectives.add={each['class_path']}" for each in config.objectives]
-        elif run.is_dir() and not run.is_symlink():
-            shutil.rmtree(run, ignore_errors=True)  # killed before its first checkpoint
+        run = self.folder.run(record.name)
+        # All that the run is, said again: its own word for what it imports and reads is not taken.
+        place = f"--resume={run}" if has_file(run, RESUME_FILE) else f"--run_dir={run}"
+        words = [place, f"--config={self.folder.config(record.name)}"]
         target = self._target(record)  # said always: a run that goes on remembers that of its last session
         words += [*NO_PAGE, f"--trainer.stop_after={'null' if target is None else target - record.step}"]
         threads = str(self.options.cores)
@@ -171,9 +207,9 @@ class Sweep:
 
     def _take(self, outcome: Outcome) -> None:
         """Note how a session ended."""
-        record = self._running.pop(outcome.name)
-        record.seconds += outcome.seconds
-        before, record.progress = record.step, 0.0
+        session = self._running.pop(outcome.name)
+        record, before = session.record, session.step
+        record.seconds, record.progress = session.seconds + outcome.seconds, 0.0
         record.step, complete = saved_step(self.folder.run(record.name))
         signalled = outcome.code is not None and (outcome.code < 0 or outcome.code > SIGNALLED)
         if outcome.code == 0 and self._is_there(record, complete):
@@ -191,35 +227,47 @@ class Sweep:
                 self._failed(record, f"{why} ({record.lost} times)")
         else:
             self._failed(record, outcome.error or f"exit code {outcome.code}")
-        self.folder.save(self.records, self.seconds)
+        self._note()
 
     def _passed(self, record: Record, complete: bool) -> None:
         """Score a run that has reached a rung or its end."""
         try:
             score = self.score(self.folder.run(record.name), self.configs[record.name])
-        except UserError as error:
-            self._failed(record, str(error))
+        except Exception as error:  # also a mistake in the user's volume, or no memory: the other runs go on
+            self._failed(record, in_words(error))
             return
         record.lost, record.progress = 0, 0.0
         record.standing.scores.append(score)
         record.standing.state = "done" if complete else "paused"
         if complete:
             self._maps.append(record)
-        self.folder.save(self.records, self.seconds)
+        self._note()
         self.telling.row(record)
 
     def _failed(self, record: Record, why: str) -> None:
         record.standing.state, record.error = "failed", one_line(why)
-        self.folder.save(self.records, self.seconds)
+        self._note()
         self.telling.row(record)
 
+    def _note(self) -> None:
+        """Write how the runs stand, now or, where they are many, in a moment."""
+        self._unsaved = True
+        if self.clock() - self._saved >= len(self.records) / NOTED:
+            self.folder.save(self.records, self.seconds)
+            self._saved, self._unsaved = self.clock(), False
+
     def _look(self) -> None:
-        """See how far the runs are, and say it."""
+        """See how far the runs are, and say it; note it now and then, for a sweep that is killed."""
+        if self._unsaved or self.clock() - self._saved >= SAVE_SECONDS:
+            self._note()
         if self.clock() - self._looked < LOOK_SECONDS:
             return
         self._looked = self.clock()
-        for record in self._running.values():
-            record.progress = last_progress(self.folder.run(record.name))
+        for name, session in self._running.items():
+            run = self.folder.run(name)
+            session.record.seconds = session.seconds + self._looked - session.began
+            session.record.step, _ = saved_step(run)
+            session.record.progress = last_progress(run)
         self.telling.status(status_of(self.records, len(self._running), self.executor.places))
 
     def _draw(self) -> bool:
@@ -232,8 +280,8 @@ class Sweep:
             try:
                 content = self.draw(self.folder.run(record.name), self.configs[record.name])
                 self.folder.write_map(record.name, content)
-            except UserError as error:
-                self.telling.line(f"{record.name}: no view atlas ({error})")
+            except Exception as error:  # as for a score
+                self.telling.line(f"{record.name}: no view atlas ({in_words(error)})")
         return True
 
     def _conclude(self) -> None:
@@ -252,6 +300,11 @@ class Sweep:
             for record in self.records:
                 if record is not best:
                     remove_checkpoints(self.folder.run(record.name))
+
+
+def in_words(error: Exception) -> str:
+    """What went wrong with one run, for its row."""
+    return str(error) if isinstance(error, UserError) else out_of_memory(error) or f"{type(error).__name__}: {error}"
 
 
 def remove_checkpoints(run: Path) -> None:

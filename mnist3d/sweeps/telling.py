@@ -75,7 +75,7 @@ class Telling:
 
 
 def status_of(records: Sequence[Record], running: int, places: int) -> str:
-    """How many are where, and how long the rest takes at most.
+    """How many are where, and about how long the rest takes.
 
     Args:
         records: of all runs.
@@ -86,11 +86,11 @@ def status_of(records: Sequence[Record], running: int, places: int) -> str:
     parts = [f"{counts['done']} of {len(records)} done", f"{running} running"]
     parts += [f"{counts[state]} {state}" for state in ("paused", "failed") if counts[state]]
     left = seconds_left(records, places)
-    return ", ".join(parts) + ("" if left is None else f"; {clock(left)} left at most")
+    return ", ".join(parts) + ("" if left is None else f"; about {clock(left)} left")
 
 
 def seconds_left(records: Sequence[Record], places: int) -> float | None:
-    """As the runs that have come furthest took; None before anything is known.
+    """As the runs that are done took, no less than the longest rest of one run; None before anything is known.
 
     Args:
         records: of all runs.
@@ -101,5 +101,5 @@ def seconds_left(records: Sequence[Record], places: int) -> float | None:
         return None
     mean = sum(taken) / len(taken)
     states = ("waiting", "running", "paused")
-    left = sum(1.0 - each.progress for each in records if each.standing.state in states)
-    return left * mean / max(places, 1)
+    left = [1.0 - each.progress for each in records if each.standing.state in states]
+    return mean * max(sum(left) / max(places, 1), *left, 0.0)

@@ -10,6 +10,7 @@ bit. What is killed:
     growing      a volume that is refined twice on the way
     rewinding    a run that the watchdog takes back once: one weight becomes NaN at a step, before the first save
     saving       while it saves after every step
+    saving beside  the same, the disk waited for beside the training, as for a large state
     two sessions a second one of the same run is refused while the first lives, and takes over when it was killed
     exporting    an orbit, voxels and a mesh over files that are there: each stays the old one or is the new one
 """
@@ -50,11 +51,13 @@ def wounded(trainer):
     return whole(trainer)
 Trainer._step = wounded
 """
+BESIDE = "import mnist3d.callbacks.checkpoints as saves\nsaves.LARGE = 0"
 RUNS: dict[str, tuple[str, str]] = {  # more arguments, and a patch
     "training": ("--trainer.save_every 3steps", ""),
     "growing": ("--trainer.save_every 4steps --volume.grow_at [0.3,0.6]", ""),
     "rewinding": ("--trainer.save_every 8steps", ONE_NAN),
     "saving": ("--trainer.save_every 1steps", ""),
+    "saving beside": ("--trainer.save_every 1steps", BESIDE),
     "two sessions": ("--trainer.save_every 3steps --seed 1", ""),
 }
 EXPORTS: dict[str, list[str]] = {
