@@ -8,6 +8,9 @@ from pathlib import Path
 # Set before torch is imported: OpenMP's waiting threads otherwise spin, and two of them on a busy machine make
 # a test of seconds take minutes.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# Processes of pytest-xdist share the cores.
+if workers := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "0")):
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // workers)))
 # For tests of `tools/`, with `pytest` and `python -m pytest` alike.
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
