@@ -128,7 +128,7 @@ def test_names_are_different_and_short_and_every_file_system_takes_them(tmp_path
         ({"minutes": 0}, "minutes=0: must be finite and > 0"),
         ({"base": {"seed": 3}}, "base.seed: the sweep sets it, by seeds; leave it out"),
         ({"grid": {"trainer.stop_after": [3]}}, "grid.trainer.stop_after: the sweep sets it, by halving.rungs"),
-        ({"base": {"run_dir=/tmp/evil": 1}}, "base.run_dir=/tmp/evil: no such key; one has letters, digits, _ and"),
+        ({"base": {"run_dir=elsewhere": 1}}, "base.run_dir=elsewhere: no such key; one has letters, digits, _ and"),
         ({"grid": {"a.b": [1], "a": {"b": [2]}}}, "grid.a.b: is given twice, dotted and nested; leave one out"),
         ({"grid": {"a": [3, 0.5, 3]}}, "grid.a: 3 is given 2 times, for equal runs; leave it once"),
         ({"configurations": [{"viewer": {"enabled": True}}]}, "configurations.viewer.enabled: the sweep sets it"),
