@@ -4,6 +4,7 @@ import copy
 import json
 import os
 import shutil
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -89,6 +90,31 @@ def test_a_wrong_checkpoint_is_refused_in_one_line(name, saved, run):
 def test_an_entry_before_the_beginning_is_damage_and_no_fault_of_the_disk(saved, tmp_path):
     (tmp_path / "resume.pt").write_bytes(REFUSED["an entry before its beginning"](saved))
     with pytest.raises(ValueError, match="entries outside it"):
+        read_archive(tmp_path / "resume.pt", 2**30)
+
+
+def test_a_checkpoint_is_in_memory_once(tmp_path):
+    """As its tensors; what Python holds beside them is a piece of the file at a time."""
+    state = {"numbers": torch.randn(2**23), "few": torch.arange(5), "plain": [1.5, None]}  # 32 MiB
+    torch.save(state, tmp_path / "resume.pt")
+    tracemalloc.start()  # what PyTorch takes for tensors is not counted
+    try:
+        found = read_archive(tmp_path / "resume.pt", 2**30)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 2**23
+    assert torch.equal(found["numbers"], state["numbers"])
+    assert torch.equal(found["few"], state["few"])
+    assert found["plain"] == state["plain"]
+
+
+def test_a_changed_bit_among_many_numbers_is_damage(tmp_path):
+    torch.save({"numbers": torch.zeros(2**18)}, tmp_path / "resume.pt")
+    content = bytearray((tmp_path / "resume.pt").read_bytes())
+    content[len(content) // 2] ^= 1
+    (tmp_path / "resume.pt").write_bytes(content)
+    with pytest.raises(ValueError, match="is damaged"):
         read_archive(tmp_path / "resume.pt", 2**30)
 
 

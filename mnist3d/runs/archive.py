@@ -4,20 +4,27 @@ torch.load with `weights_only` runs no code of a file. But it unpacks what is co
 the file gives for each tensor. What the tensors must be is `training.checked_state`.
 """
 
+import bisect
 import errno
 import io
+import itertools
 import os
 import pickle
+import struct
 import warnings
 import zipfile
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, BinaryIO, ClassVar, cast
+from typing import IO, Any, BinaryIO, ClassVar, cast
 
 import torch
 
-from ..storage.plain_files import open_plain, size_in_words
+from ..storage.plain_files import PIECE, open_plain, size_in_words
 
 MOST_ENTRIES = 100_000
+KEPT = 2**16  # bytes of an entry that is held in memory; the pickle always is
+LOCAL_MARK = b"PK\x03\x04"
+LOCAL_HEADER = struct.Struct("<4s22x2H")  # of a zip entry: its mark, the lengths of the name and of what else is said
 # Bytes of a number in a storage, by the name that torch writes; a tensor of another kind is none of ours.
 ITEM_SIZES = {
     **dict.fromkeys(("ByteStorage", "CharStorage", "BoolStorage", "UntypedStorage"), 1),
@@ -39,54 +46,151 @@ def read_archive(path: Path, most: int) -> Any:
         OSError: it cannot be read, is no plain file, or holds more.
         ValueError: it is damaged, or no archive as torch writes them; one line.
     """
-    with open_plain(path) as file:
+    with cast("io.BufferedReader", open_plain(path)) as file:
         size = os.fstat(file.fileno()).st_size
         if size > most:
             raise OSError(errno.EFBIG, f"holds more than {size_in_words(most)}", str(path))
         try:
             packed = _repacked(file, size)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # about kinds of tensors that are refused later
+                return torch.load(cast("IO[bytes]", packed), map_location="cpu", weights_only=True)
         except OSError:
             raise
         except Exception as error:  # whatever an odd file leads a parser to
             raise ValueError(f"{error}" or type(error).__name__) from None
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about kinds of tensors that are refused later
-            return torch.load(packed, map_location="cpu", weights_only=True)
-    except Exception as error:  # as above
-        raise ValueError(f"{error}" or type(error).__name__) from None
 
 
-def _repacked(file: BinaryIO, size: int) -> io.BytesIO:
+class _Written:
+    """What a zip archive is written to: bytes that are kept, and stretches of another file where the same bytes lie."""
+
+    def __init__(self) -> None:
+        self.parts: list[bytes | range] = []
+        self.source: int | None = None  # where in the other file lies what is written next; None: keep it
+
+    def write(self, content: bytes) -> int:
+        """Append."""
+        if self.source is None:
+            self.parts.append(bytes(content))
+        else:
+            self.parts.append(range(self.source, self.source + len(content)))
+            self.source += len(content)
+        return len(content)
+
+    def flush(self) -> None:
+        """Nothing waits."""
+
+
+class _Joined(io.RawIOBase):
+    """Bytes and stretches of a file, one after another, as one file that can be read.
+
+    Args:
+        parts: the stretches as ranges of places in the file.
+        file: where they lie.
+    """
+
+    def __init__(self, parts: list[bytes | range], file: io.BufferedReader) -> None:
+        self._parts, self._file, self._place = parts, file, 0
+        self._begins = [0, *itertools.accumulate(map(len, parts))]
+
+    def readable(self) -> bool:
+        """Yes."""
+        return True
+
+    def seekable(self) -> bool:
+        """Yes."""
+        return True
+
+    def seek(self, offset: int, whence: int = 0, /) -> int:
+        """As of any file."""
+        self._place = max(0, offset + (0, self._place, self._begins[-1])[whence])
+        return self._place
+
+    def tell(self) -> int:
+        """As of any file."""
+        return self._place
+
+    def readinto(self, buffer: Any, /) -> int:
+        """As much as there is room for, which torch takes for granted."""
+        room = memoryview(buffer).cast("B")
+        begin, filled = self._place, 0
+        while filled < len(room) and begin + filled < self._begins[-1]:
+            number = bisect.bisect_right(self._begins, begin + filled) - 1
+            skipped = begin + filled - self._begins[number]
+            part = self._parts[number][skipped : skipped + len(room) - filled]
+            if isinstance(part, bytes):
+                room[filled : filled + len(part)] = part
+            else:
+                self._file.seek(part.start)
+                if self._file.readinto(room[filled : filled + len(part)]) != len(part):
+                    raise ValueError("it became shorter while it was read")
+            filled += len(part)
+        self._place += filled
+        return filled
+
+
+def _repacked(file: io.BufferedReader, size: int) -> _Joined:
     """What a zip archive holds, each entry compared with its checksum, as a new archive.
 
-    So torch's reader of zip files finds what ours has looked at, and nothing else. One entry is in memory at a time,
-    beside the new archive.
+    So torch's reader of zip files finds what ours has looked at, and nothing else. The new archive has headers of its
+    own, and the numbers of large entries where they lie in the old one: the state is in memory once, as tensors.
 
     Args:
         file: the archive.
         size: bytes in it.
     """
-    packed, sizes, pickles = io.BytesIO(), {}, {}
-    with zipfile.ZipFile(file) as archive, zipfile.ZipFile(packed, "w", zipfile.ZIP_STORED) as copy:
+    written, sizes, pickles = _Written(), {}, {}
+    with zipfile.ZipFile(file) as archive:
         listed = archive.infolist()
-        if len(listed) > MOST_ENTRIES or len({entry.filename for entry in listed}) < len(listed):
-            raise ValueError("no archive as torch writes them: too many entries, or two of one name")
-        if any(not 0 <= entry.header_offset < size for entry in listed):
-            raise ValueError("no archive as torch writes them: entries outside it")
-        if any(entry.compress_type != zipfile.ZIP_STORED or entry.flag_bits & 1 for entry in listed):
-            raise ValueError("no archive as torch writes them: compressed")
-        if sum(entry.file_size for entry in listed) > size:
-            raise ValueError("no archive as torch writes them: entries within each other")
+    if len(listed) > MOST_ENTRIES or len({entry.filename for entry in listed}) < len(listed):
+        raise ValueError("no archive as torch writes them: too many entries, or two of one name")
+    if any(not 0 <= entry.header_offset < size for entry in listed):
+        raise ValueError("no archive as torch writes them: entries outside it")
+    if any(entry.compress_type != zipfile.ZIP_STORED or entry.flag_bits & 1 for entry in listed):
+        raise ValueError("no archive as torch writes them: compressed")
+    if sum(entry.file_size for entry in listed) > size:
+        raise ValueError("no archive as torch writes them: entries within each other")
+    with zipfile.ZipFile(cast("IO[bytes]", written), "w", zipfile.ZIP_STORED) as copy:
         for entry in listed:
-            name, content = entry.filename, archive.read(entry)
-            copy.writestr(name, content)
-            sizes[name] = len(content)
-            if name.endswith("/data.pkl") and name.count("/") == 1:
-                pickles[name] = content
+            name, sizes[entry.filename] = entry.filename, entry.file_size
+            new = zipfile.ZipInfo(name)
+            new.file_size = entry.file_size  # which decides about the kind of header
+            pieces = _pieces(file, entry)
+            if is_pickle := name.endswith("/data.pkl") and name.count("/") == 1:
+                pieces = [b"".join(pieces)]
+                pickles[name] = pieces[0]
+            with copy.open(new, "w") as target:
+                if not is_pickle and entry.file_size > KEPT:
+                    written.source = _begin(file, entry)
+                for piece in pieces:
+                    target.write(piece)
+                written.source = None
+            if new.CRC != entry.CRC:
+                raise ValueError(f"{name} is damaged: it does not have its checksum")
     _check_lengths(pickles, sizes)
-    packed.seek(0)
-    return packed
+    return _Joined(written.parts, file)
+
+
+def _begin(file: BinaryIO, entry: zipfile.ZipInfo) -> int:
+    """Where the content of an entry lies: behind a header of its own."""
+    file.seek(entry.header_offset)
+    header = file.read(LOCAL_HEADER.size)
+    if len(header) < LOCAL_HEADER.size or header[:4] != LOCAL_MARK:
+        raise ValueError("no archive as torch writes them: an entry without a header")
+    _, name, extra = LOCAL_HEADER.unpack(header)
+    return entry.header_offset + LOCAL_HEADER.size + name + extra
+
+
+def _pieces(file: BinaryIO, entry: zipfile.ZipInfo) -> Iterable[bytes]:
+    """The content of an entry."""
+    file.seek(_begin(file, entry))
+    left = entry.file_size
+    while left > 0:
+        piece = file.read(min(PIECE, left))
+        if not piece:
+            raise ValueError(f"{entry.filename} is cut off")
+        left -= len(piece)
+        yield piece
 
 
 def _check_lengths(pickles: dict[str, bytes], sizes: dict[str, int]) -> None:

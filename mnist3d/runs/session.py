@@ -186,8 +186,9 @@ def _what_stays(parts: Parts) -> str:
 
 def _how_to_take_less(memory: str, parts: Parts) -> str:
     where = f"{memory} after step {parts.trainer.steps_done}"
+    same = "go on with fewer trainer.views_at_once"  # the one that a run may change
     lower = "lower trainer.views, volume.resolution, renderer.image_size or discriminator.channels"
-    return f"{where}; {lower}, or end other programs; {_what_stays(parts)}"
+    return f"{where}; {same}, {lower} of a new run, or end other programs; {_what_stays(parts)}"
 
 
 def _print_above_the_bar(line: str) -> None:

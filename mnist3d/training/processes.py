@@ -158,11 +158,27 @@ class Processes:
         Args:
             state: what the first hands out.
         """
+        if self.count == 1:
+            return state
         buffer = io.BytesIO()
         if self.first:
-            torch.save(state, buffer)
+            torch.save(_each_tensor(state, lambda tensor: tensor.to("meta")), buffer)  # shapes without numbers
         found = self.handed_out(buffer.getvalue())
-        return state if self.first else torch.load(io.BytesIO(found), map_location="cpu", weights_only=True)
+        if self.first:
+            _each_tensor(state, self._hand_out)
+            return state
+        shapes = torch.load(io.BytesIO(found), map_location="meta", weights_only=True)
+        return _each_tensor(
+            shapes, lambda tensor: self._hand_out(torch.empty(tensor.shape, dtype=tensor.dtype, device="cpu"))
+        )
+
+    def _hand_out(self, tensor: Tensor) -> Tensor:
+        """A tensor of the first process, into the same one of the others, a part at a time."""
+        numbers = tensor.detach().contiguous().reshape(-1)
+        for part in numbers.view(torch.uint8).split(BYTES_AT_ONCE) if len(numbers) else ():
+            with self._exchange():
+                dist.broadcast(part.cpu(), src=0)
+        return tensor
 
     @contextmanager
     def together(self) -> Iterator[None]:
@@ -243,3 +259,14 @@ def _numbers(gradient: Tensor) -> Tensor:
     dense = gradient.to_dense() if gradient.is_sparse else gradient
     real = torch.view_as_real(dense) if dense.is_complex() else dense
     return real.reshape(-1).to(torch.promote_types(real.dtype, torch.float32))
+
+
+def _each_tensor(values: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    """Nested mappings, lists and tuples with each tensor changed, in their order."""
+    if isinstance(values, Tensor):
+        return change(values)
+    if isinstance(values, dict):
+        return {key: _each_tensor(value, change) for key, value in values.items()}
+    if isinstance(values, list | tuple):
+        return type(values)(_each_tensor(value, change) for value in values)
+    return values
