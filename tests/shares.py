@@ -137,7 +137,10 @@ def main(folder: str, rank: int, count: int) -> None:
     assert uneven.grad.tolist() == [6.0 / count] * 2
     assert processes.largest([rank, -rank]) == [count - 1, 0]
     assert processes.handed_out(b"" if rank else b"told") == b"told"
-    odd = {"a": [torch.arange(6.0).reshape(2, 3).T, (torch.tensor(True), "word")], "b": {3: torch.zeros(0, 4), "c": None}}
+    odd = {
+        "a": [torch.arange(6.0).reshape(2, 3).T, (torch.tensor(True), "word")],
+        "b": {3: torch.zeros(0, 4), "c": None},
+    }
     told = processes.handed_out_state({} if rank else odd)
     assert torch.equal(told["a"][0], odd["a"][0])
     assert told["a"][1] == odd["a"][1]
