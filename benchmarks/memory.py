@@ -5,7 +5,9 @@ begin: for a run after the imports, for an export before its small volume is mad
 pages of files, which any other program may have back; for a run the peak with them stands beside it.
 """
 
+import copy
 import json
+import multiprocessing
 import os
 import resource
 import subprocess
@@ -29,6 +31,7 @@ from mnist3d.export import MESH_FORMATS, VOXEL_FORMATS, export_mesh, export_voxe
 from mnist3d.export.frames import FrameStyle, orbit_frames
 from mnist3d.export.page import page_html
 from mnist3d.export.video import write_orbit
+from mnist3d.geometry.grids import voxel_centres
 from mnist3d.geometry.rotations import turntable
 from mnist3d.rendering.pictures import contact_sheet, sheet_views
 from mnist3d.rendering.renderer import AbsorptionRenderer, RendererOptions
@@ -37,12 +40,13 @@ from mnist3d.runs.memory import FIXED, training_memory
 from mnist3d.runs.session import sculpt
 from mnist3d.storage.environment import environment
 from mnist3d.storage.run_directory import RunDirectory
+from mnist3d.training.averaging import Average
 from mnist3d.training.finite import each_value
 from mnist3d.training.objectives.build import build_objectives
 from mnist3d.training.options import TrainerOptions
 from mnist3d.training.report import StepReport
 from mnist3d.training.trainer import Trainer
-from mnist3d.volumes import HashGrid, Volume, VoxelGrid
+from mnist3d.volumes import HashGrid, SparseGrid, Volume, VoxelGrid, load_volume
 
 MIB = 2**20
 STEPS = 6  # in which everything is allocated once; the watchdog's snapshots take longer
@@ -68,6 +72,10 @@ RUNS = {
     "HashGrid, views of 64": f"{FEW} --volume HashGrid --renderer.image_size 64",
     "HashGrid baked at 96": f"{FEW} --volume HashGrid --volume.bake_resolution 96",
     "HashGrid, table of 2^20": f"{FEW} --volume HashGrid --volume.log2_hashmap_size 20 --volume.max_resolution 256",
+    "TriPlane, 40 views": f"{FEW} --volume TriPlane",
+    "TriPlane baked at 96": f"{FEW} --volume TriPlane --volume.bake_resolution 96",
+    "FourierMLP, 40 views": f"{FEW} --volume FourierMLP",
+    "FourierMLP baked at 96": f"{FEW} --volume FourierMLP --volume.bake_resolution 96",
     "views of 16": f"{FEW} --volume.resolution 12 --renderer.image_size 16",
     "views of 64": f"{FEW} --volume.resolution 12 --renderer.image_size 64",
     "views of 128": f"{FEW} --volume.resolution 12 --renderer.image_size 128",
@@ -92,6 +100,12 @@ RUNS = {
 VOLUMES: dict[str, Callable[[], Volume]] = {"VoxelGrid(48)": lambda: VoxelGrid(48, grow_at=[]), "HashGrid": HashGrid}
 RESOLUTIONS = (256, 384)
 SAVES = ("256", "512")  # of a grid without coarser levels
+# A step on 8 views of 128 of a knot of a tube .16 thick at 256^3; the last with glibc told to give back what is freed.
+STEPS_ON_A_KNOT: dict[str, dict[str, str]] = {
+    "VoxelGrid, knot": {},
+    "SparseGrid, knot": {},
+    "SparseGrid, knot, returned": {"MALLOC_MMAP_THRESHOLD_": "500000"},
+}
 
 
 def held() -> float:
@@ -192,6 +206,52 @@ def save_and_resume(resolution: str) -> dict[str, float | str]:
     return {"save": resolution, **figures, "training_waits_s": round(waited, 2), "on_disk_after_s": round(took, 2)}
 
 
+def knot() -> torch.Tensor:
+    """(2, 64, 64, 64): a trefoil, opaque and bright."""
+    angle = torch.linspace(0.0, 2.0 * torch.pi, 256)
+    x, y = (0.22 * (wave(angle) - sign * 2.0 * wave(2.0 * angle)) for wave, sign in ((torch.sin, -1), (torch.cos, 1)))
+    curve = torch.stack([x, y, -0.3 * torch.sin(3.0 * angle)], dim=-1)
+    axis = voxel_centres(64).float()
+    z, y, x = torch.meshgrid(axis, axis, axis, indexing="ij")
+    distance = torch.cdist(torch.stack([x, y, z], dim=-1).reshape(-1, 3), curve).amin(dim=1).reshape(64, 64, 64)
+    return torch.stack([60.0 * (distance < 0.08), torch.full_like(distance, 0.1)])
+
+
+def write_knot(kind: str, path: str) -> None:
+    """A volume file of it."""
+    volume = SparseGrid(256) if kind == "SparseGrid" else VoxelGrid(256)
+    volume.take_voxels(knot())
+    volume.save(path)
+
+
+def step_on_knot(name: str) -> dict[str, float | str]:
+    """Two steps without a discriminator: views and their gradients, Adam, the average."""
+    rotations, renderer = turntable(8), AbsorptionRenderer(128)
+
+    def steps(volume: Volume, count: int) -> None:
+        average = copy.deepcopy(volume).requires_grad_(False)
+        adam, following = torch.optim.Adam(volume.parameters(), fused=True), Average(average, volume)
+        for _ in range(count):
+            renderer(volume, rotations).square().sum().backward()
+            adam.step()
+            adam.zero_grad(set_to_none=True)
+            following.follow(0.9)
+
+    with tempfile.TemporaryDirectory(dir=Path.cwd()) as folder:
+        kind, path = name.split(",")[0], f"{folder}/knot.safetensors"
+        made = multiprocessing.get_context("spawn").Process(target=write_knot, args=(kind, path))
+        made.start()
+        made.join()
+        steps(
+            SparseGrid(16) if kind == "SparseGrid" else VoxelGrid(16, grow_at=[]), 1
+        )  # so that its libraries are there
+        with Peak() as peak:
+            volume = load_volume(path)
+            steps(volume, 2)
+    filled = len(volume.places) / 32**3 if isinstance(volume, SparseGrid) else 1.0
+    return {"step": name, "MiB": round(peak.mib), "share_of_the_blocks": round(filled, 3)}
+
+
 def exports() -> dict[str, Callable[[Path], object]]:
     """Name -> what is called with a folder."""
     found: dict[str, Callable[[Path], object]] = {}
@@ -250,22 +310,22 @@ def export(name: str) -> dict[str, float | str]:
 def main(arguments: Sequence[str]) -> None:
     """All lines, or one."""
     parser = OneLineParser(prog="memory.py", description="Peak memory of runs and exports.")
-    parser.add_argument("--only", choices=("runs", "saves", "exports"), help="default all")
+    parser.add_argument("--only", choices=("runs", "saves", "steps", "exports"), help="default all")
     parser.add_argument("--line", help="one line, in this process")
     parser.add_argument("--output", type=Path, help="JSON file; default none")
     options = parser.parse_args(arguments)
     if options.line is not None:
-        measure = run if options.line in RUNS else save_and_resume if options.line in SAVES else export
+        of_a_line = {**dict.fromkeys(RUNS, run), **dict.fromkeys(SAVES, save_and_resume)}
+        measure = {**of_a_line, **dict.fromkeys(STEPS_ON_A_KNOT, step_on_knot)}.get(options.line, export)
         print(json.dumps(measure(options.line)))
         return
-    kinds: dict[str, Iterable[str]] = {"runs": RUNS, "saves": SAVES, "exports": exports()}
+    kinds: dict[str, Iterable[str]] = {"runs": RUNS, "saves": SAVES, "steps": STEPS_ON_A_KNOT, "exports": exports()}
     names = [name for kind, lines in kinds.items() if options.only in (None, kind) for name in lines]
     results = []
     for name in names:
         command = [sys.executable, __file__, "--line", name]
-        done = subprocess.run(
-            command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=False
-        )
+        own = {"OMP_NUM_THREADS": "1", **STEPS_ON_A_KNOT.get(name, {})}
+        done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **own}, check=False)
         results.append(json.loads(done.stdout.splitlines()[-1]) if done.returncode == 0 else {"error": done.stderr})
         print(results[-1], flush=True)
     if options.output:

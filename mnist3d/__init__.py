@@ -14,13 +14,16 @@ if TYPE_CHECKING:
     from .rendering import AbsorptionRenderer, render_views
     from .runs.loading import load_run
     from .training import Trainer
-    from .volumes import Field, HashGrid, VMGrid, Volume, VoxelGrid, load_volume
+    from .volumes import Field, FourierMLP, HashGrid, SparseGrid, TriPlane, VMGrid, Volume, VoxelGrid, load_volume
 
 __all__ = [
     "AbsorptionRenderer",
     "Field",
+    "FourierMLP",
     "HashGrid",
+    "SparseGrid",
     "Trainer",
+    "TriPlane",
     "VMGrid",
     "Volume",
     "VoxelGrid",

@@ -16,7 +16,7 @@ from mnist3d.training.objectives.nearest_image import NearestImageOptions
 from mnist3d.training.objectives.target_list import TargetOptions
 from mnist3d.training.objectives.targets import Targets
 from mnist3d.training.options import TrainerOptions
-from mnist3d.volumes import HashGrid, VMGrid, VoxelGrid
+from mnist3d.volumes import FourierMLP, HashGrid, TriPlane, VMGrid, VoxelGrid
 from tests.trainers import make_trainer
 
 SMALL_HASH: dict[str, Any] = {"num_levels": 3, "hidden_dim": 8, "log2_hashmap_size": 8}
@@ -26,6 +26,9 @@ BACKENDS = {
     "HashGrid, baked": lambda: HashGrid(**SMALL_HASH, bake_resolution=10),
     "HashGrid, torch": lambda: HashGrid(**SMALL_HASH, implementation="torch"),
     "VMGrid": lambda: VMGrid(10),
+    "TriPlane": lambda: TriPlane(6, 4),
+    "FourierMLP, baked": lambda: FourierMLP("relu", num_frequencies=4, hidden_dim=8, bake_resolution=10),
+    "FourierMLP, sine": lambda: FourierMLP("sine", hidden_dim=8, omega_0=2.0),  # which multiplies rounding
 }
 FLOAT16 = "volume is torch.float16: .* train it in float32 or bfloat16, then volume.half()"
 NO_GRADIENTS = r"training needs gradients: leave torch.no_grad\(\) and torch.inference_mode\(\) before it"
@@ -112,7 +115,8 @@ def in_float32(backend: str, quadrature: Any):
     return viewed(backend, MODES["float32"], quadrature)
 
 
-FIELDS = ("HashGrid", "HashGrid, torch")  # no grids: the quadrature is without influence
+# no grids: the quadrature is without influence
+FIELDS = ("HashGrid", "HashGrid, torch", "TriPlane", "FourierMLP, sine")
 
 
 @pytest.mark.parametrize("mode", MODES)

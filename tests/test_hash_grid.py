@@ -17,8 +17,9 @@ from mnist3d.geometry.rotations import euler_matrix
 from mnist3d.rendering.renderer import AbsorptionRenderer, render_views
 from mnist3d.runs.building import build_volume
 from mnist3d.training.options import TrainerOptions
-from mnist3d.volumes import Volume, hash_grid, load_volume, volume_bytes
-from mnist3d.volumes.hash_grid import HashGrid, ball_voxels
+from mnist3d.volumes import Volume, baking, hash_grid, load_volume, volume_bytes
+from mnist3d.volumes.baking import ball_voxels
+from mnist3d.volumes.hash_grid import HashGrid
 from mnist3d.volumes.occupancy import EMPTY_BELOW, occupied_cells
 from mnist3d.volumes.voxel_grid import VoxelGrid
 
@@ -351,7 +352,7 @@ def test_a_bake_in_parts_without_gradients_is_the_same_and_leaves_nothing_of_inf
     assert whole is not None
     whole.sum().backward()  # ball_voxels were made in inference mode, and yet serve a training
     assert volume.table.grad is not None
-    monkeypatch.setattr(hash_grid, "POINTS_AT_ONCE", 50)
+    monkeypatch.setattr(baking, "POINTS_AT_ONCE", 50)
     with torch.no_grad():
         in_parts = volume.dense()
     torch.testing.assert_close(quickly, whole.detach())

@@ -43,8 +43,14 @@ PARTS = {
     ),
     "cli": Part(
         "One file a command, a user's mistake in one line.",
-        "sweeps runs viewer training.objectives.base reconstruction evaluation export rendering data.images volumes "
-        "formats.picking formats.reading storage geometry.rotations errors invocation version",
+        "comparisons sweeps runs viewer reconstruction distillation training.objectives.base evaluation export "
+        "rendering data.images volumes formats.picking formats.reading storage geometry.rotations errors invocation "
+        "version",
+    ),
+    "comparisons": Part(
+        "Variants side by side, after equal time or equal steps.",
+        "sweeps runs evaluation export.learning_curves rendering.renderer data.images volumes storage "
+        "geometry.rotations errors",
     ),
     "sweeps": Part(
         "Many runs: planned, run here or on a cluster, compared.",
@@ -53,8 +59,8 @@ PARTS = {
     ),
     "runs": Part(
         "One run: described, built, resumed, opened again.",
-        "callbacks viewer training evaluation export.notebook_cell rendering.renderer data volumes formats.reading "
-        "formats.values storage geometry.rotations errors invocation notebook",
+        "callbacks viewer training evaluation export.notebook_cell rendering.renderer data volumes formats.picking "
+        "formats.reading formats.values storage geometry.rotations errors invocation notebook",
     ),
     "callbacks": Part(
         "What watches a run.",
@@ -69,15 +75,18 @@ PARTS = {
         "Contract checks for authors of volumes, kernels, objectives.",
         "training rendering.renderer data.images volumes kernels geometry",
     ),
+    "reconstruction": Part(
+        "One object from its images, views known or unknown.",
+        "training rendering.renderer data.image_files data.images volumes.base volumes.voxel_grid volumes.wrappers "
+        "formats.contents formats.mrc formats.voxel_array storage.memory storage.optional storage.plain_files "
+        "kernels.absorption geometry.grids geometry.rotations errors",
+    ),
+    "distillation": Part(
+        "One field fitted to another.", "rendering.renderer volumes geometry.grids geometry.rotations"
+    ),
     "training": Part(
         "The loop and the reasons.",
         "rendering.renderer data volumes.base geometry errors",
-    ),
-    "reconstruction": Part(
-        "One object from its images, views known or unknown.",
-        "rendering.renderer data.image_files volumes.base formats.contents formats.mrc formats.voxel_array "
-        "storage.memory storage.optional storage.plain_files kernels.absorption geometry.grids geometry.rotations "
-        "errors",
     ),
     "evaluation": Part(
         "How good and how diverse views are.",
@@ -85,12 +94,12 @@ PARTS = {
     ),
     "export": Part(
         "Videos, meshes, pages, plots.",
-        "rendering volumes.base volumes.resampling volumes.wrappers formats storage geometry errors",
+        "rendering volumes.base volumes.resampling volumes.wrappers formats storage kernels.absorption geometry errors",
     ),
     "rendering": Part(
         "Volume + rotation -> view.",
         "volumes.base volumes.occupancy volumes.resampling volumes.voxel_grid volumes.wrappers storage.memory "
-        "kernels.absorption kernels.compositing geometry errors",
+        "kernels.absorption kernels.block_absorption kernels.compositing geometry errors",
     ),
     "data": Part(
         "Images to learn from.", "storage.memory storage.plain_files geometry.on_device geometry.rotations errors"

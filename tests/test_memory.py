@@ -33,7 +33,7 @@ from mnist3d.runs.config import Config
 from mnist3d.runs.loading import load_sculpture
 from mnist3d.storage import memory as free
 from mnist3d.storage.plain_files import size_in_words
-from mnist3d.volumes import HashGrid, VMGrid, Volume, VoxelGrid, resampling
+from mnist3d.volumes import FourierMLP, HashGrid, TriPlane, VMGrid, Volume, VoxelGrid, baking, resampling
 from mnist3d.volumes.base import Field
 
 CPU = torch.device("cpu")
@@ -192,6 +192,9 @@ def test_a_grid_takes_its_weights_in_copies_and_its_activations():
         ("--volume VMGrid --volume.resolution 9 --volume.components 3", VMGrid(9, 3)),
         ("--volume HashGrid --volume.num_levels 3", HashGrid(num_levels=3)),
         ("--volume HashGrid --volume.num_levels 3 --volume.levels_at [.5]", HashGrid(num_levels=3)),
+        ("--volume TriPlane --volume.resolution 9 --volume.channels 3", TriPlane(9, 3)),
+        ("--volume FourierMLP --volume.hidden_dim 9", FourierMLP(hidden_dim=9)),
+        ("--volume FourierMLP --volume.activation sine", FourierMLP("sine")),
     ],
 )
 def test_weights_are_counted_without_being_made(flags: str, built: Volume):
@@ -199,6 +202,20 @@ def test_weights_are_counted_without_being_made(flags: str, built: Volume):
     assert shapes is not None
     assert all(weight.is_meta for weight in shapes.parameters())
     assert memory._bytes_of(shapes) == sum(weight.nbytes for weight in built.parameters())
+
+
+def test_a_grid_of_blocks_takes_those_of_the_ball_until_it_is_pruned():
+    flags = ("--volume", "SparseGrid", "--volume.resolution", "64", "--volume.grow_at", "[.3]", "--watchdog", "warn")
+    of_each = 5 * 2 * 4 * (8**3 + 4**3 + 2**3) + 32_000 + 8_000 * (torch.get_num_threads() - 1)
+    for more, blocks in (
+        ((), 408),  # of 8^3 in a cube of 64^3
+        (("--volume.prune_at", "[.5]"), 408),
+        (("--volume.prune_at", "[.2]"), round(0.4 * 408)),  # grown out of the 64 of 32^3
+    ):
+        told = memory.training_memory(config(*flags, *more), CPU)
+        assert part(told, "volume.resolution") == blocks * of_each
+    whole = memory.training_memory(config(*flags, "--renderer.quadrature", "slices"), CPU)
+    assert part(whole, "volume.resolution") > 6 * 8 * 64**3
 
 
 def test_a_field_takes_its_points():
@@ -209,6 +226,32 @@ def test_a_field_takes_its_points():
     assert told["trainer.views", "renderer.image_size", "renderer.samples_per_ray"] == pytest.approx(
         points * of_each, rel=1e-3
     )
+
+
+@pytest.mark.parametrize(
+    ("flags", "along_rays", "baked"),
+    [
+        ("--volume TriPlane --volume.channels 5 --volume.hidden_dim 7", 3 * 5 + 2 * (7 + 2), 3 * 5 + 2 * (7 + 2)),
+        ("--volume FourierMLP --volume.num_frequencies 5 --volume.hidden_dim 7", 2 * (10 + 7 + 2), 2 * (7 + 2)),
+    ],
+)
+def test_of_a_network_all_points_take_their_layers_or_where_that_is_much_only_a_few(
+    flags: str, along_rays: int, baked: int, monkeypatch: pytest.MonkeyPatch
+):
+    asked = "trainer.views", "renderer.image_size", "renderer.samples_per_ray"
+    points = 40 * 28 * 28 * 64 * math.pi / 6
+    for most, counted in ((2**30, points), (2**10, 2**13)):
+        monkeypatch.setattr(baking, "MOST_KEPT", most)
+        told = memory.training_memory(config(*flags.split()), CPU)
+        assert told[asked] == pytest.approx(80 * points + 8 * counted * along_rays, rel=1e-3)
+    monkeypatch.setattr(baking, "MOST_KEPT", 2**30)
+    large, small = (
+        sum(memory.training_memory(config(*flags.split(), "--volume.bake_resolution", edge), CPU).values())
+        for edge in ("50", "10")
+    )
+    grids = (9 + torch.get_num_threads()) * 8
+    each = grids + (80 + 8 * baked) * math.pi / 6
+    assert large - small == pytest.approx(each * (50**3 - 10**3), rel=1e-3)
 
 
 def test_views_at_a_time_are_counted_and_the_random_numbers_of_all():

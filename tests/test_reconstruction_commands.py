@@ -11,11 +11,14 @@ import torch
 
 from mnist3d.cli import fsc, project, reconstruct, reconstruct_files, voxels
 from mnist3d.cli.program import run_command
+from mnist3d.cli.reconstruct_watch import Watch
 from mnist3d.cli.tool_parser import open_sculpture
 from mnist3d.errors import UserError
-from mnist3d.reconstruction import refinement
+from mnist3d.reconstruction import gan_start, refinement
 from mnist3d.reconstruction.stack_files import read_stack
+from mnist3d.runs.at_work import AtWork
 from mnist3d.storage.run_directory import RunDirectory
+from mnist3d.viewer import Live, ViewerOptions
 from mnist3d.volumes import VoxelGrid
 
 SIZE, COUNT = 16, 40
@@ -46,8 +49,9 @@ def made(tmp_path_factory) -> Path:
 
 def run(made: Path, output: str, *flags: str) -> None:
     """Reconstruct from the true volume, which needs no start from noise."""
-    start = [] if "--poses" in flags else ["--start", str(made / "true.safetensors"), "--max_shift", "1"]
-    reconstruct.main([str(made / "stack.mrcs"), "--output", output, *start, *flags])
+    start = [] if {"--poses", "--start"} & {*flags} else ["--start", str(made / "true.safetensors"), "--max_shift", "1"]
+    page = [] if any(flag.startswith("--viewer") for flag in flags) else ["--viewer.enabled", "false"]
+    reconstruct.main([str(made / "stack.mrcs"), "--output", output, *start, *page, *flags])
 
 
 def correlation_in(said: str) -> float:
@@ -126,6 +130,61 @@ def test_what_was_interrupted_goes_on_to_the_same_bit(made: Path, monkeypatch, c
     assert Path("parts/volume.safetensors").read_bytes() == Path("whole/volume.safetensors").read_bytes()
 
 
+def test_a_discriminator_starts_any_volume_ends_it_and_a_page_shows_it(made: Path, monkeypatch, capsys):
+    monkeypatch.setattr(reconstruct_files, "figure_bytes", lambda drawn: None)
+    monkeypatch.setattr(gan_start, "STEPS", 2)
+    shown: list[int] = []
+    offer = Live.offer
+    monkeypatch.setattr(Live, "offer", lambda self, weights, step: shown.append(step) or offer(self, weights, step))
+    run(made, "found", "--start", "gan", "--seeds", "1", "--volume", "HashGrid", "--steps", "2", "--viewer.port", "0")
+    said, error = capsys.readouterr()
+    assert "watch it: http://127.0.0.1:" in error
+    assert shown == [0, 1, 2]
+    assert "HashGrid: held-out " in said
+    report = json.loads(Path("found/report.json").read_text())
+    assert (report["start"], report["volume"], len(report["unexplained_by_starts"])) == ("gan", "HashGrid", 1)
+    assert type(open_sculpture("found/volume.safetensors").volume).__name__ == "HashGrid"
+    assert "polishing" not in said
+
+
+def test_the_page_pauses_and_stops_a_reconstruction(monkeypatch):
+    watch = Watch(AtWork("nothing"), ViewerOptions(port=0), Path("found"), 8)
+    try:
+        watch.open()
+        live, viewer = watch._live, watch._viewer
+        assert live is not None
+        assert viewer is not None
+        watch.offer(torch.full((8, 8, 8), 1.5), 3)
+        live.refresh()
+        grid = live.scene.snapshot.volume.dense()
+        assert grid is not None
+        torch.testing.assert_close(grid[0], torch.full((8, 8, 8), 1.5))
+        assert live.scene.snapshot.step == 3
+        seen: list[int] = []
+        for watched in (False, True, True):  # the third comes too soon
+            live.watched = watched
+            watch.glance(lambda: seen.append(1) or torch.ones(8, 8, 8))
+        assert seen == [1]
+        live.paused = True
+        waits: list[str] = []
+
+        def resumed(seconds: float) -> None:
+            waits.append(live.scene.figures["state"] if live.scene.figures else "")
+            live.paused = False
+
+        monkeypatch.setattr("mnist3d.cli.reconstruct_watch.time.sleep", resumed)
+        watch.tell(0.5, "refining")
+        assert waits == ["paused"]
+        assert live.scene.figures is not None
+        assert (live.scene.figures["state"], live.scene.figures["progress"]) == ("training", 0.5)
+        live.stop_asked = True
+        with pytest.raises(KeyboardInterrupt):
+            watch.tell(0.6, "refining")
+    finally:
+        monkeypatch.undo()
+        watch.close()
+
+
 @pytest.mark.parametrize("suffix", ["star", "csv"])
 def test_known_directions(suffix: str, made: Path, capsys, monkeypatch):
     monkeypatch.setattr(reconstruct_files, "figure_bytes", lambda drawn: None)
@@ -165,9 +224,12 @@ def test_the_mask_and_the_size_are_kept(made: Path, monkeypatch):
         ("project", [], "volume: must be given"),
         ("fsc", ["TRUE"], "second: must be given"),
         ("reconstruct", ["STACK", "--output", "out", "--refine_poses"], "refine_poses: needs --poses"),
-        ("reconstruct", ["STACK", "--output", "out", "--volume", "HashGrid"], "volume: needs --poses"),
+        ("reconstruct", ["STACK", "--output", "out", "--volume", "HashGird"], "HashGird"),
         ("reconstruct", ["STACK", "--output", "out", "--resume", "--poses", "p.csv"], "resume: not with --poses"),
-        ("reconstruct", ["STACK", "--output", "out", "--start", "gan"], "start=gan: not yet; must be em or a volume"),
+        ("reconstruct", ["STACK", "--output", "out", "--poses", "p.csv", "--mask", "m.mrc"], "mask: not with --poses"),
+        ("reconstruct", ["STACK", "--output", "out", "--poses", "p.csv", "--start", "gan"], "start: not with --poses"),
+        ("reconstruct", ["STACK", "--output", "out", "--viewer.enabled", "no"], "must be one of true, false"),
+        ("reconstruct", ["STACK", "--output", "out", "--viewer.port", "66000"], "from 0 to 65535"),
         ("reconstruct", ["STACK", "--output", "out", "--start", "nothing"], "nothing: no run lies there"),
         ("reconstruct", ["STACK", "--output", "out", "--size", "17"], "size=17: must be in [8, 16]"),
         ("reconstruct", ["STACK", "--output", "out", "--input", "transmission"], "hold values < 0"),

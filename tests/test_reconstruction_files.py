@@ -57,11 +57,13 @@ def test_every_kind_of_stack_is_read(images: np.ndarray, tmp_path: Path):
     np.save(tmp_path / "bits.npy", bits)
     tifffile.imwrite(tmp_path / "a.tif", images, photometric="minisblack")
     tifffile.imwrite(tmp_path / "bits.tiff", bits, photometric="minisblack")
-    for folder, suffix in (("png", ".png"), ("tif", ".tif")):
+    for folder, suffix in (("png", ".png"), ("deep", ".png"), ("tif", ".tif")):
         (tmp_path / folder).mkdir()
         for number in range(COUNT):
             path = tmp_path / folder / f"{number}{suffix}"
-            if suffix == ".png":
+            if folder == "deep":
+                Image.fromarray(bits[number]).save(path)
+            elif suffix == ".png":
                 Image.fromarray(np.rint(images[number] * 255).astype(np.uint8)).save(path)
             else:
                 tifffile.imwrite(path, images[number])
@@ -69,7 +71,7 @@ def test_every_kind_of_stack_is_read(images: np.ndarray, tmp_path: Path):
     (tmp_path / "png" / "notes.txt").write_text("not an image")
     # rounding to 8 or 16 bits
     for name, tolerance in (("a.npy", 0), ("fortran.npy", 0), ("a.tif", 0), ("tif", 0), ("bits.npy", 1e-5),
-                            ("bits.tiff", 1e-5), ("png", 2.1e-3)):  # fmt: skip
+                            ("bits.tiff", 1e-5), ("deep", 1e-5), ("png", 2.1e-3)):  # fmt: skip
         np.testing.assert_allclose(read_stack(tmp_path / name).values, images, atol=tolerance, rtol=0, err_msg=name)
 
 

@@ -332,7 +332,7 @@ def test_image_sizes_that_are_refused_in_words(size, words):
 @pytest.mark.parametrize("size", [28.5, "28", None, [28, 28.0]])
 def test_an_image_size_that_is_no_whole_number_is_refused_in_words(size):
     with pytest.raises(ValueError, match=re.escape(f"image_size={size!r}: must be one whole number of pixels")):
-        renderer_module._height_and_width(size)
+        renderer_module.height_and_width(size)
 
 
 def test_memory_of_a_large_image_of_a_field_is_bounded(monkeypatch):

@@ -21,7 +21,7 @@ from mnist3d.rendering.pictures import contact_sheet, sheet_views
 from mnist3d.rendering.renderer import AbsorptionRenderer, RendererOptions
 from mnist3d.runs.config import Config
 from mnist3d.runs.loading import Run
-from mnist3d.volumes import HashGrid, VMGrid, Volume, VoxelGrid
+from mnist3d.volumes import FourierMLP, HashGrid, TriPlane, VMGrid, Volume, VoxelGrid
 from mnist3d.volumes.wrappers import CutField, FrozenField, GridField, UnabsorbedField
 from tests.third_party.glass_beads import Beads
 
@@ -55,6 +55,19 @@ def shape(volume):
         (
             HashGrid(**LEVELS, bake_resolution=8, grow_at=[0.5], levels_at=[0.3]),
             "HashGrid(2 of 3 levels of 4 to 8 corners an edge, bake_resolution=4, 1,280 weights, float32 on cpu)",
+        ),
+        (
+            TriPlane(4, 3, "product", bake_resolution=8, grow_at=[0.5]),
+            "TriPlane(3 planes of 4 x 4 cells, 3 channels, product, bake_resolution=4, 304 weights, float32 on cpu)",
+        ),
+        (
+            FourierMLP(num_frequencies=4, hidden_dim=16, num_layers=3),
+            "FourierMLP(relu, 4 frequencies, layers 8 x 16 x 16 x 2, bake_resolution=None, 448 weights, "
+            "float32 on cpu)",
+        ),
+        (
+            FourierMLP("sine", hidden_dim=16, num_layers=3),
+            "FourierMLP(sine, omega_0=30, layers 3 x 16 x 16 x 2, bake_resolution=None, 368 weights, float32 on cpu)",
         ),
         (
             Beads(3, colours=[0.1] * 99),

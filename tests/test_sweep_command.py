@@ -100,7 +100,7 @@ def test_two_real_runs_one_of_them_interrupted(tmp_path, monkeypatch):
     assert "stopped and saved by SIGTERM" in (folder / "logs" / f"{runs[1].name}.txt").read_text()
     executor = Sessions(1)
     executor.hold = True
-    monkeypatch.setattr(sweep, "_executor", lambda *_: executor)
+    monkeypatch.setattr(sweep, "executor_of", lambda *_: executor)
     sweep.main(["spec.yaml", "--at_once", "2", "--minutes", "1e-9"])
     assert executor.jobs == []
     monkeypatch.setattr(sweep.Sweep, "time_is_over", property(lambda self: len(executor.jobs) > 0))
@@ -116,7 +116,7 @@ def test_two_real_runs_one_of_them_interrupted(tmp_path, monkeypatch):
 @pytest.fixture
 def sessions(monkeypatch) -> Sessions:
     executor = Sessions(2)
-    monkeypatch.setattr(sweep, "_executor", lambda *_: executor)
+    monkeypatch.setattr(sweep, "executor_of", lambda *_: executor)
     return executor
 
 

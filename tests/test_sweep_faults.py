@@ -180,7 +180,7 @@ def test_a_folder_in_which_nothing_was_written_is_unused(tmp_path):
 def spec(tmp_path, monkeypatch) -> list[str]:
     """What is typed for a sweep of one run that takes no time."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(command, "_executor", lambda *_: Sessions(1))
+    monkeypatch.setattr(command, "executor_of", lambda *_: Sessions(1))
     monkeypatch.setattr(command.Selection, "map", lambda *_: b"map")
     values = {"base": {"trainer.max_steps": 100}, "score": "none"}
     (tmp_path / "spec.yaml").write_text(yaml.safe_dump(values))

@@ -8,10 +8,11 @@ from volume_mutants import MUTANTS, Honest, Made
 
 from mnist3d.testing import check_volume
 from mnist3d.testing._asking import hostile_points, points_inside
-from mnist3d.volumes import HashGrid, VMGrid, VoxelGrid
+from mnist3d.volumes import FourierMLP, HashGrid, TriPlane, VMGrid, VoxelGrid
 from tests.third_party.glass_beads import Beads
 
 FIELD: dict[str, Any] = {"num_levels": 3, "log2_hashmap_size": 8, "max_resolution": 12, "hidden_dim": 16}
+NETWORK: dict[str, Any] = {"num_frequencies": 6, "hidden_dim": 16, "num_layers": 3}
 
 
 @pytest.fixture(autouse=True)
@@ -30,6 +31,10 @@ def _the_same_start():
         HashGrid(**FIELD),
         HashGrid(**FIELD, bake_resolution=9, grow_at=[3, 6]),
         HashGrid(**FIELD, bake_resolution=9, levels_at=[0.3]),
+        FourierMLP("relu", **NETWORK, bake_resolution=9, grow_at=[3]),
+        FourierMLP("sine", **NETWORK),
+        TriPlane(6, 4, "sum", bake_resolution=9, grow_at=[0.3]),
+        TriPlane(5, 3, "product", num_layers=1, bake_resolution=4),
         Beads(4),
     ],
     ids=lambda volume: (

@@ -11,7 +11,17 @@ from safetensors.torch import load_file, save_file
 
 import mnist3d
 from mnist3d.errors import VolumeFileError, WriteError
-from mnist3d.volumes import HashGrid, VMGrid, Volume, VoxelGrid, load_volume, read_description, volume_bytes
+from mnist3d.volumes import (
+    FourierMLP,
+    HashGrid,
+    TriPlane,
+    VMGrid,
+    Volume,
+    VoxelGrid,
+    load_volume,
+    read_description,
+    volume_bytes,
+)
 from mnist3d.volumes.files import arguments_of_0_1
 
 
@@ -68,6 +78,9 @@ FIELD: dict[str, Any] = {"num_levels": 2, "log2_hashmap_size": 6, "max_resolutio
         VMGrid([3, 4, 5], 2),
         HashGrid(**FIELD),
         HashGrid(**FIELD, bake_resolution=6, grow_at=[3], levels_at=[5]),
+        FourierMLP("relu", num_frequencies=4, hidden_dim=8, bake_resolution=6, grow_at=[3]),
+        FourierMLP("sine", hidden_dim=8),
+        TriPlane(5, 3, "product", bake_resolution=6),
     ],
     ids=lambda volume: f"{type(volume).__name__}{volume.init_args.get('grow_at')}",
 )

@@ -13,7 +13,7 @@ from mnist3d.formats import read_voxels
 from mnist3d.formats.values import SCALED_ATTENUATION, ValueOptions
 from mnist3d.geometry.grids import voxel_centres
 from mnist3d.rendering.renderer import AbsorptionRenderer
-from mnist3d.runs.building import start_from
+from mnist3d.runs.starting import start_from
 from mnist3d.volumes import VoxelGrid
 from tests.conftest import need
 

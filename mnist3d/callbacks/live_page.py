@@ -187,7 +187,10 @@ class LivePage:
             return self.live.reader_training.words
         if self.scores is None:
             return f"No scores during this run; {program_name('score')} scores it when it has ended"
-        next_one = self.scores.every * (trainer.steps_done // self.scores.every + 1)
+        every = self.scores.every
+        if every.steps is None:
+            return f"The first score comes after {every.seconds:g} s of training, or at the end"
+        next_one = every.steps * (trainer.steps_done // every.steps + 1)
         return f"The first score comes at step {next_one}, or at the end"
 
     def _histogram(self, trainer: Trainer, report: StepReport | None) -> tuple[dict[str, Any], str]:

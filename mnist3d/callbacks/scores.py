@@ -6,16 +6,18 @@ finished run is `mnist3d score`.
 
 import importlib.util
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from ..data.images import load_images
 from ..data.options import DataOptions
-from ..errors import DataError
+from ..errors import DataError, shown
 from ..evaluation import Classifiers, cached_classifiers, quick_score
 from ..storage.run_directory import RunDirectory
 from ..training.objectives.targets import Targets
+from ..training.options import Interval
 from ..training.report import StepReport
 from ..training.trainer import Trainer
 from .classifier_training import ClassifierTraining
@@ -26,18 +28,26 @@ class ScorecardOptions:
     """How often the views are scored during training.
 
     Args:
-        every: Steps between two scores, >= 1; 0: no scores.
+        every: Steps between two scores, >= 1, or training time with its unit, such as 10s; 0: no scores. The training
+            clock stands still while views are scored.
         train_classifiers: Whether the classifiers that read the views are trained beside the run where the data has
             none yet: a minute or two of one core, at the lowest priority, and about 1 GB of memory. false: only by
             mnist3d score, or by the page's button.
     """
 
-    every: int = 500
+    every: int | str = 500
     train_classifiers: bool = True
 
     def __post_init__(self) -> None:
-        if self.every < 0:
-            raise ValueError(f"scorecard.every={self.every}: must be >= 0 (steps; 0: no scores)")
+        if isinstance(self.every, int):
+            if self.every < 0:
+                raise ValueError(f"scorecard.every={self.every}: must be >= 0 (steps; 0: no scores)")
+            return
+        try:
+            Interval.of(self.every)
+        except ValueError as error:
+            wanted = f"a number of steps (0: no scores), or time: it {error}"
+            raise ValueError(f"scorecard.every={shown(self.every)}: must be {wanted}") from None
 
 
 def find_classifiers(
@@ -79,11 +89,12 @@ class Scores:
     Args:
         run: where the figures go.
         classifiers: what the scores are read with, or their training, before whose end there are none.
-        every: steps between scores.
+        every: steps between scores, or training time, as `ScorecardOptions` has it; not 0.
     """
 
-    def __init__(self, run: RunDirectory, classifiers: Classifiers | ClassifierTraining, every: int) -> None:
-        self.run, self.every = run, every
+    def __init__(self, run: RunDirectory, classifiers: Classifiers | ClassifierTraining, every: int | str) -> None:
+        self.run, self.every = run, Interval(None, every) if isinstance(every, int) else Interval.of(every)
+        self._scored_at = 0.0  # s of training
         self.training = classifiers if isinstance(classifiers, ClassifierTraining) else None
         self._ready = classifiers if isinstance(classifiers, Classifiers) else None
         self.summary = ""
@@ -101,16 +112,20 @@ class Scores:
 
     def after_step(self, trainer: Trainer, report: StepReport) -> None:
         """Score when it is time."""
-        if self.classifiers is None or (report.step % self.every and report.progress < 1.0):
+        due = report.progress >= 1.0 or self.every.is_over(trainer.seconds - self._scored_at, report.step)
+        if self.classifiers is None or not due:
             return
+        began, self._scored_at = time.monotonic(), trainer.seconds
         score = quick_score(trainer.averaged, trainer.renderer, self.classifiers, trainer.poses)
+        trainer.leave_out(time.monotonic() - began)  # who is scored more often is trained no less
         if score.legible is None:
             return
         figures = {"legible": score.legible, "clean": score.clean, "effective_classes": score.effective_classes}
         if not made_by_targets_only(trainer):  # then other views are nothing in particular, as they should be
             self.summary = f"{100.0 * score.legible:.0f} % legible, {score.effective_classes:.1f} classes"
         record = {key: round(value, 4) for key, value in figures.items() if value is not None}
-        self.latest = {"step": report.step, **record, "histogram": score.histogram}
+        seconds = round(self._scored_at, 2)
+        self.latest = {"step": report.step, **record, "histogram": score.histogram, "seconds": seconds}
         self.run.append_stats(self.latest)
         if self.writer is not None:
             for key, value in record.items():

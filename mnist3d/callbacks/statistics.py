@@ -3,6 +3,7 @@
 import math
 from typing import Any
 
+from ..storage.memory import peak_memory
 from ..storage.run_directory import RunDirectory
 from ..training.report import StepReport
 from ..training.trainer import Trainer
@@ -25,7 +26,8 @@ class Statistics:
             return
         record = {"step": report.step, "progress": report.progress, **report.metrics}
         rounded = {key: _rounded(value) for key, value in record.items()}
-        self.run.append_stats({**rounded, "seconds": round(trainer.seconds, 2)})
+        of_the_process = {"seconds": round(trainer.seconds, 2), "peak_memory": peak_memory()}
+        self.run.append_stats({**rounded, **of_the_process})
 
     def finish(self, trainer: Trainer) -> None:
         """Nothing is left to do: every line is already on disk."""

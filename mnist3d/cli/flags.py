@@ -30,7 +30,8 @@ WITHOUT_VALUE = {  # likewise
     "of other packages must be named all the same.",
 }
 CHOICES = {  # what chooses a class, before that class's options are known
-    "volume": "Class of the volume: VoxelGrid (the default), HashGrid, VMGrid, or package.Class of another package.",
+    "volume": "Class of the volume: VoxelGrid (the default), FourierMLP, HashGrid, SparseGrid, TriPlane, VMGrid, or "
+    "package.Class of another package.",
     "volume.class_path": argparse.SUPPRESS,
     "objectives": argparse.SUPPRESS,
     "objectives.add": "An objective (a loss) to add, package.Class of another package; may be repeated.",
@@ -82,9 +83,8 @@ def full_parser(
     for name, option in options_of(Config).items():
         if name not in SECTIONS and name not in CHOICES:
             _add_option(parser, name, option, documented(Config, name))
-    parts = parser.add_argument_group(f"{volume.__name__}: {summary_of(volume)} (--volume)")
+    add_volume_options(parser, volume)
     for name, option in options_of(volume).items():
-        _add_option(parts, f"volume.{name}", option, documented(volume, name))
         _add_unlisted(parser, f"volume.init_args.{name}", f"volume.{name}", option.hint)  # as a YAML file has it
     others = {name: option for other in passed_over for name, option in options_of(other).items()}
     for name in others.keys() - options_of(volume).keys():
@@ -95,6 +95,20 @@ def full_parser(
         for name, option in options_of(owner).items():
             _add_option(group, f"{section}.{name}", option, documented(owner, name))
     return parser
+
+
+def add_volume_options(parser: argparse.ArgumentParser, volume: type[Volume]) -> None:
+    """The arguments of a volume's constructor as flags; what is typed is appended to `given`, which must be a list."""
+    parts = parser.add_argument_group(f"{volume.__name__}: {summary_of(volume)} (--volume)")
+    for name, option in options_of(volume).items():
+        _add_option(parts, f"volume.{name}", option, documented(volume, name))
+
+
+def add_unlisted_options(parser: argparse.ArgumentParser, volumes: Sequence[type[Volume]]) -> None:
+    """The same of several volumes, not shown by `--help`."""
+    found = {name: option for volume in volumes for name, option in options_of(volume).items()}
+    for name, option in found.items():
+        _add_unlisted(parser, f"volume.{name}", f"volume.{name}", option.hint)
 
 
 def known_keys(volume: type[Volume], objectives: Sequence[type[Objective]]) -> list[str]:

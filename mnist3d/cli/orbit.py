@@ -25,6 +25,7 @@ from ..storage.atomic import describe_file
 from .tool_parser import (
     OneLineParser,
     add_sculpture_arguments,
+    add_seed_argument,
     add_trust_argument,
     export_description,
     in_range,
@@ -106,12 +107,7 @@ def build_parser() -> OneLineParser:
         default=0.0,
         help="elevation of the camera path, degrees, -90 to 90 (default %(default)s)",
     )
-    result.add_argument(
-        "--seed",
-        type=in_range(int, 0, 2**63 - 1),
-        default=0,
-        help="random seed of --path seed_walk, >= 0 (default %(default)s)",
-    )
+    add_seed_argument(result, "random seed of --path seed_walk, >= 0")
     result.add_argument(
         "--caption", action="store_true", help="write below each view the class that two classifiers read in it"
     )

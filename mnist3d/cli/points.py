@@ -8,7 +8,14 @@ from ..export.points import COUNT, MAX_COUNT, MIN_DISTANCE_MM, SIZE_MM
 from ..invocation import program_name
 from ..runs.at_work import AtWork
 from ..storage.atomic import check_output, describe_file
-from .tool_parser import OneLineParser, add_sculpture_arguments, export_description, in_range, open_sculpture
+from .tool_parser import (
+    OneLineParser,
+    add_sculpture_arguments,
+    add_seed_argument,
+    export_description,
+    in_range,
+    open_sculpture,
+)
 
 
 def build_parser() -> OneLineParser:
@@ -40,12 +47,7 @@ def build_parser() -> OneLineParser:
         help="diameter of the ball that holds the volume in mm, 0.1 to 10000; the points may take less "
         "(default %(default)s)",
     )
-    parser.add_argument(
-        "--seed",
-        type=in_range(int, 0, 2**63 - 1),
-        default=0,
-        help="of the random numbers; the same seed gives the same points (default %(default)s)",
-    )
+    add_seed_argument(parser, "of the random numbers; the same seed gives the same points")
     return parser
 
 

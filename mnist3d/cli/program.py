@@ -16,12 +16,14 @@ from .terminal import NOBODY_READS, drop, lasting_terminal
 COMMANDS = {
     "train": "train a volume, or resume a run",
     "sweep": "train many runs, here or on a cluster, and say which is best",
+    "compare": "train volumes, losses or options side by side: one table, one figure",
     "view": "show a finished volume in the browser, or write a picture of forty views",
     "orbit": "render a turning volume: video, animation, frames, or a strip of views",
     "voxels": "write a volume as voxels for other programs",
     "mesh": "write the surface of a volume as a mesh, and say whether it can be printed",
     "points": "write a volume as a cloud of points, for engraving in glass and for point viewers",
     "page": "write a volume as one HTML file, to turn it in any browser",
+    "convert": "write a volume as one of another kind, a TriPlane or HashGrid, fitted to it",
     "plot": "draw the losses, the scores and the view atlas of a run",
     "score": "measure how good and how diverse the views of a volume are",
     "reconstruct": "find one object from its images, from known or unknown directions",
@@ -180,6 +182,8 @@ def _main_of(name: str) -> Callable[[Sequence[str]], object]:
         from .train import main
     elif name == "sweep":
         from .sweep import main
+    elif name == "compare":
+        from .compare import main
     elif name == "view":
         from .view import main
     elif name == "orbit":
@@ -192,6 +196,8 @@ def _main_of(name: str) -> Callable[[Sequence[str]], object]:
         from .points import main
     elif name == "page":
         from .page import main
+    elif name == "convert":
+        from .convert import main
     elif name == "plot":
         from .plot import main
     elif name == "score":

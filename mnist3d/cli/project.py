@@ -17,7 +17,7 @@ from ..runs.at_work import AtWork
 from ..storage.atomic import check_output, describe_file, whole_files
 from ..storage.memory import check_fits
 from .any_volume import any_volume
-from .tool_parser import OneLineParser, in_range
+from .tool_parser import OneLineParser, add_seed_argument, in_range
 
 STACK_FORMATS = {".mrcs": "RELION, cryoSPARC, IMOD, mnist3d reconstruct"}
 
@@ -64,9 +64,7 @@ def build_parser() -> OneLineParser:
         default=1.0,
         help="edge of a pixel in angstrom, which the files say, 1e-6 to 1e9 (default %(default)s)",
     )
-    parser.add_argument(
-        "--seed", type=in_range(int, 0, 2**63 - 1), default=0, help="random seed, >= 0 (default %(default)s)"
-    )
+    add_seed_argument(parser, "random seed, >= 0")
     return parser
 
 

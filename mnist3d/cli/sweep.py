@@ -8,9 +8,8 @@ import argparse
 import dataclasses
 import logging
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -19,10 +18,8 @@ from ..invocation import program_name, to_type
 from ..runs.at_work import AtWork
 from ..runs.config import Config
 from ..runs.signals import Ended
-from ..runs.trust import acts_of
 from ..runs.validation import from_text, options_of, validated
 from ..storage.labels import printable
-from ..storage.plain_yaml import read_yaml_file
 from ..sweeps.cluster import RayExecutor
 from ..sweeps.folder import PAGE_FILE, SPEC_FILE, TABLE_FILE, Record, SweepFolder, is_unused
 from ..sweeps.jobs import Executor
@@ -32,7 +29,7 @@ from ..sweeps.plan import Planned, planned
 from ..sweeps.selection import Selection
 from ..sweeps.session import Sweep, final_table
 from ..sweeps.telling import Telling
-from .parser import parse_command_line
+from .planned_configs import planned_configs, write_configs
 from .tool_parser import OneLineParser
 
 SWEEPS_ROOT = "sweeps"  # where new ones go, in the folder in which the command is typed
@@ -91,11 +88,12 @@ def main(arguments: Sequence[str]) -> None:
     place, options = _place_and_options(typed)
     runs = planned(options)
     with AtWork("checking the runs") as work:
-        configs = _configs(place, work.over(runs, len(runs)), typed)
+        told, resumed = work.over(runs, len(runs)), typed.resume is not None
+        configs = planned_configs(place, told, resumed=resumed, trust=typed.trust, kind="sweep", source="the SPEC.yaml")
     _check_lengths(options, configs)
     selection = Selection(options.score)
     _prepare(selection, options, configs)
-    executor = _executor(typed.address, options)
+    executor = executor_of(typed.address, options)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # the cores are the runs'
     try:
@@ -156,64 +154,6 @@ def _overridden(options: SweepOptions, typed: argparse.Namespace) -> SweepOption
     return validated(SweepOptions, values, "")
 
 
-def _configs(place: Path, runs: Iterable[Planned], typed: argparse.Namespace) -> dict[str, Config]:
-    """The configuration of each run, by its name. A run keeps what it was begun with.
-
-    Raises:
-        ConfigError: one cannot be run, or is not what it was when the sweep began.
-        RunError: a sweep that goes on would do what its user has not said.
-    """
-    configs: dict[str, Config] = {}
-    for run in runs:
-        file = place / "configs" / f"{run.name}.yaml"
-        words = run.words
-        if typed.resume is not None:
-            _check_is_trusted(place, run.name, file, typed.trust)
-            words = [f"--config={file}"]
-        try:
-            configs[run.name] = parse_command_line(words).config
-        except ConfigError as error:
-            raise ConfigError(f"{run.name}: {error}") from None
-        if typed.resume is None and file.is_file() and _values(file) != _values_of(configs[run.name]):
-            raise ConfigError(
-                f"{run.name}: the presets or files that it names have changed since the sweep in {place} began; "
-                f"--resume {place} goes on as it was, --output FOLDER begins anew"
-            )
-    return configs
-
-
-def _check_is_trusted(place: Path, name: str, file: Path, trust: bool) -> None:
-    """A sweep that somebody else may have made imports nothing, and reads no folder that its user has not agreed to."""
-    config = Config.from_mapping(_values(file))
-    named = [config.volume["class_path"], *(each["class_path"] for each in config.objectives)]
-    for path in named:
-        if not path.startswith("mnist3d."):
-            raise RunError(
-                f"resume={place}: {name} imports {path}; go on with the SPEC.yaml that names it, and --output {place}"
-            )
-    acts = acts_of(config) | ({} if config.start_from is None else {"start_from": config.start_from})
-    if acts and not trust:
-        key, value = next(iter(acts.items()))
-        raise RunError(
-            f"resume={place}: the {key} of {name} is {value}, which would be read or downloaded; if that is what you "
-            "want, add --trust"
-        )
-
-
-def _values(file: Path) -> Any:
-    """What a configuration in the folder of a sweep says."""
-    try:
-        return read_yaml_file(file)
-    except OSError as error:
-        raise RunError(f"{file}: cannot be read ({error.strerror}); begin the sweep anew with its SPEC.yaml") from None
-    except ValueError as error:
-        raise RunError(f"{file}: damaged ({error}); begin the sweep anew with its SPEC.yaml") from None
-
-
-def _values_of(config: Config) -> Any:
-    return dataclasses.asdict(config)
-
-
 def _check_lengths(options: SweepOptions, configs: dict[str, Config]) -> None:
     """Runs are compared at the same step."""
     for name, config in configs.items():
@@ -223,7 +163,7 @@ def _check_lengths(options: SweepOptions, configs: dict[str, Config]) -> None:
             )
 
 
-def _executor(address: str | None, options: SweepOptions) -> Executor:
+def executor_of(address: str | None, options: SweepOptions) -> Executor:
     each = (options.cores, options.gpus, options.at_once)
     return LocalExecutor(*each) if address is None else RayExecutor(address, *each)
 
@@ -251,9 +191,8 @@ def _sweep(
 ) -> None:
     """In a folder that is taken, to the last line."""
     folder.write(SPEC_FILE, options.to_yaml())
-    new = {name: config for name, config in configs.items() if not folder.config(name).is_file()}
     with AtWork("writing the configurations"):
-        folder.write_configs({name: config.to_yaml() for name, config in new.items()})
+        write_configs(folder, configs)
     records, telling = [Record(run) for run in runs], Telling(sys.stderr, [run.name for run in runs])
     seconds = folder.restore(records)
     sweep = Sweep(folder, options, configs, records, executor, selection.score, selection.map, telling, CHILD, seconds)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:  # `mnist3d presets` needs no torch
 
 # What argparse says, in all versions of Python.
 UNKNOWN_FLAG = re.compile(r"unrecognized arguments: (\S+)")
-WRONG_WORD = re.compile(r"argument (--\w+): invalid choice: ['\"](.*?)['\"] \(")
+WRONG_WORD = re.compile(r"argument (--[\w.]+): invalid choice: ['\"](.*?)['\"] \(")
 
 
 class OneLineParser(argparse.ArgumentParser):
@@ -59,16 +59,21 @@ def add_sculpture_arguments(parser: argparse.ArgumentParser, *, default: str | N
         parser: of the tool.
         default: what is opened where none is named, in words; None: the newest run.
     """
-    from ..storage.run_directory import RUNS_ROOT
-
-    shown = "run directory, volume.safetensors, or volume.pt of 3DMNIST, an earlier project"
-    parser.add_argument("run", nargs="?", help=f"{shown}; {default or f'default the newest run under {RUNS_ROOT}/'}")
+    add_run_argument(parser, default=default)
     parser.add_argument(
         "--volume",
         metavar="CLASS_PATH",
         help="class of the volume, package.Class, if it is not one of mnist3d; this imports its code, "
         "so name only a class that you trust",
     )
+
+
+def add_run_argument(parser: argparse.ArgumentParser, *, default: str | None = None, also: str = "") -> None:
+    """`run` alone; arguments as of `add_sculpture_arguments`, and what else it may be, in words."""
+    from ..storage.run_directory import RUNS_ROOT
+
+    shown = f"run directory, volume.safetensors, {also}or volume.pt of 3DMNIST, an earlier project"
+    parser.add_argument("run", nargs="?", help=f"{shown}; {default or f'default the newest run under {RUNS_ROOT}/'}")
 
 
 def add_trust_argument(parser: argparse.ArgumentParser) -> None:
@@ -78,6 +83,28 @@ def add_trust_argument(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="let the run have its images read in the folder that its config.yaml names, or downloaded, and views "
         "rendered at a size that takes hours; needed for images other than mnist_5k",
+    )
+
+
+def add_seed_argument(parser: argparse.ArgumentParser, of: str, most: int = 2**63 - 1) -> None:
+    """`--seed`.
+
+    Args:
+        parser: of the tool.
+        of: whose, in words that end before the default.
+        most: largest seed.
+    """
+    parser.add_argument("--seed", type=in_range(int, 0, most), default=0, help=f"{of} (default %(default)s)")
+
+
+def add_port_argument(parser: argparse.ArgumentParser, flag: str, default: int) -> None:
+    """The port of a page that a tool serves."""
+    parser.add_argument(
+        flag,
+        metavar="PORT",
+        type=in_range(int, 0, 65535),
+        default=default,
+        help="port of the page, 0 to 65535; if it is taken, the next free one (default %(default)s)",
     )
 
 

@@ -24,7 +24,13 @@ from ..storage.atomic import write_atomically
 from ..storage.labels import printable
 from ..storage.run_directory import latest_run, png_bytes
 from ..viewer import Viewer, ViewerOptions
-from .tool_parser import OneLineParser, add_sculpture_arguments, add_trust_argument, in_range, open_sculpture
+from .tool_parser import (
+    OneLineParser,
+    add_port_argument,
+    add_sculpture_arguments,
+    add_trust_argument,
+    open_sculpture,
+)
 
 MAGNIFY = 3  # screen pixels along each edge of a pixel of the snapshot
 
@@ -48,12 +54,7 @@ def build_parser() -> OneLineParser:
         help="of the snapshot. exact: what the discriminator sees; shaded: an object in the light of a lamp, bright "
         "matter ivory, black matter blue (default %(default)s)",
     )
-    parser.add_argument(
-        "--port",
-        type=in_range(int, 0, 65535),
-        default=default.port,
-        help="port of the page, 0 to 65535; if it is taken, the next free one (default %(default)s)",
-    )
+    add_port_argument(parser, "--port", default.port)
     parser.add_argument(
         "--host",
         default=default.host,

@@ -40,7 +40,8 @@ class ImageFile:
     """What an image file shows.
 
     Args:
-        grey: 8 bits; what lies under transparent pixels means nothing.
+        grey: 8 bits, or 0.0 to 255.0 where more were asked for and are there; what lies under transparent pixels means
+            nothing.
         opacity: 8 bits, 0 where nothing is there; None where all is opaque.
         several: whether it is the first image of an animation, or the first of several pages.
     """
@@ -55,10 +56,14 @@ def is_litter(path: Path) -> bool:
     return path.name.startswith(".") or path.name in LITTER
 
 
-def read_image(path: Path) -> ImageFile:
+def read_image(path: Path, *, all_bits: bool = False) -> ImageFile:
     """An image file, upright and in grey.
 
     The first image of an animation, the first page of a TIFF. 16 bits become 8; so do floating-point numbers.
+
+    Args:
+        path: of the file.
+        all_bits: keep them instead, as floating-point numbers.
 
     Raises:
         DataError: it is missing, no plain file, too large, damaged, no image, or its values have no agreed black and
@@ -83,7 +88,7 @@ def read_image(path: Path) -> ImageFile:
                 image.load()
                 _check_size(image.size, path)  # the first frame of an animation can be larger than what it stands in
                 opacity = _opacity(image, content)
-                grey = _grey(image, path)
+                grey = _grey(image, path, all_bits)
                 turned = _turned(image)
     except DataError:
         raise
@@ -159,9 +164,9 @@ def _opacity(image: "Image", content: bytes) -> "Image | None":
     return Image.fromarray((differs.any(axis=-1) if differs.ndim == 3 else differs).astype(np.uint8) * 255)
 
 
-def _grey(image: "Image", path: Path) -> "Image":
+def _grey(image: "Image", path: Path, all_bits: bool) -> "Image":
     if image.mode[0] in "IF":
-        return _from_deep(image, path)
+        return _from_deep(image, path, all_bits)
     return _by_bands(image, _grey_band)
 
 
@@ -192,8 +197,8 @@ def _in_srgb(image: "Image") -> "Image":
     return image if seen is None else seen
 
 
-def _from_deep(image: "Image", path: Path) -> "Image":
-    """Grey of more than 8 bits a pixel.
+def _from_deep(image: "Image", path: Path, all_bits: bool) -> "Image":
+    """Grey of more than 8 bits a pixel, in 8 bits or in all.
 
     Raises:
         DataError: signed or 32-bit integers, or floating-point numbers beyond [0, 1].
@@ -218,9 +223,10 @@ def _from_deep(image: "Image", path: Path) -> "Image":
         bits = tags.get(BITS, (16,))
         white = 2.0 ** (bits[0] if isinstance(bits, tuple) else bits) - 1.0
     turned_round = tags.get(PHOTOMETRIC) == WHITE_IS_ZERO  # Pillow turns 8 bits round, and not these
-    made = np.empty(values.shape, np.uint8)
+    made = np.empty(values.shape, np.float32 if all_bits else np.uint8)
     rows = max(1, BAND // values.shape[1])
     for top in range(0, len(values), rows):
         share = values[top : top + rows].astype(np.float64) / white
-        made[top : top + rows] = np.rint((1.0 - share if turned_round else share) * 255.0)
+        level = (1.0 - share if turned_round else share) * 255.0
+        made[top : top + rows] = level if all_bits else np.rint(level)
     return Image.fromarray(made)

@@ -85,6 +85,19 @@ class Scorecard:
         return dataclasses.asdict(self)
 
 
+@dataclass
+class Reference:
+    """Real images as the classifiers read them, to compare the views of any number of volumes with; `read_reference`.
+
+    Args:
+        features: of one half.
+        score: of the other half.
+    """
+
+    features: Float[Tensor, "M F"]
+    score: ImageScore
+
+
 def fixed_rotations(
     own: PoseOptions | None = None, views: int = VIEWS, seed: int = VIEW_SEED
 ) -> dict[str, Float[Tensor, "B 3 3"]]:
@@ -110,6 +123,7 @@ def score_views(
     classifiers: Classifiers,
     training: Float[Tensor, "N 1 H W"],
     rotations: Mapping[str, Float[Tensor, "B 3 3"]] | None = None,
+    reference: Reference | None = None,
 ) -> Scorecard:
     """The whole scorecard.
 
@@ -119,6 +133,7 @@ def score_views(
         classifiers: trained on images that the volume never saw.
         training: the images that the volume did see, in [0, 1], of the renderer's size.
         rotations: the views of each pose distribution; default `fixed_rotations()`.
+        reference: of these images, where they have been read before.
 
     Example:
         >>> classifiers = load_classifiers(held_out.images, held_out.labels, held_out.class_names)
@@ -126,16 +141,25 @@ def score_views(
     """
     rotations = fixed_rotations() if rotations is None else rotations
     training = training.detach().float().cpu()
-    reference, control = _halves(training)
-    known = classifiers.read(reference).features
+    reference = read_reference(classifiers, training) if reference is None else reference
     scores = {
-        name: score_images(render_views(volume, renderer, poses), classifiers, known, training)
+        name: score_images(render_views(volume, renderer, poses), classifiers, reference.features, training)
         for name, poses in rotations.items()
     }
-    real = score_images(control, classifiers, known, reference)
-    return Scorecard(
-        scores, real, classifiers.class_names, classifiers.version, None if classifiers.class_names else NEEDS_LABELS
-    )
+    note = None if classifiers.class_names else NEEDS_LABELS
+    return Scorecard(scores, reference.score, classifiers.class_names, classifiers.version, note)
+
+
+def read_reference(classifiers: Classifiers, training: Float[Tensor, "N 1 H W"]) -> Reference:
+    """The real images of `score_views`, read once for several volumes.
+
+    Args:
+        classifiers: as for `score_views`.
+        training: likewise.
+    """
+    half, control = _halves(training.detach().float().cpu())
+    known = classifiers.read(half).features
+    return Reference(known, score_images(control, classifiers, known, half))
 
 
 def quick_score(

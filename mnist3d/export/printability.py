@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from jaxtyping import Float
 
+from ..kernels.absorption import sample_grid
 from .connect import Connection
 from .surface import Surface
 
@@ -111,18 +113,16 @@ def inspect_surface(
 
 def _thinnest_wall(surface: Surface, opacity: Float[np.ndarray, "up away right"], threshold: float) -> float:
     """Marches inward from the faces until the field falls below the threshold again; world units."""
-    from scipy.ndimage import map_coordinates
-
     begin, outward = surface.triangles(slice(None, None, max(1, len(surface.faces) // MEASURED_FACES)))
-    size = np.array(opacity.shape[::-1]) - 2  # along x, y, z, without the padding
+    field = torch.from_numpy(opacity)[None]
+    size = np.array(opacity.shape[::-1]) - 2  # along x, y, z, without the border of empty voxels
     step = MARCH * 2.0 / size.max()
     thickness = np.full(len(begin), np.inf)
     for k in range(2, int(4.0 / step)):  # the first half voxel is the surface's own blur
         left = np.flatnonzero(np.isinf(thickness))
         if len(left) == 0:
             break
-        place = begin[left] - k * step * outward[left]
-        index = ((place + 1.0) * size - 1.0) / 2.0 + 1.0
-        inside = map_coordinates(opacity, index[:, ::-1].T, order=1, mode="constant") >= threshold
-        thickness[left[~inside]] = (k - 0.5) * step
+        place = torch.from_numpy((begin[left] - k * step * outward[left]) * size / (size + 2.0)).to(field)
+        inside = sample_grid(field, place[None, None, None]).flatten() >= threshold
+        thickness[left[~inside.numpy()]] = (k - 0.5) * step
     return float(np.quantile(thickness, THIN_SHARE, method="lower"))

@@ -27,10 +27,14 @@ def in_parts(compute: Callable[..., tuple[Tensor, ...]], at_once: int | None, *r
     if at_once is None or len(rows[0]) <= at_once:
         return compute(*rows)
     parts = zip(*(each.split(at_once) for each in rows), strict=True)
-    if torch.is_grad_enabled():
-        from torch.utils.checkpoint import checkpoint
-
-        found = [checkpoint(compute, *part, use_reentrant=False) for part in parts]
-    else:
-        found = [compute(*part) for part in parts]
+    found = [computed_again(compute, *part) for part in parts]
     return tuple(torch.cat(each) for each in zip(*found, strict=True))
+
+
+def computed_again(compute: Callable[..., tuple[Tensor, ...]], *given: Tensor) -> tuple[Tensor, ...]:
+    """What `compute` makes of tensors; it is asked once more for a gradient, as nothing between is kept for it."""
+    if not torch.is_grad_enabled():
+        return compute(*given)
+    from torch.utils.checkpoint import checkpoint
+
+    return checkpoint(compute, *given, use_reentrant=False)  # type: ignore[return-value]

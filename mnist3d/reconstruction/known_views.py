@@ -9,38 +9,25 @@ from jaxtyping import Float
 from torch import Generator, Tensor
 
 from ..rendering.renderer import AbsorptionRenderer
-from ..volumes.base import Field, Volume
+from ..volumes.base import Volume
+from ..volumes.voxel_grid import VoxelGrid
+from ..volumes.wrappers import UnabsorbedField
+from .images import moved_by
 from .so3 import rotation_of
 
 HELD_OUT = 10  # of so many images one is never learned from
 RATE, LAST_RATE = 0.06, 0.05  # of the volume, as `mnist3d train` has it; what is left of it at the end
-POSE_RATE = 0.003  # radians a step, at first
+BETAS = 0.9, 0.99
+POSE_RATE = 0.003  # radians a step, and world units, at first
 DEPTH = 1.0  # optical depth that the thickest rays of line integrals are brought to, where views are nearly linear
 
 
-class XRay(Field):
-    """A volume that absorbs all that it intercepts and emits what it absorbs: its view is 1 - exp(-optical depth).
-
-    Args:
-        volume: whose absorbance is left out.
-    """
-
-    def __init__(self, volume: Volume) -> None:
-        self.volume = volume
-
-    def __call__(self, points: Float[Tensor, "*P 3"]) -> tuple[Float[Tensor, "*P"], Float[Tensor, "*P"]]:
-        """As the volume, with absorbance 0."""
-        attenuation, _ = self.volume(points)
-        return attenuation, torch.zeros_like(attenuation)
-
-    def dense(self) -> Float[Tensor, "2 Z Y X"] | None:
-        """As the volume, with absorbance 0."""
-        grid = self.volume.dense()
-        return None if grid is None else torch.stack([grid[0], torch.zeros_like(grid[0])])
-
-    def like(self) -> Tensor:
-        """As the volume."""
-        return self.volume.like()
+def unabsorbing(resolution: int) -> VoxelGrid:
+    """A fresh grid that absorbs nothing, whatever it learns: it shows what X-rays show."""
+    volume = VoxelGrid(resolution)
+    with torch.no_grad():
+        volume.bias[1] = -math.inf
+    return volume
 
 
 @dataclass(frozen=True)
@@ -50,12 +37,14 @@ class Fitted:
     Args:
         factor: what line integrals were multiplied by.
         rotations: of all images, refined or as they were given.
+        shifts: how far each object lies off the middle of its image, pixels, right and down; 0 where they did not move.
         psnr: of the views of held-out images, dB; NaN where none was held out.
         losses: mean squared error of each step.
     """
 
     factor: float
     rotations: Float[Tensor, "B 3 3"]
+    shifts: Float[Tensor, "B 2"]
     psnr: float
     losses: list[float]
 
@@ -70,6 +59,7 @@ def fit_known(
     batch: int,
     generator: Generator,
     refine_poses: bool = False,
+    refine_shifts: bool = False,
     tell: Callable[[float], None] = lambda share: None,
 ) -> Fitted:
     """Fit a volume to images.
@@ -85,6 +75,7 @@ def fit_known(
         batch: images a step.
         generator: of the order of the images, and of sample positions on rays.
         refine_poses: whether rotations of images that are learned from move too.
+        refine_shifts: whether these images also move in their planes, against the views.
         tell: is handed the share that is done.
     """
     size, count = lines.shape[-1], len(lines)
@@ -96,13 +87,11 @@ def fit_known(
     wanted = -torch.expm1(-lines * factor)
     held = torch.arange(count) % HELD_OUT == HELD_OUT - 1
     learned = (~held).nonzero()[:, 0]
-    renderer, field = AbsorptionRenderer(size), XRay(volume)
-    groups = [{**group, "lr": RATE * group.pop("rate", 1.0)} for group in volume.parameter_groups()]
+    renderer, field = AbsorptionRenderer(size), UnabsorbedField(volume)
     turns = torch.zeros(count, 3, requires_grad=refine_poses)
-    if refine_poses:
-        groups.append({"params": [turns], "lr": POSE_RATE})
-    optimiser = torch.optim.Adam(groups, betas=(0.9, 0.99))
-    rates = [group["lr"] for group in optimiser.param_groups]
+    moves = torch.zeros(count, 2, requires_grad=refine_shifts)  # world units: a step of a turn moves the rim as far
+    free = [each for each in (turns, moves) if each.requires_grad]
+    optimiser = _adam(volume, free)
     losses: list[float] = []
     order = torch.empty(0, dtype=torch.long)
     volume.train()
@@ -111,10 +100,14 @@ def fit_known(
             order = torch.cat([order, learned[torch.randperm(len(learned), generator=generator)]])
         chosen, order = order[:batch], order[batch:]
         progress = step / steps
-        for group, rate in zip(optimiser.param_groups, rates, strict=True):
-            group["lr"] = rate * (LAST_RATE + (1.0 - LAST_RATE) * 0.5 * (1.0 + math.cos(math.pi * progress)))
+        if volume.grow(step, progress):
+            optimiser = _adam(volume, free)
+        for group in optimiser.param_groups:
+            group["lr"] = group["first"] * (LAST_RATE + (1.0 - LAST_RATE) * 0.5 * (1.0 + math.cos(math.pi * progress)))
         turned = rotation_of(turns[chosen]) @ rotations[chosen] if refine_poses else rotations[chosen]
-        loss = (renderer(field, turned, generator=generator)[:, 0] - wanted[chosen]).square().mean()
+        view = renderer(field, turned, generator=generator)[:, 0]
+        view = moved_by(view, moves[chosen] * (size / 2.0)) if refine_shifts else view
+        loss = (view - wanted[chosen]).square().mean()
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
@@ -128,4 +121,11 @@ def fit_known(
             for part in held.nonzero()[:, 0].split(batch)
         ]
     psnr = -10.0 * math.log10(max(float(torch.cat(error).mean()), 1e-12)) if error else math.nan
-    return Fitted(factor, found, psnr, losses)
+    return Fitted(factor, found, moves.detach() * (size / 2.0), psnr, losses)
+
+
+def _adam(volume: Volume, free: list[Tensor]) -> torch.optim.Adam:
+    """Of a volume's weights and of what poses may move by; each group knows its first rate."""
+    groups = [{**group, "first": RATE * group.get("rate", 1.0)} for group in volume.parameter_groups()]
+    groups += [{"params": free, "first": POSE_RATE}] if free else []
+    return torch.optim.Adam(groups, lr=RATE, betas=BETAS)

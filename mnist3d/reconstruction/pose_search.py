@@ -60,17 +60,29 @@ def search(
         normalised: compare by correlation, whatever the volume's scale, and not by distance.
         candidates: K.
     """
-    size = images.shape[-1]
-    frequencies = half_disc(min(shell, size // 2 - 1))
-    wanted = moved(coefficients(images, frequencies), frequencies, -shifts, size).flatten(1)
     grid = rotation_grid(spacing)
-    view = slices(volume_transform(volume), grid.flatten(0, 1), frequencies).flatten(1)
+    wanted, view = _compared(volume, images, grid.flatten(0, 1), shell, shifts)
     power = view.square().sum(1)
     if normalised:
         view, power = view / power.sqrt().clamp_min(TINY)[:, None], torch.zeros_like(power)
     at_once = max(1, SCORES_AT_ONCE // len(view))
     parts = [_best(part @ view.T - 0.5 * power, grid, candidates) for part in wanted.split(at_once)]
     return torch.cat(parts, dim=1)
+
+
+def _compared(
+    volume: Float[Tensor, "N N N"],
+    images: Float[Tensor, "B N N"],
+    rotations: Float[Tensor, "G 3 3"],
+    shell: int,
+    shifts: Float[Tensor, "B 2"] | None = None,
+) -> tuple[Float[Tensor, "B F"], Float[Tensor, "G F"]]:
+    """Coefficients up to a shell, of the images with their shifts undone, and of the volume's views."""
+    size = images.shape[-1]
+    frequencies = half_disc(min(shell, size // 2 - 1))
+    found = coefficients(images, frequencies)
+    found = found if shifts is None else moved(found, frequencies, -shifts, size)
+    return found.flatten(1), slices(volume_transform(volume), rotations, frequencies).flatten(1)
 
 
 def _best(score: Float[Tensor, "B G"], grid: Float[Tensor, "D P 3 3"], candidates: int) -> Float[Tensor, "K B 3 3"]:
@@ -115,13 +127,10 @@ def draw(
         Scheres, "RELION: implementation of a Bayesian approach to cryo-EM structure determination" (2012), whose sum
         over all rotations is a mean of draws here.
     """
-    size = images.shape[-1]
-    frequencies = half_disc(min(shell, size // 2 - 1))
     grid = rotation_grid(spacing).flatten(0, 1)
-    view = slices(volume_transform(volume), grid, frequencies).flatten(1)
-    wanted = coefficients(images, frequencies).flatten(1)
+    wanted, view = _compared(volume, images, grid, shell)
     # Of noise, real and imaginary part of a coefficient have a variance of size^2 noise^2 / 2 each.
-    certainty = 2.0 / (size * noise) ** 2
+    certainty = 2.0 / (images.shape[-1] * noise) ** 2
     drawn, best, left = [], [], []
     for part in torch.arange(len(images)).split(max(1, SCORES_AT_ONCE // len(grid))):
         score = wanted[part] @ view.T - 0.5 * view.square().sum(1)

@@ -166,7 +166,7 @@ def _tif_pages(path: Path) -> np.ndarray:
 
 
 def _read_folder(folder: Path) -> Stack:
-    """Its image files in the order of their names; a TIFF file keeps its numbers, others have 8 bits."""
+    """Its image files in the order of their names; a TIFF file keeps its numbers, others become shares of white."""
     paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES and not is_litter(path))
     if not paths:
         raise DataError(f"stack={folder}: holds no images; must be one or more of {', '.join(IMAGE_SUFFIXES)}")
@@ -187,7 +187,7 @@ def _read_folder(folder: Path) -> Stack:
 def _of_file(path: Path) -> Float[np.ndarray, "H W"]:
     if path.suffix.lower() in (".tif", ".tiff"):
         return _as_float(_tif_pages(path))[0]
-    return _as_float(np.asarray(read_image(path).grey))
+    return (np.asarray(read_image(path, all_bits=True).grey) / np.float32(255.0)).astype(np.float32)
 
 
 def write_mrcs(path: Path, images: Float[np.ndarray, "B N N"], pixel_size: float) -> None:

@@ -4,14 +4,12 @@ A module without weights that puts together rays, the volume's answers and the k
 it is a grid.
 """
 
-import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -21,16 +19,17 @@ from ..geometry.cameras import camera_to_world
 from ..geometry.parts import in_parts
 from ..geometry.rotations import as_rotations
 from ..kernels.absorption import ball_quadrature, check_can_compute, render_grid
+from ..kernels.block_absorption import Blocks, render_blocks
 from ..kernels.compositing import composite
 from ..storage.memory import check_fits
-from ..volumes.base import Field
+from ..volumes.base import Field, grid_shape
 from ..volumes.occupancy import CELLS, Occupancy
 from ..volumes.wrappers import FrozenField
+from .frame import MAX_IMAGE_SIZE, height_and_width, widened
 
 FIELD_SAMPLES = 64  # samples a ray for a volume that is no grid and so has no voxel to count by
 QuadratureName = Literal["trilinear", "slices"]
 ImplementationName = Literal["auto", "reference", "numba", "triton"]
-MAX_IMAGE_SIZE = 4096
 MAX_SAMPLES = 4096
 VIEWS_AT_ONCE = 16  # bounds the memory of many views,
 POINTS_AT_ONCE = 2**20  # bounds the memory of a large view of a field,
@@ -100,7 +99,7 @@ class AbsorptionRenderer(nn.Module):
         impl: ImplementationName = "auto",
     ) -> None:
         super().__init__()
-        self.image_size = _height_and_width(image_size)
+        self.image_size = height_and_width(image_size)
         self.options = RendererOptions(min(self.image_size), samples_per_ray, quadrature, impl)
 
     @property
@@ -163,15 +162,28 @@ class AbsorptionRenderer(nn.Module):
         every = computed(as_rotations(rotation, volume.like())).reshape(-1, 3, 3)
         rotation = every if part is None else every[part]
         with without_autocast(rotation):
-            grid = volume.dense()
-            if grid is None:
+            blocks = self._blocks(volume)
+            grid = volume.dense() if blocks is None else None
+            if blocks is not None:
+                view = self._of_blocks(blocks, rotation, at_once)
+            elif grid is None:
                 draw = None if generator is None else partial(_drawn, generator, len(every), part)
                 view = self._of_field(volume, rotation, draw, occupancy, at_once)
             else:
                 view = self._of_grid(computed(grid), rotation, at_once)
         # Rounding can pass 1 by an ulp. A clamp would take the gradient of just those pixels away.
         view = view - (view.detach() - 1.0).clamp_min(0.0)
-        return _widened(view[:, None], self.image_size)
+        return widened(view[:, None], self.image_size)
+
+    def _blocks(self, volume: Field) -> Blocks | None:
+        """Of a grid that is stored so, for those who can render them."""
+        return volume.blocks() if self.options.quadrature == "trilinear" and self.impl != "triton" else None
+
+    def _of_blocks(
+        self, blocks: Blocks, rotation: Float[Tensor, "B 3 3"], at_once: int | None
+    ) -> Float[Tensor, "B H W"]:
+        size, samples = self.options.image_size, self.options.samples_per_ray or max(blocks.resolution)
+        return render_blocks(blocks, rotation.to(blocks.raw), size, samples, self.impl, at_once)
 
     def _of_grid(
         self, grid: Float[Tensor, "2 Z Y X"], rotation: Float[Tensor, "B 3 3"], at_once: int | None
@@ -244,33 +256,6 @@ def _drawn(generator: torch.Generator, views: int, part: slice | None, points: i
     return drawn if part is None else drawn[part]
 
 
-def _height_and_width(image_size: Any) -> tuple[int, int]:
-    """Of a view, pixels; the shorter one is checked by `RendererOptions`."""
-    given = image_size if isinstance(image_size, Sequence) else (image_size, image_size)
-    try:
-        sizes = [operator.index(size) for size in given]
-    except TypeError:
-        sizes = []
-    if len(sizes) != 2:
-        raise ValueError(f"image_size={image_size!r}: must be one whole number of pixels, or (height, width)")
-    height, width = sizes
-    if max(sizes) > MAX_IMAGE_SIZE:
-        raise ValueError(f"renderer.image_size={image_size}: must be in [1, {MAX_IMAGE_SIZE}]")
-    if (height - width) % 2:
-        longer = "height" if height > width else "width"
-        raise ValueError(
-            f"image_size=({height}, {width}): height and width must differ by an even number of pixels, or the middle "
-            f"of the ball would lie half a pixel off; give a {longer} of {max(sizes) - 1} or {max(sizes) + 1}"
-        )
-    return height, width
-
-
-def _widened(view: Float[Tensor, "B 1 S S"], size: tuple[int, int]) -> Float[Tensor, "B 1 H W"]:
-    """The view with empty pixels along its longer edge: outside the unit ball there is nothing."""
-    down, right = ((edge - view.shape[-1]) // 2 for edge in size)
-    return F.pad(view, (right, right, down, down)) if down or right else view
-
-
 def _ask(
     volume: Field, points: Float[Tensor, "B P 3"], occupancy: Occupancy | None
 ) -> tuple[Float[Tensor, "B P"], Float[Tensor, "B P"]]:
@@ -301,7 +286,7 @@ def for_few_views(renderer: AbsorptionRenderer, volume: Field, views: int) -> Ab
     # Plain PyTorch takes long over the many small slices of the other quadrature.
     if renderer.impl != "auto" or options.quadrature != "trilinear" or like.device.type != "cpu":
         return renderer
-    grid = volume.dense()
+    grid = None if volume.blocks() is not None else volume.dense()  # of blocks it takes far longer
     if grid is None:
         return renderer
     samples = views * options.image_size**2 * (options.samples_per_ray or max(grid.shape[1:]))
@@ -330,7 +315,7 @@ def render_views(
     """
     frozen = volume if isinstance(volume, FrozenField) else FrozenField(volume)
     rotations = as_rotations(rotations, frozen.like()).reshape(-1, 3, 3)
-    is_field, size = frozen.dense() is None, renderer.options.image_size
+    is_field, size = grid_shape(frozen) is None, renderer.options.image_size
     on_a_row = size * (renderer.options.samples_per_ray or FIELD_SAMPLES) if is_field else 1
     at_once = max(1, min(VIEWS_AT_ONCE, MOST_POINTS // on_a_row))
     _check_views(len(rotations), renderer, at_once, max(POINTS_AT_ONCE, at_once * on_a_row) if is_field else 0)

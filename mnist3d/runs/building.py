@@ -20,10 +20,8 @@ from ..callbacks.scores import Scores, find_classifiers
 from ..callbacks.statistics import Statistics
 from ..callbacks.watchdog import Watchdog
 from ..data.images import load_images
-from ..errors import ConfigError, DataError, VolumeFileError
+from ..errors import ConfigError, DataError
 from ..evaluation.classifiers import Classifiers
-from ..formats.reading import read_voxels
-from ..formats.values import with_option
 from ..rendering.renderer import AbsorptionRenderer
 from ..storage.environment import environment
 from ..storage.run_directory import RUNS_ROOT, RunDirectory
@@ -42,8 +40,8 @@ from .determinism import what_stays_open
 from .gallery import Gallery
 from .launcher import job
 from .memory import check_memory
+from .starting import start_from
 
-OPAQUE = 4.0  # optical depth of one voxel, of which a view shows 98 % as one colour
 Built = TypeVar("Built")
 
 
@@ -254,36 +252,6 @@ def build_volume(config: Config, device: torch.device | str = "cpu") -> Volume:
     with torch.no_grad():
         _allowed(lambda: volume(torch.zeros(1, 3, device=device)))  # what cannot compute here says so now
     return volume
-
-
-def start_from(volume: Volume, path: str) -> list[str]:
-    """Let a volume begin with the voxels of a file.
-
-    Args:
-        volume: takes them.
-        path: the file; what is picked from it and done with its values stands after a #.
-
-    Returns:
-        What the user should know of it, a line each.
-
-    Raises:
-        ConfigError: the file cannot be read, or this kind of volume cannot be made of voxels.
-    """
-    try:
-        grid = torch.from_numpy(read_voxels(path))
-        volume.take_voxels(grid)
-    except VolumeFileError as error:
-        raise ConfigError(f"start_from={error}") from None
-    except ValueError as error:
-        raise ConfigError(f"start_from={path}: {_one_line(error)}") from None
-    filled = grid[0][grid[0] > 0.0]
-    opaque = int((filled * 2.0 / max(grid.shape[1:]) > OPAQUE).sum())
-    if 2 * opaque <= len(filled):
-        return []
-    return [
-        f"start_from: {opaque:,} of its {len(filled):,} voxels > 0 are opaque, so the views begin as a silhouette; "
-        f'scale the values: --start_from "{with_option(path, "percentile", 99)}"'
-    ]
 
 
 def build_objective(spec: dict[str, Any]) -> Objective:

@@ -58,7 +58,8 @@ class Config:
             slower there. The first lines say what may still differ.
         start_from: Voxel file to start from (.npz, .npy, .nrrd, .nii.gz, .mrc, .map, .vti, .vdb and others);
             the volume must be able to take voxels. What is done with its values stands after a #:
-            FILE#negative=clip,percentile=99.
+            FILE#negative=clip,percentile=99. Or a run, or a .safetensors, with a volume of the same class and
+            arguments; mnist3d convert makes one of another class.
         watchdog: What happens when a run goes wrong. warn: a message. rewind: also goes back to the last good state
             with smaller learning rates, and ends the run if that does not help. off: nothing is checked.
         volume: Class path and arguments of the volume, {"class_path": ..., "init_args": {...}}.

@@ -21,7 +21,7 @@ from ..storage.memory import check_fits
 from ..training.discriminator import Discriminator
 from ..training.objectives.nearest_image import COPIES, MOST_PIXELS
 from ..training.processes import ALONE, Processes
-from ..volumes import OWN_VOLUMES, HashGrid, Volume
+from ..volumes import OWN_VOLUMES, BakedField, SparseGrid, Volume
 from .class_paths import import_volume_class
 from .config import Config, flat
 
@@ -36,6 +36,9 @@ SAVED_OF_VOLUME, SAVED_OF_DISCRIMINATOR = 4, 3  # those in a state: no gradients
 # hands back; and one for each thread, whose gradients are summed at the end.
 GRIDS = {"trilinear": 9, "slices": 6}
 GRIDS_OF_A_VIEW = 5  # the same where nothing learns
+# Of a grid of blocks, bytes of one of them in such a step, and of its gradient in each further thread: 9^3 voxels where
+# 8^3 are there, and those of the blocks before it.
+OF_BLOCK, OF_BLOCK_A_THREAD = 32_000, 8_000
 CHANNELS = 2
 # Bytes of a sample in the reference implementations, which keep all that lies between two operations.
 OF_SAMPLE = 80
@@ -117,22 +120,25 @@ def training_memory(config: Config, device: torch.device) -> dict[tuple[str, ...
     parts: dict[tuple[str, ...], int] = {}
     if volume is not None:
         keys, grid = _keys_of(volume), _grid(volume)
-        parts[keys] = weights * (COPIES_OF_VOLUME + SAVED_OF_VOLUME * saved) + _bytes_of_grid(grid, config)
+        by_blocks = isinstance(volume, SparseGrid) and config.renderer.quadrature == "trilinear"
+        weights, step = _of_blocks(config) if by_blocks else (weights, _bytes_of_grid(grid, config))
+        parts[keys] = weights * (COPIES_OF_VOLUME + SAVED_OF_VOLUME * saved) + step
         samples = config.renderer.samples_per_ray or (FIELD_SAMPLES if grid is None else max(grid))
         asked = (views_key, size_key, "renderer.samples_per_ray")
         cube = (at_once if at_once == views else min(PARTS * at_once, views)) * size**2 * samples
-        if isinstance(volume, HashGrid):
-            of_each = OF_POINT + OF_FEATURE * volume.hash_levels.width
+        if isinstance(volume, BakedField):
+            points = _in_ball(cube if grid is None else math.prod(grid))
+            held = OF_POINT * points + OF_FEATURE * volume.numbers_held(points, device.type)
             if grid is None:
                 # Random numbers are drawn for all views.
                 drawn = FLOAT * _in_ball((views - at_once) * size**2 * samples)
-                parts[asked] = _in_ball(cube) * of_each + drawn
+                parts[asked] = held + drawn
             else:
-                parts[keys] += _in_ball(math.prod(grid)) * of_each
+                parts[keys] += held
         if grid is not None and (config.renderer.impl == "reference" or not _has_fast_kernel(device)):
             in_order = config.deterministic and device.type == "cuda" and config.renderer.quadrature == "trilinear"
-            of_each = OF_SAMPLE_IN_ORDER if in_order else OF_SAMPLE
-            parts[asked] = of_each * cube + at_once * CHANNELS * FLOAT * math.prod(grid)
+            of_each = OF_SAMPLE_IN_ORDER if in_order or by_blocks else OF_SAMPLE
+            parts[asked] = of_each * cube + (0 if by_blocks else at_once * CHANNELS * FLOAT * math.prod(grid))
     if config.adversarial.weight > 0.0:
         of_weights, of_image = _of_discriminator(config)
         copies = COPIES_OF_DISCRIMINATOR + SAVED_OF_DISCRIMINATOR * saved
@@ -178,7 +184,7 @@ def _bytes_of(module: nn.Module) -> int:
 
 def _grid(volume: Volume) -> tuple[int, ...] | None:
     """The grid that one of our own volumes is rendered as, or None."""
-    if isinstance(volume, HashGrid):
+    if isinstance(volume, BakedField):
         return None if volume.bake_resolution is None else (volume.bake_resolution,) * 3
     return getattr(volume, "resolution", None) if type(volume) in OWN_VOLUMES.values() else None
 
@@ -187,6 +193,15 @@ def _bytes_of_grid(grid: tuple[int, ...] | None, config: Config) -> int:
     if grid is None:
         return 0
     return (GRIDS[config.renderer.quadrature] + torch.get_num_threads()) * CHANNELS * FLOAT * math.prod(grid)
+
+
+def _of_blocks(config: Config) -> tuple[int, int]:
+    """Bytes of the weights of the blocks that a SparseGrid has at most, and of what a step holds of them besides."""
+    with torch.device("meta"):
+        started = SparseGrid(**config.volume["init_args"])
+    blocks = started.most_blocks()
+    of_each = OF_BLOCK + (torch.get_num_threads() - 1) * OF_BLOCK_A_THREAD
+    return blocks * _bytes_of(started) // len(started.places), blocks * of_each
 
 
 def _of_discriminator(config: Config) -> tuple[int, int]:

@@ -16,7 +16,7 @@ from ..invocation import to_type
 from ..rendering.renderer import FIELD_SAMPLES, RendererOptions
 from ..training.objectives.target_list import TargetOptions
 from ..viewer.options import ViewerOptions
-from ..volumes.base import Field
+from ..volumes.base import Field, grid_shape
 from .config import Config
 
 # Samples along rays that a tool takes for a run without being told to: minutes on a grid, an hour or two on a field.
@@ -119,8 +119,8 @@ def check_work_is_trusted(path: object, renderer: RendererOptions, volume: Field
     Raises:
         RunError: it would, and is not trusted.
     """
-    grid = volume.dense()
-    samples = renderer.samples_per_ray or (FIELD_SAMPLES if grid is None else max(grid.shape[1:]))
+    shape = grid_shape(volume)
+    samples = renderer.samples_per_ray or (FIELD_SAMPLES if shape is None else max(shape))
     if trust or views * renderer.image_size**2 * samples <= MOST_SAMPLES:
         return
     raise RunError(

@@ -1,4 +1,4 @@
-"""How much memory this process may still take, asked before much of it is taken.
+"""How much memory this process may still take, asked before much of it is taken; and how much it took at most.
 
 What the machine has free, what the process's control groups leave it, and its own limits: the least of them counts. No
 memory is reserved here.
@@ -14,6 +14,7 @@ from .plain_files import size_in_words
 
 NEVER_ASKED = 2**26  # bytes: what is free changes by as much from one moment to the next
 GROUPS, OWN_GROUPS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
+OWN_STATUS = Path("/proc/self/status")
 # Of a control group: its limit, its use, and what in that the kernel takes back when it is short of memory.
 VERSION_2 = ("memory.max", "memory.current", ("inactive_file", "active_file"))
 VERSION_1 = ("memory.limit_in_bytes", "memory.usage_in_bytes", ("total_inactive_file", "total_active_file"))
@@ -53,6 +54,34 @@ def free_memory(device: Any = "cpu") -> int | None:
     # What torch keeps for itself between two tensors is free for the next.
     kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     return torch.cuda.mem_get_info(device)[0] + kept
+
+
+def peak_memory(status: Path = OWN_STATUS) -> int | None:
+    """Bytes of memory that this process has held at the same time, at most so far; None where nobody counts them.
+
+    Linux's `getrusage` would also count what the process that started this one held: it is kept when a program begins.
+
+    Args:
+        status: Linux's file about this process.
+
+    Source: Linux's documentation, proc(5), VmHWM; getrusage(2), ru_maxrss.
+    """
+    try:
+        for line in status.read_text(encoding="utf-8").splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    except (OSError, ValueError, IndexError):
+        pass
+    if sys.platform == "darwin":
+        import resource
+
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # in bytes there
+    import psutil
+
+    try:
+        return getattr(psutil.Process().memory_info(), "peak_wset", None)  # Windows
+    except psutil.Error:
+        return None
 
 
 def _of_machine() -> int | None:

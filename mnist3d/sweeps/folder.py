@@ -9,7 +9,7 @@ import csv
 import io
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_args
@@ -71,16 +71,17 @@ class SweepFolder:
 
     Args:
         path: the folder; made where it is missing.
+        folders: that it has.
 
     Raises:
         RunError: another process sweeps there, or something in it is a link.
         WriteError: it cannot be made or written.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, folders: Sequence[str] = FOLDERS) -> None:
         self.path = path.absolute()
         try:
-            for name in FOLDERS:
+            for name in folders:
                 check_own(self.path / name, "folder")
                 (self.path / name).mkdir(parents=True, exist_ok=True)
             check_own(self.path / LOCK_FILE, "file")
@@ -125,7 +126,11 @@ class SweepFolder:
         Raises:
             WriteError: the disk is full, or the folder cannot be written.
         """
-        write_atomically(self.path / name, content.encode())
+        self.write_bytes(name, content.encode())
+
+    def write_bytes(self, name: str, content: bytes) -> None:
+        """Likewise."""
+        write_atomically(self.path / name, content)
 
     def write_configs(self, contents: Mapping[str, str]) -> None:
         """The configurations of runs, by their names; of all at once, as a folder of many is slow to write to."""
@@ -206,19 +211,24 @@ def table(records: list[Record]) -> str:
     return text.getvalue()
 
 
-def is_unused(path: Path) -> bool:
-    """Whether a sweep can begin in a folder: there is none, or no more than one that could not write its first file."""
+def is_unused(path: Path, first: str = SPEC_FILE) -> bool:
+    """Whether a sweep can begin in a folder: there is none, or no more than one that could not write its first file.
+
+    Args:
+        path: the folder.
+        first: name of that file.
+    """
     try:
-        return not path.exists() or all(_is_of_the_start(child) for child in path.iterdir())
+        return not path.exists() or all(_is_of_the_start(child, first) for child in path.iterdir())
     except OSError:  # a file, or a folder that cannot be read
         return False
 
 
-def _is_of_the_start(child: Path) -> bool:
+def _is_of_the_start(child: Path, first: str) -> bool:
     if child.name in FOLDERS:
         return child.is_dir() and not any(child.iterdir())
     begun = TEMPORARY.fullmatch(child.name)
-    return child.name == LOCK_FILE or (begun is not None and begun["name"] == SPEC_FILE)
+    return child.name == LOCK_FILE or (begun is not None and begun["name"] == first)
 
 
 def has_file(run: Path, name: str) -> bool:

@@ -9,7 +9,7 @@ import math
 import random
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,8 +46,12 @@ class Planned:
     words: list[str]
 
 
-def planned(options: SweepOptions) -> list[Planned]:
+def planned(options: SweepOptions, labels: Sequence[str] = ()) -> list[Planned]:
     """All runs: each configuration with the first seed, then with the next.
+
+    Args:
+        options: of the sweep.
+        labels: of each configuration, for the names of its runs; default its settings.
 
     Raises:
         ConfigError: more runs than a sweep may have, two that are the same, or a key that is none or that the sweep
@@ -68,12 +72,13 @@ def planned(options: SweepOptions) -> list[Planned]:
     if max(total, len(options.seeds) * (options.random.count or len(options.configurations))) > MOST_RUNS:
         raise ConfigError(f"grid: {total:,} runs; must be {MOST_RUNS:,} at most, so leave out values or seeds")
     runs = []
-    for seed, settings in itertools.product(options.seeds, configurations(options)):
+    for seed, (place, settings) in itertools.product(options.seeds, enumerate(configurations(options))):
+        label = labels[place] if labels else _settings_in_words(settings)
         settings = {**settings, "seed": seed}
         files = [*_files(options.base), *_files(settings)]  # first, so that single keys win
         words = [f"--config={file}" for file in files]
         words += [f"--{key}={as_text(value)}" for key, value in {**options.base, **settings}.items() if key != "config"]
-        runs.append(Planned(_name(len(runs) + 1, settings), settings, words))
+        runs.append(Planned(_name(len(runs) + 1, label, seed), settings, words))
     return runs
 
 
@@ -134,11 +139,15 @@ def as_text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def _name(number: int, settings: dict[str, Any]) -> str:
-    """001-resolution_32-seed_0: the last part of each key, and only what every file system takes."""
-    parts = [f"{key.rpartition('.')[2]}_{_short(value)}" for key, value in settings.items() if key != "seed"]
-    safe = re.sub(r"[^A-Za-z0-9_.-]+", "_", "-".join(parts))[:LONGEST].strip("._-")
-    return "-".join(filter(None, [f"{number:03d}", safe, f"seed_{settings['seed']}"]))
+def _settings_in_words(settings: dict[str, Any]) -> str:
+    """The last part of each key and its value."""
+    return "-".join(f"{key.rpartition('.')[2]}_{_short(value)}" for key, value in settings.items())
+
+
+def _name(number: int, label: str, seed: int) -> str:
+    """001-resolution_32-seed_0: only what every file system takes."""
+    safe = re.sub(r"[^A-Za-z0-9_.-]+", "_", label)[:LONGEST].strip("._-")
+    return "-".join(filter(None, [f"{number:03d}", safe, f"seed_{seed}"]))
 
 
 def _short(value: Any) -> str:

@@ -54,10 +54,11 @@ class Sweep:
         records: of each run, in the order of the plan.
         executor: where sessions run; closed at the end.
         score: what runs are compared by, from a run directory and its configuration.
-        draw: the view atlas of a run, as a JPEG, likewise.
+        draw: the view atlas of a run, as a JPEG, likewise; None: there are none.
         telling: what is said meanwhile.
         module: what Python runs for a session.
         seconds: that earlier sessions of the sweep have taken.
+        conclude: writes what comes of the runs, after the last of them; default `PAGE_FILE`.
         clock: in seconds.
         sleep: for so many seconds.
     """
@@ -68,10 +69,11 @@ class Sweep:
     records: list[Record]
     executor: Executor
     score: Callable[[Path, Config], float | None]
-    draw: Callable[[Path, Config], bytes]
+    draw: Callable[[Path, Config], bytes] | None
     telling: Telling
     module: str
     seconds: float = 0.0
+    conclude: Callable[[], None] | None = None
     clock: Callable[[], float] = time.monotonic
     sleep: Callable[[float], None] = time.sleep
 
@@ -272,7 +274,7 @@ class Sweep:
 
     def _draw(self) -> bool:
         """Draw a view atlas that is still to be drawn; whether there was one."""
-        if not self._maps:
+        if self.draw is None or not self._maps:
             return False
         record = self._maps.pop(0)
         path = self.folder.map(record.name)
@@ -294,7 +296,10 @@ class Sweep:
                     self.telling.row(record)
         while self._draw():
             pass
-        self.folder.write(PAGE_FILE, page_of(self.folder, self.records, self.folder.path.name, self.best))
+        if self.conclude is None:
+            self.folder.write(PAGE_FILE, page_of(self.folder, self.records, self.folder.path.name, self.best))
+        else:
+            self.conclude()
         over = all(each.standing.state in ("done", "dropped") for each in self.records)
         if self.options.keep == "best" and over and (best := self.best) is not None:
             for record in self.records:
@@ -316,4 +321,4 @@ def remove_checkpoints(run: Path) -> None:
 def final_table(telling: Telling, records: Sequence[Record]) -> list[str]:
     """The lines of the last table: the best first."""
     ordered = sorted(records, key=lambda each: (-len(each.standing.scores), -(each.score or 0.0)))
-    return [telling.formatted("run", "state", "step", "score", "minutes"), *map(telling.row_of, ordered)]
+    return [telling.formatted(*telling.titles), *map(telling.row_of, ordered)]

@@ -22,10 +22,12 @@ class Telling:
     Args:
         stream: where they go; None where there is nobody.
         names: of the runs, for the width of the first column.
+        titles: of the columns.
     """
 
-    def __init__(self, stream: Any, names: Sequence[str]) -> None:
-        self.stream, self._width = stream, max(map(len, [*names, TITLES[0]]))
+    def __init__(self, stream: Any, names: Sequence[str], titles: tuple[str, str, str, str, str] = TITLES) -> None:
+        self.stream, self.titles = stream, titles
+        self._width = max(map(len, [*names, titles[0]]))
         self._terminal = stream is not None and stream.isatty()
         self._drawn, self._last, self._headed = False, time.monotonic(), False
 
@@ -41,7 +43,7 @@ class Telling:
         """A row of the table."""
         if not self._headed:
             self._headed = True
-            self.line(self.formatted(*TITLES))
+            self.line(self.formatted(*self.titles))
         self.line(self.row_of(record))
 
     def row_of(self, record: Record) -> str:

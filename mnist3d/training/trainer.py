@@ -300,7 +300,7 @@ class Trainer:
     def _grow(self, progress: float) -> None:
         """Let the volume refine itself; the average grows alike, out of its own values."""
         if self.volume.grow(self.steps_done, progress):
-            self.averaged.grow(self.steps_done, progress)
+            self.averaged.grow_like(self.volume, self.steps_done, progress)
             self.grown_at = self.steps_done
             # Not carried over: a finer voxel's gradient is an eighth of a coarser one's, so the second moments
             # would hold the first hundred steps back, and what had no gradient so far would leap; the first

@@ -13,7 +13,7 @@ from torch import Tensor
 from ..rendering.pictures import to_uint8
 from ..rendering.renderer import AbsorptionRenderer, RendererOptions
 from ..rendering.shading import Shading, shaded_view
-from ..volumes.base import Field
+from ..volumes.base import Field, grid_shape
 from ..volumes.wrappers import NO_CUT, CutField, GridField
 from .scene import MAX_SIZE, Snapshot, View
 
@@ -51,7 +51,7 @@ def rendered_view(
     if _altered(view):
         volume = _as_the_sliders_want(volume, view)
     whole, shown = magnified(
-        size or view.size, view.zoom, MAX_SIZE if snapshot.volume.dense() is not None else MOST_OF_A_FIELD
+        size or view.size, view.zoom, MAX_SIZE if grid_shape(snapshot.volume) is not None else MOST_OF_A_FIELD
     )
     renderer = AbsorptionRenderer(whole, options.samples_per_ray, options.quadrature)
     seen = _middle(renderer(volume, view.rotation), shown)

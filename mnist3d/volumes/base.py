@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from .. import notebook
 from ..errors import VolumeFileError
+from ..kernels.block_absorption import Blocks
 from ..storage.atomic import whole_files
 
 FORMAT_VERSION = 1
@@ -44,6 +45,13 @@ class Field(ABC):
         """The grid (attenuation, absorbance) of a field that is a grid, differentiable; else None.
 
         The fused kernel renders this grid. A field that returns None is evaluated at points along the rays.
+        """
+        return None
+
+    def blocks(self) -> Blocks | None:
+        """The same grid as those of its blocks that are not empty, where it is kept so; else None.
+
+        Views are then rendered block by block, and `dense` is left to those who need the whole grid.
         """
         return None
 
@@ -161,6 +169,17 @@ class Volume(nn.Module, Field):
         """
         return False
 
+    def grow_like(self, grown: "Volume", steps_done: int, progress: float) -> None:
+        """Called for the average of a volume after `grow` has refined that volume: out of its own values it refines
+        itself to the same shapes. A volume whose values decide what `grow` makes of it looks at the other one.
+
+        Args:
+            grown: the volume that has just grown.
+            steps_done: as of `grow`.
+            progress: as of `grow`.
+        """
+        self.grow(steps_done, progress)
+
     def take_voxels(self, grid: Float[Tensor, "2 Z Y X"]) -> None:
         """Take the values of a grid. A run that starts from a file (`--start_from`) uses this.
 
@@ -234,6 +253,16 @@ def _content(volume: Volume, extra: dict[str, Any] | None) -> tuple[dict[str, Te
     description |= extra or {}
     weights = {key: value.detach().cpu().contiguous() for key, value in volume.state_dict().items()}
     return weights, {OWN_PACKAGE: json.dumps(description)}
+
+
+@torch.no_grad()
+def grid_shape(field: Field) -> tuple[int, ...] | None:
+    """(Z, Y, X) of a field that is a grid; None of any other."""
+    blocks = field.blocks()
+    if blocks is not None:
+        return blocks.resolution
+    grid = field.dense()
+    return None if grid is None else tuple(grid.shape[1:])
 
 
 @torch.no_grad()

@@ -22,8 +22,11 @@ from .base import FORMAT_VERSION, OWN_PACKAGE, PUBLIC_PLACE, SUFFIX, Volume
 from .base import class_path as class_path
 from .base import volume_bytes as volume_bytes
 from .base import volume_writer as volume_writer
+from .fourier_mlp import FourierMLP
 from .hash_grid import HashGrid
 from .legacy_3dmnist import ORIGINAL_FRAME, SUFFIXES
+from .sparse_grid import SparseGrid
+from .triplane import TriPlane
 from .vm_grid import VMGrid
 from .voxel_grid import VoxelGrid
 
@@ -37,7 +40,9 @@ KINDS: dict[str, tuple[type, ...]] = {  # of what a description holds
 }
 REAL = ("F64", "F32", "F16", "BF16")  # of safetensors' types
 MOST_LIST, MOST_NUMBER = 64, 2**53  # entries of an argument, and their size
-OWN_VOLUMES: dict[str, type[Volume]] = {kind.__name__: kind for kind in (HashGrid, VMGrid, VoxelGrid)}
+OWN_VOLUMES: dict[str, type[Volume]] = {
+    kind.__name__: kind for kind in (FourierMLP, HashGrid, SparseGrid, TriPlane, VMGrid, VoxelGrid)
+}
 
 
 def arguments_of_0_1(init_args: dict[str, Any]) -> dict[str, Any]:

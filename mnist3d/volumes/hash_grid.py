@@ -2,15 +2,13 @@
 
 import math
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
-import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from ..geometry.arrays import computed
-from ..geometry.grids import voxel_centres
 from ..kernels.hash_encoding import (
     HashLevels,
     choose_implementation,
@@ -18,25 +16,18 @@ from ..kernels.hash_encoding import (
     require_implementation,
     too_wide,
 )
-from .base import Volume
-from .growth import checked_growths, checked_times, coarser, still_to_come
+from .baking import CHANNELS, BakedField, baked_in_ball, check_arguments, in_cube
+from .growth import checked_times
 from .initial import scaled_normal
 
-MAX_BAKE = 256
-# Attenuation counts in steps of this length, as in the default dense grid, so that both begin alike.
-REFERENCE_STEP = 2.0 / 48.0
-CHANNELS = 2
 GPU = "cuda"  # where tinycudann computes
-POINTS_AT_ONCE = 2**18  # bounds the memory of a bake that needs no gradient
 # Adam's epsilon for tables: entries that few points read have gradients far below its default 1e-8 (Mueller et al.
 # 2022, section 4).
 TABLE_EPS = 1e-15
-# What says in the state how many times of an argument are still to come: a resumed run and a rewind find their stage.
-STAGES = {"grow_at": "growths_left", "levels_at": "levels_left"}
 Implementation = Literal["auto", "torch", "numba", "tinycudann"]
 
 
-class HashGrid(Volume):
+class HashGrid(BakedField):
     """A field without voxels: tables of features at several resolutions, and a small network.
 
         raw         = bias + network(hash_encode((point + 1) / 2))      ReLU between layers, no biases
@@ -76,6 +67,7 @@ class HashGrid(Volume):
     """
 
     RESUMABLE = ("implementation", "full_precision")
+    STAGES: ClassVar[dict[str, str]] = {**BakedField.STAGES, "levels_at": "levels_left"}
 
     def __init__(
         self,
@@ -96,20 +88,13 @@ class HashGrid(Volume):
         grow_at: list[int | float] | None = None,
         levels_at: list[int | float] | None = None,
     ) -> None:
-        super().__init__()
-        checks = {
-            "hidden_dim": (1 <= hidden_dim <= 256, "in [1, 256]"),
-            "num_layers": (1 <= num_layers <= 8, "in [1, 8]"),
-            "bake_resolution": (bake_resolution is None or 1 <= bake_resolution <= MAX_BAKE, f"in [1, {MAX_BAKE}]"),
-            "initial_opacity": (0.0 < initial_opacity < 1.0, "> 0 and < 1"),
-            "initial_brightness": (0.0 < initial_brightness < 1.0, "> 0 and < 1"),
-            "initial_noise": (0.0 <= initial_noise < math.inf, "finite and >= 0"),
-        }
-        for name, (valid, wanted) in checks.items():
-            if not valid:
-                raise ValueError(f"{name}={self._init_args[name]}: must be {wanted}")
-        if grow_at and bake_resolution is None:
-            raise ValueError(f"grow_at={grow_at}: only a baked grid grows; give bake_resolution too, or null here")
+        levels = None if levels_at is None else _checked_levels(levels_at, num_levels)
+        super().__init__(bake_resolution, grow_at, initial_opacity, initial_brightness, levels_at=levels)
+        check_arguments(
+            hidden_dim=(hidden_dim, 1 <= hidden_dim <= 256, "in [1, 256]"),
+            num_layers=(num_layers, 1 <= num_layers <= 8, "in [1, 8]"),
+            initial_noise=(initial_noise, 0.0 <= initial_noise < math.inf, "finite and >= 0"),
+        )
         require_implementation(implementation)
         scale = _per_level_scale(num_levels, base_resolution, per_level_scale, max_resolution)
         self.hash_levels = HashLevels(num_levels, features_per_level, log2_hashmap_size, base_resolution, scale)
@@ -117,15 +102,6 @@ class HashGrid(Volume):
         if implementation == "tinycudann" and wide:
             raise ValueError(f"implementation=tinycudann: {wide}; lower one of the two, or use implementation=auto")
         self.implementation, self.full_precision = implementation, full_precision
-        self._final = bake_resolution
-        growths = [] if bake_resolution is None else checked_growths(grow_at, bake_resolution)
-        self._schedules = {"grow_at": growths, "levels_at": _checked_levels(levels_at, num_levels)}
-        for argument, given in (("grow_at", grow_at), ("levels_at", levels_at)):
-            if given is not None:
-                self.register_buffer(STAGES[argument], torch.tensor(len(self._schedules[argument])))
-        self._take_stage(**self._schedules)
-        # opacity of a step = 1 - exp(-softplus(raw)) = sigmoid(raw), so the bias is a plain logit.
-        self.bias = nn.Buffer(torch.tensor([_logit(initial_opacity), _logit(1.0 - initial_brightness)]))
         self.table = nn.Parameter(scaled_normal(initial_noise, self.hash_levels.entries, features_per_level))
         with torch.no_grad():
             self.table[self.levels_now.entries :] = 0.0  # so that a level that joins changes nothing yet
@@ -147,16 +123,19 @@ class HashGrid(Volume):
         arguments = super().init_args
         return {**arguments, "implementation": "auto"} if "implementation" in arguments else arguments
 
-    def grow(self, steps_done: int, progress: float) -> bool:
-        """When it is time, bake a grid of twice the resolution (`grow_at`) and read finer levels (`levels_at`).
+    @property
+    def levels_at(self) -> list[int | float]:
+        """When finer levels still join. One that does is zero until then, so the field does not change."""
+        return self._to_come["levels_at"]
 
-        The field itself does not change: a level that is added is zero until then.
-        """
-        growths, joining = (still_to_come(times, steps_done, progress) for times in (self.grow_at, self.levels_at))
-        if len(growths) == len(self.grow_at) and len(joining) == len(self.levels_at):
-            return False
-        self._take_stage(growths, joining)
-        return True
+    @property
+    def levels_now(self) -> HashLevels:
+        """The levels that are read."""
+        return _coarsest(self.hash_levels, self.hash_levels.num_levels - len(self.levels_at))
+
+    def numbers_held(self, points: int, device: str) -> int:
+        """The encoded features of each."""
+        return points * self.hash_levels.width
 
     def _apply(self, fn: Any, recurse: bool = True) -> Any:
         """A copy that leaves the GPU, such as the page's, computes by what its new device has."""
@@ -166,27 +145,6 @@ class HashGrid(Volume):
             self.implementation = "auto"
         return moved
 
-    def _take_stage(self, grow_at: list[int | float], levels_at: list[int | float]) -> None:
-        """What is baked and read with these times to come; the saved volume is built at that stage."""
-        self.grow_at, self.levels_at = list(grow_at), list(levels_at)
-        self.bake_resolution = None if self._final is None else coarser(self._final, len(grow_at))
-        self.levels_now = self.hash_levels.coarsest(self.hash_levels.num_levels - len(levels_at))
-        for argument, times in (("grow_at", grow_at), ("levels_at", levels_at)):
-            if STAGES[argument] in self._buffers:
-                self.get_buffer(STAGES[argument]).fill_(len(times))
-                if argument in self._init_args:  # a subclass may have settled it
-                    self._init_args[argument] = list(times)
-
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
-        stage = {}
-        for argument, times in self._schedules.items():
-            left = state_dict.get(prefix + STAGES[argument])
-            if left is not None and STAGES[argument] in self._buffers and 0 <= int(left) <= len(times):
-                stage[argument] = times[len(times) - int(left) :]
-        if stage:
-            self._take_stage(**{"grow_at": self.grow_at, "levels_at": self.levels_at, **stage})
-        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
-
     def parameter_groups(self) -> list[dict[str, Any]]:
         """The table, with its own epsilon, and the network."""
         return [
@@ -194,65 +152,31 @@ class HashGrid(Volume):
             {"params": list(self.weights), "rate": 1.0},
         ]
 
-    def forward(self, points: Float[Tensor, "*P 3"]) -> tuple[Float[Tensor, "*P"], Float[Tensor, "*P"]]:
-        """The field itself, also with `bake_resolution`; outside [-1, 1]^3 the values of the nearest point inside.
+    def _baked(self, size: int) -> Float[Tensor, "2 N N N"]:
+        return baked_in_ball(self, size)
+
+    def raw(self, points: Float[Tensor, "P 3"]) -> Float[Tensor, "P 2"]:
+        """What the network answers at world points, without the bias: the part that implementations differ in.
 
         Gradients:
             To the parameters and to the points; once only, except with implementation=torch.
         """
-        raw = self.raw(points.reshape(-1, 3)) + self.bias
-        raw = raw.reshape(*points.shape[:-1], CHANNELS).to(points.dtype)
-        return F.softplus(raw[..., 0]) / REFERENCE_STEP, torch.sigmoid(raw[..., 1])
-
-    def dense(self) -> Float[Tensor, "2 N N N"] | None:
-        """With `bake_resolution`, the field at the voxels' centres; differentiable. Voxels that no sample in the unit
-        ball reads are 0 and are not evaluated."""
-        if self.bake_resolution is None:
-            return None
-        size = self.bake_resolution
-        index, centres = ball_voxels(size, str(self.table.device))
-        centres = centres.to(computed(self.table).dtype)
-        grid = centres.new_zeros(CHANNELS, size**3)
-        if torch.is_grad_enabled():
-            grid = grid.index_copy(1, index, torch.stack(self(centres)))
-        else:
-            for places, part in zip(index.split(POINTS_AT_ONCE), centres.split(POINTS_AT_ONCE), strict=True):
-                grid.index_copy_(1, places, torch.stack(self(part)))
-        return grid.reshape(CHANNELS, size, size, size)
-
-    def raw(self, points: Float[Tensor, "P 3"]) -> Float[Tensor, "P 2"]:
-        """What the network answers at world points, without the bias: the part that implementations differ in."""
         table, weights = computed(self.table), [computed(weight) for weight in self.weights]
         implementation = choose_implementation(
             self.implementation, points, table, weights, self.hash_levels, self.full_precision
         )
         if len(points) == 0:
             return points.new_zeros(0, CHANNELS) + 0.0 * (points.sum() + self.table.sum())
-        unit = 0.5 * (points.nan_to_num(0.0).clamp(-1.0, 1.0) + 1.0)
+        unit = 0.5 * (in_cube(points) + 1.0)
         unit, levels = unit.to(table.dtype), self.levels_now
         if levels.num_levels < self.hash_levels.num_levels:  # a cut costs a second table in backward
             table, weights[0] = table[: levels.entries], weights[0][:, : levels.width]
         return encode_and_evaluate(unit, table, weights, levels, implementation, self.full_precision)
 
 
-@lru_cache(maxsize=4)
-def ball_voxels(size: int, device: str) -> tuple[Int[Tensor, " P"], Float[Tensor, "P 3"]]:
-    """The voxels of a size^3 grid that some sample in the unit ball reads, as flat index and centre (xyz).
-
-    A voxel is read up to one voxel away, so these are the voxels whose cube of twice the edge meets the ball.
-    """
-    with torch.inference_mode(False):  # what is kept must serve a training later on
-        return _ball_voxels(size, device)
-
-
-def _ball_voxels(size: int, device: str) -> tuple[Int[Tensor, " P"], Float[Tensor, "P 3"]]:
-    axis = voxel_centres(size).cpu()
-    nearest = (axis.abs() - 2.0 / size).clamp_min(0.0).square()
-    plane = (nearest[:, None] + nearest).flatten()
-    slices = [k * size**2 + (depth + plane < 1.0).nonzero()[:, 0] for k, depth in enumerate(nearest.tolist())]
-    index = torch.cat(slices)
-    centres = torch.stack([axis[index % size], axis[index // size % size], axis[index // size**2]], dim=-1)
-    return index.to(device), centres.float().to(device)
+@lru_cache(maxsize=64)
+def _coarsest(levels: HashLevels, num_levels: int) -> HashLevels:
+    return levels.coarsest(num_levels)
 
 
 def _per_level_scale(levels: int, base: int, scale: float | None, finest: int | None) -> float:
@@ -274,7 +198,3 @@ def _checked_levels(levels_at: list[int | float] | None, num_levels: int) -> lis
             f"the start; must be at most {num_levels - 1} times, or null"
         )
     return times
-
-
-def _logit(share: float) -> float:
-    return math.log(share / (1.0 - share))

@@ -12,3 +12,9 @@ def scaled_normal(spread: float, *shape: int) -> Tensor:
     """
     weights = torch.empty(shape)
     return weights if weights.is_meta else spread * weights.normal_()
+
+
+def uniform(bound: float, *shape: int) -> Tensor:
+    """Numbers from [-bound, bound) on the default device; on the meta device none, as above."""
+    weights = torch.empty(shape)
+    return weights if weights.is_meta else weights.uniform_(-bound, bound)

@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..geometry.grids import voxel_centres
+from ..kernels.block_absorption import Blocks
 from .base import Field, grid_words
 from .occupancy import Occupancy, occupied_cells
 from .resampling import ask, drawn
@@ -29,7 +30,8 @@ class FrozenField(Field):
     def __init__(self, field: Field) -> None:
         self.field = field
         with torch.no_grad():
-            self._grid = field.dense()
+            self._blocks = field.blocks()
+            self._grid = field.dense() if self._blocks is None else None
         self._occupancy: Occupancy | None = None
 
     def __repr__(self) -> str:
@@ -40,8 +42,15 @@ class FrozenField(Field):
         return self.field(points)
 
     def dense(self) -> Float[Tensor, "2 Z Y X"] | None:
-        """As the field, without the work."""
+        """As the field, without the work; of one that is kept as blocks it is made when first asked for."""
+        if self._grid is None and self._blocks is not None:
+            with torch.no_grad():
+                self._grid = self._blocks.dense()
         return self._grid
+
+    def blocks(self) -> Blocks | None:
+        """As the field, without the work."""
+        return self._blocks
 
     def like(self) -> Tensor:
         """As the field."""

@@ -188,4 +188,12 @@ CONTRADICTIONS = [  # a command and what does not go together
     ("plot", ["file", "--output", "a.png"]),
     ("score", ["RUN", "--views", "1000000"]),
     ("score", ["RUN", "--classifiers", "file"]),
+    ("reconstruct", ["stack.mrcs", "--poses", "stack.csv", "--resume"]),
+    ("reconstruct", ["stack.mrcs", "--refine_poses"]),
+    ("reconstruct", ["stack.mrcs", "--poses", "stack.star", "--size", "9"]),
+    ("reconstruct", ["stack.mrcs", "--poses", "stack.csv", "--input", "transmission"]),
+    ("reconstruct", ["stack.mrcs", "--poses", "stack.csv", "--output", "RUN"]),
+    ("fsc", ["RUN", "voxels.npz", "--mirror"]),
+    ("fsc", ["voxels.npz"]),
+    ("project", ["RUN", "--output", "images.tif"]),
 ]

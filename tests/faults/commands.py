@@ -41,6 +41,7 @@ TINY = {
     "scorecard.every": "0",
     "viewer.enabled": "false",
 }
+NO_PAGE = ["--viewer.enabled", "false"]
 VALID = {  # what each command is asked for, before it is made wrong; RUN is a finished run
     "train": [word for key, value in TINY.items() for word in (f"--{key}", value)] + ["--run_dir", "new"],
     "view": ["RUN", "--snapshot", "views.png", "--port", "0", "--host", "127.0.0.1"],
@@ -52,9 +53,12 @@ VALID = {  # what each command is asked for, before it is made wrong; RUN is a f
     "plot": ["RUN", "--output", "run.png"],
     "score": ["RUN", "--views", "2", "--output", "scores"],
     "presets": ["letters"],
+    "project": ["RUN", "--output", "images.mrcs", "--views", "3", "--size", "8", "--snr", "1", "--max_shift", "1"],
+    "reconstruct": ["stack.mrcs", "--poses", "stack.csv", "--output", "found", "--steps", "2", *NO_PAGE],
+    "fsc": ["RUN", "voxels.npz", "--output", "curve.csv", "--pixel_size", "1.2"],
 }
 SHARE = {"train": 10, "view": 3, "orbit": 4, "voxels": 3, "mesh": 3, "points": 2, "page": 2, "plot": 2}
-SHARE |= {"score": 1, "presets": 1}
+SHARE |= {"score": 1, "presets": 1, "project": 2, "reconstruct": 4, "fsc": 2}
 MAKES_LONG = ("huge number", "contradiction", "flags twice", "any key, any value")
 
 
@@ -71,6 +75,8 @@ def prepare(scratch: Path) -> None:
     tiny = [f"--{key}={value}" for key, value in TINY.items() if key != "trainer.max_steps"]
     prepared(scratch, "train.py", *tiny, "--trainer.max_steps", "3", "--run_dir", scratch / "run")
     prepared(scratch, "tools/export_voxels.py", scratch / "run", "--output", scratch / "voxels.npz")
+    images = ["--views", "12", "--size", "8", "--output", scratch / "stack.mrcs"]
+    prepared(scratch, "mnist3d", "project", scratch / "run", *images)
     in_fork(_trained_classifiers)
 
 
@@ -128,7 +134,8 @@ def make_folder(scratch: Path, number: int) -> Path:
         shutil.rmtree(folder)
     folder.mkdir()
     shutil.copytree(scratch / "run", folder / "run")
-    shutil.copy(scratch / "voxels.npz", folder)
+    for name in ("voxels.npz", "stack.mrcs", "stack.csv", "stack.star"):
+        shutil.copy(scratch / name, folder)
     (folder / "folder").mkdir()
     (folder / "folder.yaml").mkdir()
     (folder / "folder.png").mkdir()

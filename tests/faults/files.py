@@ -59,6 +59,18 @@ MADE = [".npy", ".nhdr", ".nii", ".hdr", ".img", ".mrc.gz", ".map", ".ccp4"]
 READS |= {
     f"voxels{suffix}": [["train", *TINY, "--start_from", f"voxels{suffix}", *NEW]] for suffix in [*WRITTEN, *MADE]
 }
+FOUND = ["--steps", "2", "--viewer.enabled", "false", "--output"]
+READS |= {
+    f"stack{suffix}": [["reconstruct", f"stack{suffix}", "--poses", "stack.star", *FOUND, "new"]]
+    for suffix in (".mrcs", ".npy", ".tif")
+}
+READS |= {
+    f"stack{suffix}": [["reconstruct", "stack.mrcs", "--poses", f"stack{suffix}", *FOUND, "new"]]
+    for suffix in (".csv", ".star")
+}
+BEGUN = ["reconstruct", "stack.mrcs", "--start", "voxels.npz", *FOUND, "found"]
+STATE = "found/state.safetensors"
+READS |= {"half.mrc": [["fsc", "half.mrc", "voxels.npz"]], STATE: [[*BEGUN, "--resume"]]}
 
 
 def main() -> int:
@@ -69,7 +81,10 @@ def main() -> int:
         valid.mkdir()
         prepare(valid)
         if options.count >= len(READS):  # a short pass is to be short
+            prepared(valid, "mnist3d", *BEGUN)
             prove(scratch)
+        else:
+            del READS[STATE]
         others = {name: (valid / name).read_bytes() for name in READS}
         return judge(options, options.count, partial(make_case, options.seed, scratch, others), scratch)
 
@@ -105,6 +120,8 @@ def prepare(folder: Path) -> None:
         labels = struct.pack(">HBBI", 0, 8, 1, 20) + bytes(number % 4 for number in range(20))
         (folder / name / f"train-images-idx3-ubyte{end}").write_bytes(pack(images))
         (folder / name / f"train-labels-idx1-ubyte{end}").write_bytes(pack(labels))
+    prepared(folder, "mnist3d", "project", "run", "--views", "12", "--size", "8", "--output", "stack.mrcs")
+    in_fork(partial(_stacks, folder))
     lines = "".join(f"{word[2:].partition('=')[0]}: {word.partition('=')[2]}\n" for word in TINY)
     more = "targets:\n  views:\n    - {azimuth: 10, elevation: 5, digit: 3}\n    - {text: A}\nseed: 3\n"
     (folder / "mine.yaml").write_text(lines + more)
@@ -145,6 +162,19 @@ def _voxel_files(folder: Path, grid: Any) -> None:
     for suffix, packed in ((".mrc.gz", "gzip"), (".map", None), (".ccp4", None)):
         with mrcfile.new(folder / f"voxels{suffix}", compression=packed) as file:
             file.set_data(grid)
+
+
+def _stacks(folder: Path) -> None:
+    """The same images in other files, and a volume of any sign."""
+    import mrcfile
+    import numpy as np
+    import tifffile
+
+    images = np.asarray(mrcfile.read(folder / "stack.mrcs"))
+    np.save(folder / "stack.npy", images)
+    tifffile.imwrite(folder / "stack.tif", images)
+    with mrcfile.new(folder / "half.mrc") as file:
+        file.set_data(images[:8] - images.mean())
 
 
 def _torch_volume(path: Path) -> None:

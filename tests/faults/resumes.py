@@ -33,11 +33,17 @@ VOLUMES: dict[str, list[str]] = {
     ],
     "HashGrid, baked": ["--volume=HashGrid", "--volume.bake_resolution=16", "--volume.grow_at=[0.5]"],
     "VMGrid": ["--volume=VMGrid", "--volume.resolution=14", "--volume.components=3"],
+    "TriPlane": ["--volume=TriPlane", "--volume.resolution=10", "--volume.channels=4"],
+    "TriPlane, baked": ["--volume=TriPlane", "--volume.bake_resolution=16", "--volume.grow_at=[0.5]"],
+    "FourierMLP": ["--volume=FourierMLP", "--volume.hidden_dim=16"],
+    "FourierMLP, sine, baked": ["--volume=FourierMLP", "--volume.activation=sine", "--volume.bake_resolution=16"],
 }
 SMALL = {  # of the presets that have a volume of their own
     "VoxelGrid": ["--volume.resolution=16"],
     "HashGrid": ["--volume.log2_hashmap_size=8"],
     "VMGrid": ["--volume.resolution=14"],
+    "TriPlane": ["--volume.resolution=10"],
+    "FourierMLP": ["--volume.hidden_dim=16"],
 }
 FROM_DISK = {"drawings": "drawings", "fashion": "idx"}  # presets whose images lie in a folder
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from .cases import random_rotations
 from .implementations import IMPLEMENTATIONS, QUADRATURES, check_can_compute, implementation
 from .quadrature import ball_quadrature
+from .sampling import sample_grid
 
 
 def render_grid(
@@ -113,4 +114,5 @@ __all__ = [
     "check_can_compute",
     "random_rotations",
     "render_grid",
+    "sample_grid",
 ]

@@ -11,12 +11,12 @@ from torch import Tensor
 IN_ANY_ORDER = frozenset({"cuda"})
 
 
-def sample_grid(grid: Float[Tensor, "C Z Y X"], places: Float[Tensor, "B *P 3"]) -> Float[Tensor, "B C *P"]:
-    """The grid at places in [-1, 1]^3, trilinear between voxel centres; beyond the outermost its values go on.
+def sample_grid(grid: Float[Tensor, "C ..."], places: Float[Tensor, "B *P D"]) -> Float[Tensor, "B C *P"]:
+    """The grid at places in [-1, 1]^D, linear along each axis between voxel centres; beyond them its values go on.
 
     Args:
-        grid: any size, no empty axis.
-        places: xyz, of one view or more.
+        grid: (C, Z, Y, X), or a plane (C, Y, X), D = 2; any size, no empty axis.
+        places: xyz or xy, of one view or more; of D axes too.
 
     Gradients:
         To both. With torch's deterministic algorithms (`torch.use_deterministic_algorithms`) two runs agree to the bit
@@ -25,23 +25,27 @@ def sample_grid(grid: Float[Tensor, "C Z Y X"], places: Float[Tensor, "B *P 3"])
     if places.device.type in IN_ANY_ORDER and torch.are_deterministic_algorithms_enabled():
         return sample_in_order(grid, places)
     # grid_sample's last axis is (x, y, z) and its input (Z, Y, X): the project's own two conventions.
-    shared = grid[None].expand(len(places), -1, -1, -1, -1)
+    shared = grid[None].expand(len(places), *grid.shape)
     return F.grid_sample(shared, places, mode="bilinear", padding_mode="border", align_corners=False)
 
 
-def sample_in_order(grid: Float[Tensor, "C Z Y X"], places: Float[Tensor, "B *P 3"]) -> Float[Tensor, "B C *P"]:
+def sample_in_order(grid: Float[Tensor, "C ..."], places: Float[Tensor, "B *P D"]) -> Float[Tensor, "B C *P"]:
     """See `sample_grid`: corner by corner of the cell around each place, which torch can add up in one order."""
     table = grid.flatten(1).mT.contiguous()
-    axes = [_corners(*axis) for axis in zip(places.unbind(dim=-1), grid.shape[:0:-1], strict=True)]
-    _, rows, columns = grid.shape[1:]
+    axes = [corners(*axis) for axis in zip(places.unbind(dim=-1), grid.shape[:0:-1], strict=True)]
     sampled = table.new_zeros(*places.shape[:-1], len(grid))
-    for (i, x), (j, y), (k, z) in product(*axes):
+    for corner in product(*axes):
+        row, share = corner[-1][0], corner[0][1]
+        for extent, (index, _) in zip(grid.shape[2:], corner[-2::-1], strict=True):
+            row = row * extent + index
+        for _, weight in corner[1:]:
+            share = share * weight
         # torch sorts what reads the same row before it adds; an embedding also takes indices of 32 bits
-        sampled = sampled + (x * y * z)[..., None] * F.embedding((k * rows + j) * columns + i, table)
+        sampled = sampled + share[..., None] * F.embedding(row, table)
     return sampled.movedim(-1, 1)
 
 
-def _corners(place: Tensor, extent: int) -> list[tuple[Tensor, Tensor]]:
+def corners(place: Tensor, extent: int) -> list[tuple[Tensor, Tensor]]:
     """Of one axis: the two voxels around each place, and the weights of their values."""
     at = (((place + 1.0) * extent - 1.0) / 2.0).clamp(0.0, extent - 1.0)
     below = at.detach().nan_to_num(0.0).floor()  # no index may lie outside

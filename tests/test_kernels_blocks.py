@@ -1,0 +1,166 @@
+"""The renderer of blocks: the shared contract of renderers, the whole grid's views, and blocks that are not there."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from mnist3d.kernels.absorption import random_rotations, render_grid
+from mnist3d.kernels.absorption.reference import render_grid_reference
+from mnist3d.kernels.absorption.trilinear_numba import render_grid_numba
+from mnist3d.kernels.block_absorption import Blocks, blocks_along, cut, render_blocks, sample_blocks, whole
+from mnist3d.kernels.block_absorption.activation import activated
+from mnist3d.kernels.block_absorption.blocks_numba import render_blocks_numba
+from mnist3d.kernels.block_absorption.reference import render_blocks_reference
+from mnist3d.kernels.choice import TOLERANCES
+from mnist3d.testing import check_absorption_kernel
+
+EMPTY, STEP = 0.25, 2.0 / 24.0
+RENDERERS = {"numba": render_blocks_numba, "reference": render_blocks_reference}
+
+
+def as_blocks(render):
+    """A renderer of blocks as one of grids, of all of which it makes blocks."""
+
+    def of_grid(opacity, absorbance, rotation, image_size, num_samples):
+        size = tuple(opacity.shape)
+        slots = torch.arange(len(cut(opacity[None])[0]), dtype=torch.int32).reshape(blocks_along(size))
+        first, second = cut(torch.stack([opacity, absorbance]))
+        return render(first, second, rotation, slots, size, EMPTY, image_size, num_samples)
+
+    return of_grid
+
+
+def some_blocks(size=(19, 24, 17), left_out=(0, 3, 4, 10, 13, 26), dtype=torch.float64) -> Blocks:
+    """Random values, absorbance and all, in blocks that stand in another order than in the grid."""
+    generator = torch.Generator().manual_seed(1)
+    count = torch.Size(blocks_along(size)).numel()
+    slots = torch.full((count,), -1, dtype=torch.int32)
+    kept = torch.tensor([place for place in range(count) if place not in left_out])
+    slots[kept] = torch.randperm(len(kept), generator=generator).int()
+    raw = torch.randn(2, len(kept), 8, 8, 8, generator=generator, dtype=torch.float64)
+    raw[0] += 12.0 * (torch.rand(raw[0].shape, generator=generator) - 0.8)
+    return Blocks(raw.to(dtype), STEP, slots.reshape(blocks_along(size)), size, EMPTY)
+
+
+@pytest.mark.parametrize("name", RENDERERS)
+def test_it_keeps_the_contract_of_renderers_where_all_blocks_are_there(name):
+    render = as_blocks(RENDERERS[name])
+
+    def but_for_no_view(*arguments):  # which `render_blocks` answers itself
+        return render(*arguments) if len(arguments[2]) else render_grid_reference(*arguments)
+
+    check_absorption_kernel(but_for_no_view)
+
+
+def views_and_gradients(render, tensors, weights):
+    tensors = [tensor.detach().clone().requires_grad_() for tensor in tensors]
+    views = render(*tensors)
+    return [views.detach(), *torch.autograd.grad((views * weights).sum(), tensors)]
+
+
+@pytest.mark.parametrize("dtype", TOLERANCES, ids=str)
+@pytest.mark.parametrize("impl", RENDERERS)
+def test_blocks_that_are_not_there_read_as_empty(impl, dtype):
+    blocks = some_blocks()
+    generator = torch.Generator().manual_seed(2)
+    rotation = random_rotations(3, generator)
+    weights = torch.randn(3, 11, 11, generator=generator, dtype=torch.float64)
+
+    def of_the_whole(raw: Tensor, rotation: Tensor) -> Tensor:
+        values = torch.stack([torch.nn.functional.softplus(raw[0]) / STEP, raw[1].sigmoid()])
+        grid = whole(values, blocks.slots, blocks.resolution, torch.tensor([0.0, EMPTY]).double())
+        return render_grid(grid[0], grid[1], rotation, 11, 23, impl="reference")
+
+    def of_the_blocks(raw: Tensor, rotation: Tensor) -> Tensor:
+        return render_blocks(replace(blocks, raw=raw), rotation, 11, 23, impl=impl)
+
+    tensors = (blocks.raw, rotation)
+    expected = views_and_gradients(of_the_whole, tensors, weights)
+    found = views_and_gradients(of_the_blocks, [tensor.to(dtype) for tensor in tensors], weights.to(dtype))
+    tolerance = TOLERANCES[dtype]
+    assert (found[0] - expected[0]).abs().max() <= tolerance.value
+    assert expected[0].std() > 0.05
+    for ours, theirs in zip(found[1:], expected[1:], strict=True):
+        assert (ours - theirs).abs().max() <= tolerance.gradient * theirs.abs().max()
+
+
+def test_the_compiled_one_is_the_compiled_one_of_grids_to_the_bit():
+    """Where a sample lies and what is read there is rounded alike, so a grid may change over at any time."""
+    blocks = some_blocks(dtype=torch.float32)
+    rotation = random_rotations(3, torch.Generator().manual_seed(0)).float()
+    values = activated(blocks.raw, 1.0)
+    opacity, absorbance = whole(torch.stack(values), blocks.slots, blocks.resolution, torch.tensor([0.0, EMPTY]))
+    expected = render_grid_numba(opacity, absorbance, rotation, 15, 40)
+    grid = blocks.slots, blocks.resolution, EMPTY
+    assert torch.equal(render_blocks_numba(values[0], values[1], rotation, *grid, 15, 40), expected)
+
+
+def test_threads_share_the_work_and_change_no_view(monkeypatch):
+    blocks = some_blocks()
+    rotation, found = random_rotations(2, torch.Generator().manual_seed(0)), []
+    weights = torch.rand(2, 20, 20, dtype=torch.float64)
+
+    def of_the_blocks(raw: Tensor, rotation: Tensor) -> Tensor:
+        return render_blocks(replace(blocks, raw=raw), rotation, 20, 30, impl="numba")
+
+    for threads in (1, 3):
+        monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
+        found.append(views_and_gradients(of_the_blocks, (blocks.raw, rotation), weights))
+    assert torch.equal(found[0][0], found[1][0])
+    for one, three in zip(found[0][1:], found[1][1:], strict=True):
+        torch.testing.assert_close(one, three, rtol=1e-12, atol=1e-12)  # another order of summation
+
+
+def test_auto_proves_the_compiled_one_and_parts_are_the_whole():
+    blocks = some_blocks()
+    rotation = random_rotations(5, torch.Generator().manual_seed(0))
+    expected = render_blocks(blocks, rotation, 9, 12, impl="numba")
+    assert torch.equal(render_blocks(blocks, rotation, 9, 12), expected)
+    blocks.raw.requires_grad_()
+    few, all_at_once = (render_blocks(blocks, rotation, 9, 12, "reference", at_once) for at_once in (2, None))
+    slopes = [torch.autograd.grad(view.square().sum(), blocks.raw)[0] for view in (few, all_at_once)]
+    torch.testing.assert_close(few, all_at_once, rtol=1e-12, atol=1e-14)
+    torch.testing.assert_close(*slopes, rtol=1e-10, atol=1e-13)
+    assert render_blocks(blocks, rotation[:0], 9, 12).shape == (0, 9, 9)
+
+
+def test_between_voxels_a_grid_of_blocks_is_the_grid():
+    blocks = some_blocks()
+    places = 2.4 * torch.rand(200, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64) - 1.2
+    values = blocks.values()
+    empty = torch.tensor([0.0, EMPTY], dtype=torch.float64)
+    found = sample_blocks(values, blocks.slots, blocks.resolution, empty, places)
+    grid = torch.nn.functional.grid_sample(
+        blocks.dense()[None], places[None, None, None], padding_mode="border", align_corners=False
+    )
+    torch.testing.assert_close(found, grid[0, :, 0, 0])
+    assert torch.equal(cut(blocks.dense())[:, 1, :, :, 0], values[:, int(blocks.slots.flatten()[1]), :, :, 0])
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (
+            {"slots": torch.full((3, 3, 3), 21, dtype=torch.int32)},
+            r"slots lies in \[21, 21\]: it must be in \[-1, 20\]",
+        ),
+        ({"slots": torch.zeros(3, 3, 2, dtype=torch.int32)}, r"slots is \(3, 3, 2\).*it must be \(3, 3, 3\)"),
+    ],
+)
+def test_what_would_be_read_outside_is_refused(change, words):
+    blocks = some_blocks()
+    wrong = replace(blocks, **change)
+    with pytest.raises(ValueError, match=words):
+        render_blocks(wrong, torch.eye(3, dtype=torch.float64)[None], 4, 4)
+
+
+def test_what_it_cannot_take_is_refused():
+    blocks = some_blocks()
+    with pytest.raises(ValueError, match=r"impl='numba' cannot take rotation of torch.float32"):
+        render_blocks(blocks, torch.eye(3)[None], 4, 4, impl="numba")
+    with pytest.raises(ValueError, match=r"impl='triton': must be one of auto, reference, numba"):
+        render_blocks(blocks, torch.eye(3, dtype=torch.float64)[None], 4, 4, impl="triton")
+    with pytest.raises(ValueError, match=r"image_size=0: it must be at least 1"):
+        render_blocks(blocks, torch.eye(3, dtype=torch.float64)[None], 0, 4)

@@ -1,0 +1,319 @@
+"""A grid of blocks: the dense grid's views and gradients, what pruning keeps, and runs across a pruning."""
+
+import copy
+import io
+from typing import Any
+
+import pytest
+import torch
+from test_trainer import bars, same
+from trainers import make_trainer  # pyright: ignore[reportMissingImports]
+
+from mnist3d.errors import VolumeFileError
+from mnist3d.geometry.grids import voxel_centres
+from mnist3d.geometry.rotations import euler_matrix
+from mnist3d.kernels.block_absorption import cut, whole
+from mnist3d.rendering.renderer import AbsorptionRenderer, render_views
+from mnist3d.testing import check_volume
+from mnist3d.training.options import TrainerOptions
+from mnist3d.volumes import SparseGrid, VoxelGrid, load_volume
+from mnist3d.volumes.base import grid_shape
+from mnist3d.volumes.resampling import resampled
+from mnist3d.volumes.wrappers import FrozenField
+
+RENDERER = AbsorptionRenderer(16, 24)
+BRIGHTNESS = 0.9
+MATTER_RAW, EMPTY_RAW = 4.0, -8.0  # beyond the bias of -3.9: attenuation of 12 and of 1e-4 per world unit
+
+
+def views_of(volume, seed=0):
+    return RENDERER(volume, euler_matrix(torch.randn(4, 3, generator=torch.Generator().manual_seed(seed))))
+
+
+def blob(**options: Any) -> SparseGrid:
+    """A ball of matter of radius .3 at x = .3, and nothing else, in 64 blocks."""
+    volume = SparseGrid(32, initial_noise=0.5, initial_brightness=BRIGHTNESS, **options)
+    z, y, x = torch.meshgrid(*[voxel_centres(32)] * 3, indexing="ij")
+    inside = ((x - 0.3).square() + y.square() + z.square()) < 0.09
+    with torch.no_grad():
+        volume.levels[-1][0] = cut(torch.where(inside, MATTER_RAW, EMPTY_RAW)[None])[0, volume.places.long()]
+    return volume
+
+
+def grid_of(volume: Any) -> torch.Tensor:
+    return volume.dense()
+
+
+def places(volume: Any) -> torch.Tensor:
+    return volume.places
+
+
+def holds(volume, point):
+    """Whether the block of a point is there."""
+    blocks = volume.slots.shape
+    k, j, i = (min(int((at + 1) / 2 * n), n - 1) for at, n in zip(reversed(point), blocks, strict=True))
+    return int(volume.slots[k, j, i]) >= 0
+
+
+@pytest.mark.parametrize(
+    "volume",
+    [
+        lambda: SparseGrid(12),
+        lambda: SparseGrid([9, 16, 20], grow_at=[0.3], prune_at=[0.2, 0.5]),
+        lambda: blob(prune_at=[2]),
+    ],
+    ids=["12", "unequal", "blob"],
+)
+def test_it_keeps_the_contract(volume):
+    torch.manual_seed(0)
+    check_volume(volume())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_with_all_blocks_it_is_the_dense_grid(dtype):
+    """Views and gradients of a VoxelGrid of the same raw values; all 27 blocks of 20^3 voxels meet the ball."""
+    torch.manual_seed(0)
+    sparse = SparseGrid(20, initial_opacity=0.1, initial_noise=1.0).to(dtype)
+    dense = VoxelGrid(20, pyramid=[], initial_opacity=0.1).to(dtype)
+    with torch.no_grad():
+        raw = sparse.raw()
+        table = raw.reshape(2, 3, 3, 3, 8, 8, 8).permute(0, 1, 4, 2, 5, 3, 6).reshape(2, 24, 24, 24)
+        dense.levels[0].copy_(table[:, :20, :20, :20] - dense.bias)
+    # rounding of some hundred operations a pixel; of a sum over 1,000 of them for a gradient
+    rounding = 1e-5 if dtype == torch.float32 else 1e-12
+    seen, expected = views_of(sparse), views_of(dense)
+    torch.testing.assert_close(seen, expected, rtol=0.0, atol=rounding)
+    assert expected.std() > 0.05
+    for view in (seen, expected):
+        view.square().sum().backward()
+    gradient = cut(dense.levels[0].grad)
+    torch.testing.assert_close(sparse.levels[-1].grad, gradient, rtol=0.0, atol=10.0 * rounding)
+    assert gradient.abs().max() > 0.01
+    points = 2.2 * torch.rand(100, 3, dtype=dtype) - 1.1
+    for ours, theirs in zip(sparse(points), dense(points), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=100.0 * rounding, atol=rounding)
+
+
+def test_its_coarser_levels_are_those_of_the_dense_grid():
+    torch.manual_seed(0)
+    sparse, dense = SparseGrid(24), VoxelGrid(24, pyramid=[0.25, 0.5])
+    with torch.no_grad():
+        for mine, its in zip(sparse.levels, dense.levels, strict=True):
+            its.normal_()
+            edge = mine.shape[-1]
+            blocks = its.unfold(1, edge, edge).unfold(2, edge, edge).unfold(3, edge, edge)
+            mine.copy_(blocks.reshape(2, 27, edge, edge, edge))
+    torch.testing.assert_close(sparse.dense(), dense.dense(), rtol=1e-5, atol=1e-5)
+
+
+def test_pruning_leaves_the_view_and_what_is_left_out_reads_as_empty():
+    volume = blob(prune_at=[0.5])
+    before, blocks = views_of(volume).detach(), len(volume.places)
+    assert not volume.grow(0, 0.4)
+    assert volume.grow(0, 0.5)
+    assert len(volume.places) < blocks == 64
+    # what is left out holds 1e-4 per world unit, on 2 of them at most
+    torch.testing.assert_close(views_of(volume), before, rtol=0.0, atol=3e-4)
+    assert before.max() > 0.5
+    there, gone = [0.3, 0.0, 0.0], [-0.8, 0.0, 0.0]
+    assert (holds(volume, there), holds(volume, gone)) == (True, False)
+    attenuation, absorbance = volume(torch.tensor([there, gone]))
+    assert attenuation[0] > 1.0
+    assert attenuation[1] == 0.0
+    assert absorbance[1].item() == pytest.approx(1.0 - BRIGHTNESS, abs=1e-6)
+    assert volume.dense()[0, 16, 16, 3] == 0.0
+    assert not volume.grow(0, 1.0)
+
+
+def test_a_halo_gets_gradients_and_blocks_come_back():
+    volume = blob(prune_at=[1, 2, 3])
+    volume.grow(1, 0.0)
+    blocks = volume.blocks()
+    assert blocks is not None
+    matter = (blocks.values()[0] > volume.empty_below).flatten(1).any(dim=1)
+    assert matter.any()
+    assert not matter.all()
+    views_of(volume).sum().backward()
+    slopes = volume.levels[-1].grad.flatten(2).abs().amax(dim=(0, 2))
+    assert (slopes > 0.0).all()
+    beside, beyond = [-0.2, 0.1, 0.1], [-0.7, 0.1, 0.1]  # the halo, and the block behind it
+    assert (holds(volume, beside), holds(volume, beyond)) == (True, False)
+    with torch.no_grad():  # as if it had learned
+        volume.levels[-1][0, int(volume.slots[2, 2, 1])] = MATTER_RAW
+    before = views_of(volume).detach()
+    assert volume.grow(2, 0.0)
+    # what comes back holds a tenth of what counts as empty, .01 per world unit, on 2 of them at most
+    torch.testing.assert_close(views_of(volume), before, rtol=0.0, atol=0.02)
+    assert volume(torch.tensor(beyond))[0].item() == pytest.approx(0.01, rel=1e-3)
+    views_of(volume).sum().backward()
+    assert (volume.levels[-1].grad[0, int(volume.slots[2, 2, 0])] != 0.0).any()
+
+
+def test_nothing_at_all_keeps_its_blocks():
+    volume = SparseGrid(16, initial_opacity=1e-6, initial_noise=0.0, prune_at=[0.5])
+    assert not volume.grow(0, 0.5)
+    assert len(volume.places) == 8
+    assert volume.prune_at == []
+
+
+@pytest.mark.parametrize("prune_at", [None, [0.2], [0.5]])
+def test_it_grows_as_the_dense_grid(prune_at):
+    """Whose own test says how little of the view that changes."""
+    volume = SparseGrid(64, grow_at=[0.5], prune_at=prune_at, initial_brightness=BRIGHTNESS)
+    dense = VoxelGrid(64, grow_at=[0.5], pyramid=[], initial_brightness=BRIGHTNESS)
+    with torch.no_grad():
+        volume.levels[-1].copy_(blob().levels[-1])
+        dense.levels[0].copy_(whole(volume.levels[-1], volume.slots, (32, 32, 32), torch.zeros(2)))
+    for grid in (volume, dense):
+        grid.grow(0, 0.3)
+        assert grid.grow(0, 0.6)
+        assert grid_shape(grid) == (64, 64, 64)
+    # rounding; once pruned, 1e-4 per world unit on 2 of them
+    torch.testing.assert_close(views_of(volume), views_of(dense), rtol=0.0, atol=3e-4 if prune_at else 1e-5)
+    assert views_of(dense).max() > 0.7
+    assert (len(volume.places) < 100) == bool(prune_at)
+    assert SparseGrid(**volume.init_args).levels[-1].shape == volume.levels[-1].shape
+
+
+def make(seed=0, **options):
+    """Matter at one end of the x axis, along which lie 4 blocks at first and 8 in the end."""
+    torch.manual_seed(seed)
+    settings = TrainerOptions(**{"max_steps": 12, "views": 3, **options})
+    volume = SparseGrid([32, 32, 64], grow_at=[5], prune_at=[2, 8], empty_below=0.3, initial_opacity=0.1)
+    with torch.no_grad():
+        for level in list(volume.levels)[::2]:
+            level[0, volume.places % 4 > 0] -= 8.0
+    return make_trainer(volume, AbsorptionRenderer(12, 16), bars(size=12), settings, seed=seed)
+
+
+def saved(trainer):
+    buffer = io.BytesIO()
+    torch.save(trainer.state_dict(), buffer)
+    buffer.seek(0)
+    return torch.load(buffer, weights_only=True)
+
+
+@pytest.mark.parametrize("stop_after", [2, 3, 6, 9])
+def test_a_run_resumes_to_the_bit_before_and_after_a_pruning(stop_after):
+    whole = make()
+    whole.run()
+    half = make(stop_after=stop_after)
+    half.run()
+    rest = make(seed=5)  # every weight and generator starts elsewhere: all must come from the state
+    rest.load_state_dict(saved(half))
+    assert torch.equal(places(rest.volume), places(half.volume))
+    rest.run()
+    for part in ("volume", "averaged", "objectives"):
+        assert same(getattr(whole, part), getattr(rest, part)), part
+
+
+def test_the_average_has_the_blocks_of_the_volume_and_every_stage_reloads(tmp_path):
+    trainer, counts = make(), []
+    for _ in range(9):
+        trainer.step()
+        counts.append(len(places(trainer.volume)))
+        assert torch.equal(places(trainer.averaged), places(trainer.volume))
+        assert not any(weight.requires_grad for weight in trainer.averaged.parameters())
+        for volume in (trainer.volume, trainer.averaged):
+            again = load_volume(volume.save(tmp_path / "volume.safetensors"))
+            assert isinstance(again, SparseGrid)
+            assert same(again, volume)
+            assert again.dense().equal(grid_of(volume))
+    assert len(set(counts)) == 3  # all, pruned, and grown
+    assert not same(trainer.averaged, trainer.volume)
+    optimised = [weight for group in trainer.volume_optimiser.param_groups for weight in group["params"]]
+    assert [id(weight) for weight in optimised] == [id(weight) for weight in trainer.volume.parameters()]
+
+
+def test_going_back_across_a_pruning_prunes_again():
+    trainer = make()
+    trainer.step()
+    good, blocks = copy.deepcopy(trainer.state_dict()), len(places(trainer.volume))
+    for _ in range(3):
+        trainer.step()
+    assert len(places(trainer.volume)) < blocks
+    trainer.rewind(good, 0.5)
+    assert len(places(trainer.volume)) == len(places(trainer.averaged)) == blocks
+    trainer.step()
+    assert len(places(trainer.volume)) == len(places(trainer.averaged)) < blocks
+
+
+def test_it_takes_voxels_into_the_blocks_with_matter():
+    grid = torch.zeros(2, 16, 16, 16)
+    grid[0, 6:9, 7:10, 8:12] = 3.0
+    grid[1] = 0.5
+    volume = SparseGrid(32, grow_at=[0.5], prune_at=[0.6])
+    volume.take_voxels(grid)
+    expected = resampled(grid, (32, 32, 32))
+    assert len(volume.places) < 32
+    # raw values end at -8: .005 per world unit
+    torch.testing.assert_close(volume.dense()[0], expected[0], rtol=1e-3, atol=6e-3)
+    assert not volume.grow(10**6, 0.55)
+
+
+def wrong_states():
+    """What a file of anybody may say, and what is answered."""
+    return [
+        ({"places": torch.tensor([3, 1], dtype=torch.int32)}, "places must be ascending"),
+        ({"places": torch.tensor([1, 1], dtype=torch.int32)}, "places must be ascending"),
+        ({"places": torch.tensor([0, 8], dtype=torch.int32)}, r"places must be of 1 to 8 blocks, each in \[0, 7\]"),
+        ({"places": torch.tensor([-1, 2], dtype=torch.int32)}, r"each in \[0, 7\]"),
+        ({"places": torch.zeros(0, dtype=torch.int32)}, "places must be of 1 to 8 blocks"),
+        ({"growths_left": torch.tensor(7)}, r"growths_left must be a number in \[0, 0\]"),
+        ({"prunes_left": torch.tensor(-1)}, r"prunes_left must be a number in \[0, 0\]"),
+        ({"places": torch.tensor([0, 5], dtype=torch.int32)}, "size mismatch"),
+    ]
+
+
+@pytest.mark.parametrize(("change", "words"), wrong_states())
+def test_a_state_with_blocks_that_cannot_be_is_refused(change, words):
+    volume = SparseGrid(16)
+    with pytest.raises(RuntimeError, match=words):
+        volume.load_state_dict({**volume.state_dict(), **change})
+
+
+def test_a_file_with_blocks_that_cannot_be_is_refused_in_one_line(tmp_path):
+    volume = SparseGrid(16)
+    volume.places[0] = 7  # behind its own back
+    with pytest.raises(VolumeFileError, match="places must be ascending") as caught:
+        load_volume(volume.save(tmp_path / "v.safetensors"))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"resolution": 0}, r"resolution=0: must be in \[1, 1024\]"),
+        ({"initial_opacity": 1.0}, r"initial_opacity=1.0: must be > 0 and < 1"),
+        ({"initial_noise": -1.0}, r"initial_noise=-1.0: must be finite and >= 0"),
+        ({"empty_below": 0.0}, r"empty_below=0.0: must be finite and > 0"),
+        ({"prune_at": [0.5, 0.2]}, r"prune_at=\[0.5, 0.2\]: must be ascending"),
+        ({"grow_at": [2.5]}, r"grow_at=\[2.5\]: must be ascending"),
+        ({"resolution": 16, "blocks": 9}, r"blocks=9: must be in \[1, 8\], or null; the unit ball has 8 blocks"),
+    ],
+)
+def test_a_wrong_argument_names_itself(arguments, words):
+    with pytest.raises(ValueError, match=words):
+        SparseGrid(**arguments)
+
+
+def test_its_views_need_no_whole_grid(monkeypatch):
+    """Neither in training nor in what is shown of it."""
+    volume = blob(prune_at=[0.5])
+    volume.grow(0, 0.5)
+    frozen = FrozenField(volume)
+    expected = render_views(volume, RENDERER, euler_matrix((0.1, 0.2, 0.0)))
+    monkeypatch.setattr(SparseGrid, "dense", lambda self: pytest.fail("the whole grid was made"))
+    assert torch.equal(render_views(frozen, RENDERER, euler_matrix((0.1, 0.2, 0.0))), expected)
+    views_of(volume).sum().backward()
+    whole = frozen.dense()
+    assert whole is not None
+    assert whole.shape == (2, 32, 32, 32)
+    assert not whole.requires_grad
+
+
+def test_slices_take_the_whole_grid():
+    volume = blob()
+    slices = AbsorptionRenderer(16, quadrature="slices")
+    expected = slices(VoxelGrid.from_array(volume.dense()), euler_matrix((0.3, 0.2, 0.0)))
+    torch.testing.assert_close(slices(volume, euler_matrix((0.3, 0.2, 0.0))), expected, rtol=0.0, atol=1e-5)
