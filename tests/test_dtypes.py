@@ -27,8 +27,9 @@ BACKENDS = {
     "HashGrid, torch": lambda: HashGrid(**SMALL_HASH, implementation="torch"),
     "VMGrid": lambda: VMGrid(10),
     "TriPlane": lambda: TriPlane(6, 4),
-    "FourierMLP, baked": lambda: FourierMLP("relu", num_frequencies=4, hidden_dim=8, bake_resolution=10),
-    "FourierMLP, sine": lambda: FourierMLP("sine", hidden_dim=8, omega_0=2.0),  # which multiplies rounding
+    # frequencies multiply rounding, so they are low here
+    "FourierMLP, baked": lambda: FourierMLP("relu", 4, frequency_scale=0.3, hidden_dim=8, bake_resolution=10),
+    "FourierMLP, sine": lambda: FourierMLP("sine", hidden_dim=8, omega_0=2.0),
 }
 FLOAT16 = "volume is torch.float16: .* train it in float32 or bfloat16, then volume.half()"
 NO_GRADIENTS = r"training needs gradients: leave torch.no_grad\(\) and torch.inference_mode\(\) before it"

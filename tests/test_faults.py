@@ -110,7 +110,8 @@ def test_cases_come_again_with_their_seed(tmp_path):
     from commands import make_case  # pyright: ignore[reportMissingImports]
 
     (tmp_path / "run").mkdir()
-    (tmp_path / "voxels.npz").touch()
+    for name in ("voxels.npz", "stack.mrcs", "stack.csv", "stack.star"):
+        (tmp_path / name).touch()
     lines = [[make_case(seed, tmp_path, number).line() for number in range(30)] for seed in (0, 0, 1)]
     assert lines[0] == lines[1] != lines[2]
     assert len(set(lines[0])) >= 29

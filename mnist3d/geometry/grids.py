@@ -31,8 +31,8 @@ def voxel_places(index: Numbers, count: int | Numbers) -> Numbers:
 
 
 def voxel_centres(count: int) -> Float[Tensor, " N"]:
-    """World coordinates of the voxels' centres along an axis, in double precision."""
-    return voxel_places(torch.arange(count, dtype=torch.float64), count)
+    """World coordinates of the voxels' centres along an axis, in double precision on the CPU."""
+    return voxel_places(torch.arange(count, dtype=torch.float64, device="cpu"), count)
 
 
 def grid_size(resolution: int | Sequence[int]) -> tuple[int, int, int]:

@@ -229,7 +229,7 @@ def _around_ball(size: int, slab: slice) -> slice:
 
     As in `ball_voxels`: a voxel is read up to one voxel away.
     """
-    nearest = (voxel_centres(size).cpu().abs() - 2.0 / size).clamp_min(0.0).square()
+    nearest = (voxel_centres(size).abs() - 2.0 / size).clamp_min(0.0).square()
     rows = (nearest + nearest[slab].min() < 1.0).nonzero()[:, 0].tolist() or [size // 2]
     return slice(rows[0], rows[-1] + 1)
 
@@ -245,7 +245,7 @@ def ball_voxels(size: int, device: str) -> tuple[Int[Tensor, " P"], Float[Tensor
 
 
 def _ball_voxels(size: int, device: str) -> tuple[Int[Tensor, " P"], Float[Tensor, "P 3"]]:
-    axis = voxel_centres(size).cpu()
+    axis = voxel_centres(size)
     nearest = (axis.abs() - 2.0 / size).clamp_min(0.0).square()
     plane = (nearest[:, None] + nearest).flatten()
     slices = [k * size**2 + (depth + plane < 1.0).nonzero()[:, 0] for k, depth in enumerate(nearest.tolist())]

@@ -212,9 +212,9 @@ class VoxelGrid(Volume):
         size = grid_size(resolution)
         centres = [voxel_centres(n) for n in size]
         diagonal = sum((2.0 / n) ** 2 for n in size) ** 0.5
-        array = torch.zeros(2, size[0] * size[1] * size[2])
+        array = torch.zeros(2, size[0] * size[1] * size[2], device="cpu")
         with asked_for_values(field) as asked:
-            for voxels in torch.arange(array.shape[1]).split(POINTS_AT_ONCE):
+            for voxels in torch.arange(array.shape[1], device=array.device).split(POINTS_AT_ONCE):
                 k, j, i = torch.unravel_index(voxels, size)
                 points = torch.stack([centres[2][i], centres[1][j], centres[0][k]], dim=-1)
                 distance = points.norm(dim=-1)

@@ -13,6 +13,7 @@ from watched import SECONDS, Case, Outcome, removed, run_alone, run_forked
 PEAK = 1024.0  # MiB, torch included
 WARNING = re.compile(r"\.py:\d+: \w*Warning: .*")
 LINE = 4000  # characters of one line that a terminal can still be asked to show
+WHERE_SLOW = {"loading PyTorch ..."}  # said first where that takes many seconds, as on a busy machine
 
 
 def faults(case: Case, outcome: Outcome) -> list[str]:
@@ -26,7 +27,7 @@ def faults(case: Case, outcome: Outcome) -> list[str]:
     if "Traceback" in outcome.stderr or "Traceback" in outcome.stdout:
         found.append("traceback: " + outcome.stderr.strip().splitlines()[-1][:300])
     elif outcome.code == 2:
-        lines = outcome.stderr.splitlines()
+        lines = [line for line in outcome.stderr.splitlines() if line not in WHERE_SLOW]
         if len(lines) != 1:
             found.append(f"{len(lines)} lines on stderr: " + " | ".join(line[:150] for line in lines[:4]))
         elif ": error: " not in lines[0] or name not in lines[0].partition(": error: ")[0]:
