@@ -185,6 +185,7 @@ def test_your_own_volume_followed_literally(tmp_path):
     assert len(commands) > 3
     commands += [
         ["-c", "import test_glow; test_glow.test_glow()"],
+        ["-c", "from mnist3d.testing import check_volume; import glow.baked; check_volume(glow.baked.BakedGlow())"],
         [ROOT / "inference.py", "glow.safetensors", "--snapshot", "views.png"],
     ]
     outcomes = run_programs(commands, tmp_path, tmp_path)

@@ -77,7 +77,8 @@ def test_what_each_notebook_shows(executed: dict[str, list[dict[str, Any]]]):
     assert kinds(executed["quickstart"]) == ["text/html", "image/png", "image/png", "image/gif"]
     assert re.search(r"^legible \d\.\d\d, classes \d+\.\d$", streams(executed["quickstart"], "stdout"), re.MULTILINE)
     assert kinds(executed["your_own_images"]) == ["image/png", "text/html", "image/png"]
-    assert kinds(executed["known_views"]) == ["text/plain", *["image/png"] * 3, "text/html"]
+    assert kinds(executed["known_views"]) == ["text/plain", *["image/png"] * 3, "text/html", "image/png"]
+    assert re.search(r"wrong by \d\.\d degrees as measured, \d\.\d refined", streams(executed["known_views"], "stdout"))
     assert re.search(r"'between': '\d+\.\d dB'", streams(executed["known_views"], "stdout"))
 
 
