@@ -50,6 +50,7 @@ WRONG = {  # ways to fail, which must be said
     "shifts not told": (["--views", "300", "--max_shift", "4"], []),
     "5 iterations": (["--views", "300"], []),
     "SNR 0.02": (["--views", "300", "--snr", "0.02"], []),
+    "two objects": (["--views", "300"], ["--input", "line_integral"]),  # as many images of the next object
 }
 ORDER = ["200 images", *WRONG, *(case for case in CASES if case != "200 images")]  # the cheapest first
 RIGHT = 0.9  # correlation from which a volume counts as right, where it is counted how many wrong ones are told
@@ -125,20 +126,31 @@ def in_the_ball(values: Tensor) -> Tensor:
     return values * torch.sigmoid((0.88 - (x * x + y * y + z * z).sqrt()) / 0.02)
 
 
+def projected(truth: Tensor, stack: Path, seed: int, flags: list[str]) -> Path:
+    """Images of an object, as `mnist3d project` makes them."""
+    VoxelGrid.from_array(truth).save(stack.with_suffix(".safetensors"))
+    project.main([str(stack.with_suffix(".safetensors")), "--output", str(stack), "--size", str(SIZE),
+                  "--seed", str(seed), *flags])  # fmt: skip
+    return stack
+
+
 def run_case(name: str, case: str, seed: int, starts: int) -> dict[str, object]:
     """Simulate, reconstruct, compare: one line of the results."""
     given, asked = {**CASES, **WRONG}[case]
     truth = in_the_ball(OBJECTS[name]())
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
-        VoxelGrid.from_array(truth).save(place / "true.safetensors")
         with contextlib.redirect_stdout(io.StringIO()) as said:
-            project.main([str(place / "true.safetensors"), "--output", str(place / "stack.mrcs"), "--size", str(SIZE),
-                          "--seed", str(seed), *given])  # fmt: skip
-            stack = place / "stack.mrcs"
+            stack = projected(truth, place / "stack.mrcs", seed, given)
             if case == "wrong input":
+                np.save(place / "stack.npy", np.exp(-read_stack(stack).values))
                 stack = place / "stack.npy"
-                np.save(stack, np.exp(-read_stack(place / "stack.mrcs").values))
+            elif case == "two objects":
+                names = [*OBJECTS]
+                another = in_the_ball(OBJECTS[names[(names.index(name) + 1) % len(names)]]())
+                both = stack, projected(another, place / "another.mrcs", seed + 100, given)
+                stack = place / "stack.npy"
+                np.save(stack, np.concatenate([read_stack(each).values for each in both]))
             began, cpu = time.perf_counter(), time.process_time()
             unknown_views.CLEAR = Annealing(iterations=5) if case == "5 iterations" else CLEAR
             reconstruct.main([str(stack), "--output", str(place / "out"), "--seeds", str(starts),
