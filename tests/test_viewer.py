@@ -902,7 +902,8 @@ def test_a_field_is_drawn_as_the_renderer_draws_it():
 def runs(tmp_path_factory):
     root = tmp_path_factory.mktemp("root") / "runs"
     arguments = [*TINY, "--trainer.max_steps", "3", "--viewer.enabled", "false", "--run_dir", str(root / "two")]
-    sculpt(parse_command_line(arguments))
+    # Not scored: whether the classifiers are there before three steps are over depends on the machine.
+    sculpt(parse_command_line([*arguments, "--scorecard.every", "0"]))
     shutil.copytree(root / "two", root / "one")
     os.utime(root / "one" / "volume.safetensors", (1e9, 1e9))
     (root / "empty").mkdir()
