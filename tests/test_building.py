@@ -1,5 +1,6 @@
 """From a configuration to the parts of a run: which, in which order, and what is refused before a folder appears."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -10,6 +11,7 @@ from mnist3d.export import export_voxels
 from mnist3d.runs import building
 from mnist3d.runs.building import build_classifiers, build_run, build_trainer
 from mnist3d.runs.session import sculpt
+from mnist3d.volumes import SparseGrid
 
 TINY = ["--trainer.views", "4", "--data.limit", "40", "--volume.resolution", "8", "--trainer.max_steps", "3"]
 QUIET = ["--viewer.enabled", "false", "--scorecard.every", "0"]
@@ -99,3 +101,24 @@ def test_only_a_run_that_is_not_complete_says_how_to_go_on(more, tmp_path, capsy
     assert ("go on with" in said.err) == bool(more)
     assert not more or f"go on with: mnist3d train --resume {run} --viewer.enabled false\n" in said.err
     assert f"Look at it: mnist3d view {run}\n" in said.out
+
+
+def test_blocks_taken_from_a_file_go_on_as_those_of_the_run(tmp_path, monkeypatch):
+    """Of which the first stage has fewer than the file."""
+    monkeypatch.chdir(tmp_path)
+    ball = np.zeros((32, 32, 32), np.float32)
+    ball[4:28, 4:28, 4:28] = 3.0
+    np.save("ball.npy", ball)
+    grid = ["--volume", "SparseGrid", "--volume.resolution", "32", "--volume.grow_at", "[.3]", "--volume.prune_at"]
+    words = ["--trainer.views", "2", "--data.limit", "40", "--trainer.max_steps", "2", *QUIET, *grid, "[.6]"]
+    flags = ["--start_from", "ball.npy", "--trainer.stop_after", "1", "--run_dir", "run"]
+    first = build_run(parse_command_line([*words, *flags]))
+    arguments, blocks = first.config.volume["init_args"], len(first.trainer.volume.state_dict()["places"])
+    first.run.release()
+    assert blocks > len(SparseGrid(16).places)
+    assert (arguments["grow_at"], arguments["prune_at"], arguments["blocks"]) == ([0.3], [0.6], None)
+    again = build_trainer(first.config, resumed=True)  # as after --resume, and in a further process
+    again.load_state_dict(first.trainer.state_dict())
+    again.step()
+    assert again.volume.init_args["grow_at"] == []
+    assert len(again.volume.state_dict()["places"]) == blocks

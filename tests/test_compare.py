@@ -4,7 +4,6 @@ import csv
 import io
 import json
 import math
-import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,6 @@ import psutil
 import pytest
 import torch
 from PIL import Image
-from test_sweep import Sessions, run_of  # pyright: ignore[reportMissingImports]
 from torch import Tensor, nn
 
 from mnist3d.callbacks import scores as scores_module
@@ -24,17 +22,16 @@ from mnist3d.cli.parser import parse_command_line
 from mnist3d.cli.planned_configs import planned_configs
 from mnist3d.cli.presets import preset_names
 from mnist3d.cli.program import run_command_line
-from mnist3d.comparisons import figure, measuring, report
+from mnist3d.comparisons import figure
 from mnist3d.comparisons.figure import figure_of, points_of
 from mnist3d.comparisons.measuring import Measured, Measuring, take_records
-from mnist3d.comparisons.options import CompareOptions, comma_separated
+from mnist3d.comparisons.options import CompareOptions, comma_separated, volume_names
 from mnist3d.comparisons.table import csv_of, markdown_of, rows_of, text_of
 from mnist3d.comparisons.variants import TUNED, Variant, swept, variants_of
-from mnist3d.data.images import ImageSet
 from mnist3d.errors import ConfigError, ExportError
-from mnist3d.evaluation import Classifiers, ImageScore, Reading
-from mnist3d.evaluation import scores as scorecard
+from mnist3d.evaluation import Classifiers, ImageScore, Reading, turns
 from mnist3d.evaluation.turns import TOP, Turn, turns_strip
+from mnist3d.export import learning_curves
 from mnist3d.export.learning_curves import median_and_spread
 from mnist3d.geometry.rotations import PoseOptions
 from mnist3d.rendering.renderer import AbsorptionRenderer
@@ -119,6 +116,23 @@ def test_the_runs_are_those_of_a_sweep_as_long_as_was_said_and_named_by_their_va
     assert (steps.base["trainer.max_steps"], steps.base["scorecard.every"]) == (400, 20)
 
 
+def test_equal_steps_are_equal_where_a_preset_has_a_limit_in_minutes():
+    options = CompareOptions(volumes=["VoxelGrid"], steps=5000, config="letters", seeds=[0])
+    found = variants_of(options, PRESETS)
+    config = parse_command_line(planned(swept(options, found))[0].words).config
+    assert (config.trainer.max_steps, config.trainer.max_minutes) == (5000, None)
+
+
+def test_what_is_set_holds_for_each_class_though_the_file_has_another():
+    options = CompareOptions(
+        volumes=["VoxelGrid", "SparseGrid", "VMGrid"], config="letters", set={"volume.resolution": "16"}, seeds=[0]
+    )
+    runs = planned(swept(options, variants_of(options, PRESETS)))
+    configs = [parse_command_line(run.words).config for run in runs]
+    assert [config.volume["class_path"].rpartition(".")[2] for config in configs] == options.volumes
+    assert [config.volume["init_args"]["resolution"] for config in configs] == [16] * 3
+
+
 def test_what_is_typed_again_is_the_same_comparison():
     options = CompareOptions(
         volumes=["VoxelGrid"], vary={"a.b": ["[1, 2]", "x"]}, steps=7, config="my.yaml", set={"c": "d e"}
@@ -126,6 +140,24 @@ def test_what_is_typed_again_is_the_same_comparison():
     typed = compare.build_parser().parse_args(options.words())
     assert compare.place_and_options(typed)[1] == options
     assert comma_separated("a, [b,c],'d,e',") == ["a", "[b,c]", "'d,e'"]
+    third = CompareOptions(volumes=["VoxelGrid"], minutes=1 / 3, cores=2, gpus=0.1 + 0.2, at_once=4)
+    assert compare.place_and_options(compare.build_parser().parse_args(third.words()))[1] == third
+    assert third.words()[3] == "0.3333333333333333"
+    assert CompareOptions(volumes=["VoxelGrid"], minutes=3.0).words()[3] == "3"
+
+
+def test_a_file_with_a_comma_in_its_name_and_one_in_capitals_are_files(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("mein Fäld, 2.yaml", "X.YAML"):
+        (tmp_path / name).write_text("trainer: {views: 6}")
+    given = "VoxelGrid, mein Fäld, 2.yaml,X.YAML,,no, such.yaml"
+    assert volume_names(given) == ["VoxelGrid", "mein Fäld, 2.yaml", "X.YAML", "no", "such.yaml"]
+    options = CompareOptions(volumes=volume_names(given)[:3], seeds=[0])
+    assert compare.place_and_options(compare.build_parser().parse_args(options.words()))[1].volumes == options.volumes
+    found = variants_of(options, PRESETS)
+    assert [each.label for each in found] == ["VoxelGrid", "mein Fäld, 2", "X"]
+    runs = planned(swept(options, found))
+    assert [parse_command_line(run.words).config.trainer.views for run in runs[1:]] == [6, 6]
 
 
 def test_a_run_that_goes_on_is_told_what_it_has_written_itself(tmp_path):
@@ -291,6 +323,37 @@ def test_below_a_view_stands_what_is_read_and_beside_it_the_colour_of_its_curve(
     assert first[30, 280].tolist() == [0, 0, 0]
 
 
+@pytest.mark.parametrize(
+    ("title", "lines", "size"),
+    [
+        ("VoxelGrid", ["VoxelGrid"], 15),
+        ("VoxelGrid, pairing relativistic", ["VoxelGrid, pairing", "relativistic"], 15),
+        ("VoxelGrid, pairing relativistic, weight 1", ["VoxelGrid, pairing", "relativistic, weight 1"], 12),
+        (
+            "VoxelGrid, " + 90 * "x" + ", weight 2",
+            ["VoxelGrid, " + 15 * "x", 26 * "x", "..." + 13 * "x" + ", weight 2"],
+            12,
+        ),
+    ],
+)
+def test_a_long_name_in_the_figure_keeps_its_end(title, lines, size):
+    assert turns._title(title)[:2] == (lines, size)
+
+
+def test_a_name_that_begins_with_an_underscore_stands_in_the_legend(monkeypatch):
+    pytest.importorskip("matplotlib")
+    named: list[str] = []
+
+    def noted(axes: Any) -> None:
+        named.extend(text.get_text() for text in axes.legend().get_texts())
+
+    monkeypatch.setattr(learning_curves, "_add_legend", noted)
+    points = np.array([[0.0, 0.0], [4.0, 0.4]])
+    curves = [learning_curves.Curve(name, (9, 9, 200), [points]) for name in ("_mine", "other")]
+    learning_curves.learning_curves(curves, [learning_curves.Panel("a", 1.0, 0.5)], "steps", 200, 100)
+    assert [name.strip() for name in named] == ["_mine", "other"]
+
+
 class Turning(Measuring):
     """Views and readings without a run."""
 
@@ -322,7 +385,7 @@ def test_the_figure_has_a_row_a_variant_and_the_curves_below_and_lacks_no_more_t
     assert drawn(rows_of(TWO, [Measured("run", 0, "failed")] * 2)) == (b"", "no run is complete, so there is no figure")
 
 
-# ---- the command, over made-up sessions -------------------------------------------------------------------------
+# ---- what runs note for it --------------------------------------------------------------------------------------
 class Says(nn.Module):
     """A network that reads the first of two classes everywhere."""
 
@@ -334,135 +397,6 @@ class Says(nn.Module):
         return torch.tensor([9.0, 0.0, 0.0]).expand(len(images), 3), images.flatten(1)[:, :4]
 
 
-class Trained(Sessions):
-    """Sessions that leave what a run leaves beside its volume: its configuration and its records."""
-
-    def poll(self) -> Any:
-        found = super().poll()
-        for job in (job for job in self.jobs if job.name in {each.name for each in found}):
-            (config,) = [word.partition("=")[2] for word in job.words if word.startswith("--config=")]
-            if run_of(job).is_dir():
-                shutil.copy(config, run_of(job) / "config.yaml")
-                lines = [
-                    {"step": 50, "legible": 0.5, "clean": 0.0, "effective_classes": 1.0, "seconds": 30.0},
-                    {"step": 100, "progress": 1.0, "seconds": 60.0, "peak_memory": 2**30},
-                ]
-                (run_of(job) / "stats.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
-        return found
-
-
-@pytest.fixture
-def sessions(monkeypatch, tmp_path) -> Trained:
-    executor = Trained(2)
-    few = ImageSet(torch.rand(12, 1, 28, 28), torch.arange(12) % 2, ["a", "b"])
-    monkeypatch.setattr(compare, "executor_of", lambda *_: executor)
-    monkeypatch.setattr(measuring, "VIEWS", 6)
-    monkeypatch.setattr(measuring, "TURN_VIEWS", 4)
-    monkeypatch.setattr(measuring, "load_images", lambda *_: few)
-    monkeypatch.setattr(measuring, "load_classifiers", lambda *_, **__: Classifiers([Says(), Says()], ["a", "b"], "v"))
-    versions = {"packages": {"torch": "2", "numba": "1"}, "git_commit": None, "python": "3"}
-    monkeypatch.setattr(report, "environment", lambda device: versions)  # git takes a second
-    for module in (measuring, scorecard):  # no kernel is loaded: what views look like is of no interest here
-        monkeypatch.setattr(module, "render_views", lambda volume, renderer, poses: torch.zeros(len(poses), 1, 28, 28))
-    monkeypatch.setattr(figure, "learning_curves", lambda *args: np.zeros((args[4], args[3], 3), np.uint8))
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(THIRD_PARTY)
-    return executor
-
-
-WORDS = ["--volumes", "VoxelGrid,glass_beads.Beads", "--steps", "100", "--seeds", "0,1"]
-
-
-def test_a_class_of_others_beside_ours_and_the_same_command_does_nothing_again(tmp_path, capsys, sessions):
-    code, out, err = outcome(WORDS, capsys)
-    assert code == 0, err
-    folder = tmp_path / "comparisons" / "VoxelGrid-glass_beads.Beads-100_steps"
-    assert f"4 runs of 100 steps, 2 at a time, 1 core each; into {folder.relative_to(tmp_path)}" in err
-    assert {path.name for path in folder.iterdir()} == {
-        *("comparison.yaml", "comparison.csv", "comparison.md", "comparison.png"),
-        *("runs", "configs", "logs", "state.json", "table.csv", ".lock"),
-    }
-    assert [line.split()[0] for line in out.splitlines()] == ["variant", "VoxelGrid", "Beads", "The"]
-    assert out.splitlines()[1].split()[1:4] == ["1.00", "1.00", "1.0"]  # all views read as one of two classes
-    config = parse_command_line(sessions.jobs[1].words).config
-    assert config.volume["class_path"] == "glass_beads.beads.Beads"
-    with open(folder / "comparison.csv", newline="") as file:
-        rows = list(csv.DictReader(file))
-    assert [row["seconds_to_half"] for row in rows] == ["30"] * 10
-    assert rows[-1]["path"] == "runs/004-Beads-seed_1"
-    page = (folder / "comparison.md").read_text()
-    assert "| VoxelGrid | `digits` | 1.00 | 1.00 | 1.0 |" in page
-    typed = "mnist3d compare --volumes VoxelGrid,glass_beads.Beads --steps 100 --seeds 0,1"
-    assert f"`{typed}`" in page
-    assert "100 steps of training a run, seeds 0, 1; 1 core a run, 2 at a time." in page
-    assert "(euler_normal), read by the scorecard's classifiers (`v`)" in page
-    assert (folder / "runs" / "001-VoxelGrid-seed_0" / "scorecard.json").is_file()
-    assert outcome(WORDS, capsys)[:2] == (0, out)
-    assert len(sessions.jobs) == 4
-    code, _, err = outcome([*WORDS[:-1], "0", "--output", str(folder)], capsys)
-    assert (code, "holds a comparison with another seeds; give another --output FOLDER" in err) == (2, True)
-    code, _, err = outcome(["--resume", str(folder)], capsys)
-    assert code == 2
-    assert "imports glass_beads.beads.Beads; go on with the command that names it, and --output" in err
-
-
-def test_a_run_that_fails_stops_no_other_and_is_tried_again(tmp_path, capsys, sessions):
-    sessions.fates = {"run2": [(2, 0)]}
-    words = ["--vary", "adversarial.pairing=relativistic,hinge,wasserstein", "--steps", "100", "--seeds", "7"]
-    code, out, err = outcome([*words, "--output", "here"], capsys)
-    assert code == 1
-    assert err.splitlines()[-1].startswith("mnist3d: 1 of 3 runs failed (002-pairing_hinge-seed_7: said 2)")
-    assert out.splitlines()[2].split() == ["pairing", "hinge", *"-" * 9]
-    page = (tmp_path / "here" / "comparison.md").read_text()
-    assert "- 002-pairing_hinge-seed_7: said 2" in page
-    (tmp_path / "here" / "runs" / "003-pairing_wasserstein-seed_7" / "volume.safetensors").write_bytes(b"damaged")
-    code, out, err = outcome(["--resume", "here", "--at_once", "1"], capsys)
-    assert [job.name for job in sessions.jobs[3:]] == ["002-pairing_hinge-seed_7"]
-    assert code == 1
-    assert "(003-pairing_wasserstein-seed_7: " in err.splitlines()[-1]  # it could not be measured
-    assert out.splitlines()[2].split()[2:4] == ["1.00", "1.00"]
-
-
-def test_a_stopped_comparison_says_how_it_goes_on(capsys, sessions, monkeypatch):
-    def interrupted(self: Any, job: Any) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(Trained, "submit", interrupted)
-    code, _, err = outcome([*WORDS, "--output", "a b"], capsys)
-    assert code == 130
-    assert "go on with: " in err
-    assert "compare --volumes VoxelGrid,glass_beads.Beads --steps 100 --seeds 0,1 --output 'a b'" in err
-    code, _, err = outcome(["--volumes", "VoxelGrid", "--steps", "9", "--output", "ours"], capsys)
-    assert "compare --resume ours" in err
-
-
-def test_each_variant_makes_a_step_before_time_counts_and_none_that_is_done(tmp_path, capsys, sessions, monkeypatch):
-    made: list[str] = []
-
-    class OneStep:
-        def __init__(self, config: Config) -> None:
-            self.kind = config.volume["class_path"].rpartition(".")[2]
-
-        def step(self) -> None:
-            assert not (tmp_path / "here").exists()
-            made.append(self.kind)
-
-    def refused(config: Config) -> None:
-        raise ConfigError("volume.x=0: must be another")
-
-    words = ["--volumes", "VoxelGrid,VMGrid", "--seeds", "0", "--minutes", "1.5", "--output", "here"]
-    monkeypatch.setattr(compare, "build_trainer", refused)
-    code, _, err = outcome(words, capsys)
-    assert (code, err.strip()) == (2, "mnist3d: error: VoxelGrid: volume.x=0: must be another")
-    monkeypatch.setattr(compare, "build_trainer", OneStep)
-    code, _, err = outcome(words, capsys)
-    assert (code, made) == (0, ["VoxelGrid", "VMGrid"])
-    assert "2 runs of 1.5 minutes, 2 at a time, 1 core each; into here; about 2 minutes and the measuring" in err
-    assert outcome(words, capsys)[0] == 0
-    assert len(made) == 2
-
-
-# ---- what runs note for it --------------------------------------------------------------------------------------
 class Ticking(Trainer):
     """As much of a trainer as scores ask for, ten seconds a step."""
 

@@ -1,8 +1,10 @@
 """`mnist3d convert`, and a run that starts from a volume file: copied, fitted, or refused in one line."""
 
 import dataclasses
+import itertools
 import math
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,11 +13,13 @@ import torch
 from mnist3d.cli import convert
 from mnist3d.cli.program import run_command
 from mnist3d.distillation import FitOptions, Fitting, Source, fitting, psnr_of_views
+from mnist3d.distillation.source import uniform_rotations
 from mnist3d.errors import ConfigError, UserError
 from mnist3d.geometry.grids import voxel_centres
 from mnist3d.rendering.renderer import AbsorptionRenderer
 from mnist3d.runs.loading import load_sculpture
 from mnist3d.runs.starting import start_from
+from mnist3d.storage import memory as free
 from mnist3d.volumes import HashGrid, VMGrid, VoxelGrid, load_volume, read_description
 from mnist3d.volumes.same_class import take_weights
 
@@ -55,9 +59,11 @@ def test_a_grid_becomes_a_sum_of_products_that_opens_by_itself(made: Path, capsy
     opened = load_sculpture("converted.safetensors")
     assert isinstance(opened.volume, VMGrid)
     source = Source(load_volume(made), AbsorptionRenderer(12))
-    assert psnr_of_views(source, opened.volume, 100, 1)[0] == pytest.approx(psnr, abs=0.006)  # two decimals are said
+    assert psnr_of_views(source, opened.volume, 100, convert.SEED)[0] == pytest.approx(
+        psnr, abs=0.006
+    )  # two decimals are said
     torch.manual_seed(0)
-    assert psnr > psnr_of_views(source, VMGrid(SIZE, 3), 100, 1)[0] + 3.0  # half of the error, in 40 steps
+    assert psnr > psnr_of_views(source, VMGrid(SIZE, 3), 100, convert.SEED)[0] + 3.0  # half of the error, in 40 steps
     # a view at a finite step depends on it, so it is kept
     assert opened.renderer.options.samples_per_ray == SIZE
     assert opened.renderer.options.image_size == 12
@@ -97,7 +103,7 @@ def test_a_field_along_rays_learns_and_is_the_same_again(made: Path, capsys):
     source = Source(load_volume(made), AbsorptionRenderer(12))
     assert (
         float(said[0].split("PSNR of 100 views: ")[1].split()[0])
-        > psnr_of_views(source, HashGrid(**TINY_HASH), 100, 1)[0] + 1.0
+        > psnr_of_views(source, HashGrid(**TINY_HASH), 100, convert.SEED)[0] + 1.0
     )
 
 
@@ -136,6 +142,81 @@ def test_the_rate_is_the_one_that_learns(made: Path, monkeypatch):
     fit = Fitting(VMGrid(SIZE), Source(load_volume(made), AbsorptionRenderer(12)), FitOptions(steps=1))
     fit.run()
     assert fit.rate == 3e-2
+
+
+@pytest.mark.parametrize(
+    ("step", "limit", "tried", "steps"),
+    [
+        (0.1, 5.87, 30, 29),  # 3 s of trials, 5 steps of each of six rates
+        (1.0, 3.0, 2, 1),  # a step of two rates, which does not tell them apart: the likeliest
+        (4.0, 3.0, 1, 0),  # whose only step is kept
+    ],
+)
+def test_trials_of_rates_leave_time_to_fit(step: float, limit: float, tried: int, steps: int, made: Path, monkeypatch):
+    def slow(self: Fitting, *rest: Any) -> float:
+        nonlocal now
+        now += step
+        taken.append(self.steps)
+        return whole(self, *rest)
+
+    whole, now, taken = Fitting._step, 0.0, []
+    monkeypatch.setattr(fitting, "RATES", (1e-2, 1e-9, 2e-9, 3e-9, 4e-9, 5e-9))
+    monkeypatch.setattr(fitting, "TRIAL_STEPS", 30)
+    monkeypatch.setattr(Fitting, "_step", slow)
+    monkeypatch.setattr(fitting, "time", SimpleNamespace(monotonic=lambda: now))
+    fit = Fitting(VMGrid(4), Source(load_volume(made), AbsorptionRenderer(12)), FitOptions(steps=None, seconds=limit))
+    fit.run()
+    assert fit.only_tried == (steps == 0)
+    assert (len(taken), fit.steps) == (tried + steps, steps or tried)
+    assert fit.rate == 1e-2
+    assert fit.is_fit
+
+
+def test_without_time_for_a_step_nothing_is_written(made: Path, monkeypatch):
+    monkeypatch.setattr(fitting, "time", SimpleNamespace(monotonic=itertools.count(0.0).__next__))
+    with pytest.raises(ConfigError, match=r"^minutes=0.001: .* nothing was written; give more --minutes$"):
+        run(made, "--volume", "VMGrid", "--volume.resolution", SIZE, "--minutes", 0.001)
+    assert not list(Path().iterdir())
+
+
+def test_a_fit_whose_time_ends_in_the_trials_says_so(made: Path, monkeypatch, capsys):
+    calls = itertools.chain([0.0] * 4, itertools.repeat(1.0))  # built, run, trials, the first step: then it is over
+    monkeypatch.setattr(fitting, "time", SimpleNamespace(monotonic=calls.__next__))
+    run(made, "--volume", "VMGrid", "--volume.resolution", SIZE, "--minutes", 0.001)
+    assert "the time was over while learning rates were tried" in capsys.readouterr().err
+    assert isinstance(load_volume("converted.safetensors"), VMGrid)
+
+
+@pytest.mark.parametrize("seed", [convert.SEED, fitting.CHECK_SEED])
+def test_what_is_compared_is_not_what_is_learned_from(seed: int):
+    """Of a seed only the lowest 32 bits count."""
+    seen = uniform_rotations(20, torch.Generator().manual_seed(seed))
+    for small in range(100):
+        assert not torch.equal(uniform_rotations(20, torch.Generator().manual_seed(small)), seen)
+
+
+def test_weights_that_another_argument_shows_otherwise_are_where_the_fit_begins(made: Path, capsys):
+    torch.manual_seed(1)
+    saved = HashGrid(**TINY_HASH, bake_resolution=4)
+    saved.save("hash.safetensors", {"renderer": dataclasses.asdict(AbsorptionRenderer(12).options)})
+    words = [f"--volume.{name}={value}" for name, value in TINY_HASH.items()]
+    for size, copied in ((4, True), (8, False)):
+        baked = ["--volume.bake_resolution", size, "--output", f"{size}.safetensors"]
+        run("hash.safetensors", "--volume", "HashGrid", *words, *baked, "--steps", 2)
+        assert ("the same to the bit" in capsys.readouterr().out) == copied
+        pairs = zip(load_volume(f"{size}.safetensors").parameters(), saved.parameters(), strict=True)
+        assert all(torch.equal(found, wanted) for found, wanted in pairs) == copied
+    assert load_volume("8.safetensors").init_args["bake_resolution"] == 8
+
+
+@pytest.mark.parametrize(("room", "what"), [(2**20, "the volume"), (2**23, "the fit")])
+def test_what_does_not_fit_into_the_memory_is_refused(room: int, what: str, made: Path, monkeypatch):
+    monkeypatch.setattr(free, "NEVER_ASKED", 0)
+    monkeypatch.setattr(free, "free_memory", lambda device="cpu": room)
+    monkeypatch.setattr(convert, "Fitting", lambda *_: pytest.fail("it was begun"))
+    with pytest.raises(ConfigError, match=rf"^volume.resolution=60: {what} takes about .* lower volume.resolution$"):
+        run(made, "--volume", "VoxelGrid", "--volume.resolution", 60)
+    assert not list(Path().iterdir())
 
 
 def test_ctrl_c_writes_the_best_so_far(made: Path, monkeypatch, capsys):

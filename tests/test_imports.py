@@ -106,7 +106,8 @@ PARTS = {
     ),
     "volumes": Part(
         "The fields one can train.",
-        "formats.reading storage.atomic storage.inflating storage.plain_files kernels geometry errors notebook",
+        "formats.reading storage.atomic storage.inflating storage.memory storage.plain_files kernels geometry errors "
+        "notebook",
     ),
     "formats": Part(
         "A file format's reader and writer side by side.",

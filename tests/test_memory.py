@@ -33,7 +33,7 @@ from mnist3d.runs.config import Config
 from mnist3d.runs.loading import load_sculpture
 from mnist3d.storage import memory as free
 from mnist3d.storage.plain_files import size_in_words
-from mnist3d.volumes import FourierMLP, HashGrid, TriPlane, VMGrid, Volume, VoxelGrid, baking, resampling
+from mnist3d.volumes import FourierMLP, HashGrid, SparseGrid, TriPlane, VMGrid, Volume, VoxelGrid, baking, resampling
 from mnist3d.volumes.base import Field
 
 CPU = torch.device("cpu")
@@ -216,6 +216,13 @@ def test_a_grid_of_blocks_takes_those_of_the_ball_until_it_is_pruned():
         assert part(told, "volume.resolution") == blocks * of_each
     whole = memory.training_memory(config(*flags, "--renderer.quadrature", "slices"), CPU)
     assert part(whole, "volume.resolution") > 6 * 8 * 64**3
+
+
+def test_more_blocks_than_a_first_stage_has_are_refused_by_name():
+    asked = config("--volume", "SparseGrid", "--volume.blocks", "100", "--volume.grow_at", "[.5]")
+    memory.check_memory(asked, CPU)
+    with pytest.raises(ConfigError, match=r"^volume.blocks=100: must be in \[1, 64\], or null"):
+        building.build_volume(asked)
 
 
 def test_a_field_takes_its_points():
@@ -406,6 +413,10 @@ def test_a_small_file_that_asks_for_a_large_grid_is_not_looked_at(tmp_path: Path
     with pytest.raises(VolumeFileError, match="1024x1024x1024 voxels takes about 40 GiB"):
         memory.check_opened("a run", largest)
     memory.check_opened("a run", HashGrid())  # no grid
+    room(20 * 32_000)
+    memory.check_opened("a run", SparseGrid(512, blocks=20))  # views need no more
+    with pytest.raises(VolumeFileError, match="its grid of 21 blocks of 8\\^3 voxels takes about 656 KiB"):
+        memory.check_opened("a run", SparseGrid(512, blocks=21))
 
 
 # Views

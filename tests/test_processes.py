@@ -129,7 +129,9 @@ TRAIN = ["train", *TINY.split(), "--discriminator.channels", "[4,8]", "--scoreca
 ENDLESS = [*TRAIN, "--trainer.max_steps", "1000000", "--trainer.save_every", "1steps"]
 # Counts of .1 s, so that nothing takes long; limits that no process passes that lives, on a busy machine neither.
 LIMITS = "beat=0.1, after_error=4.0, grace=1.0, goodbye=20.0, join=240.0"
-PATIENT, IMPATIENT = 60.0, 8.0  # s of silence; the second where a process is silent
+# s of silence; the second where a process is killed: gloo may wait on for what was closed, and then silence tells;
+# the third where one is silent.
+PATIENT, KILLED, IMPATIENT = 60.0, 20.0, 8.0
 
 
 class Group:
@@ -215,7 +217,7 @@ def test_a_mistake_is_said_once_and_ends_all_with_2(server, tmp_path, arguments)
 @pytest.mark.parametrize("rank", [1, 0])
 def test_a_killed_process_ends_all_and_the_run_goes_on(server, tmp_path, rank):
     run = tmp_path / "run"
-    three = Group(server, 3, *ENDLESS, "--run_dir", run)
+    three = Group(server, 3, *ENDLESS, "--run_dir", run, silent=KILLED)
     three.until_step(1, run)
     three.processes[rank].send(signal.SIGKILL)
     codes = three.ended()

@@ -14,11 +14,13 @@ from mnist3d.geometry.grids import voxel_centres
 from mnist3d.geometry.rotations import euler_matrix
 from mnist3d.kernels.block_absorption import cut, whole
 from mnist3d.rendering.renderer import AbsorptionRenderer, render_views
+from mnist3d.storage import memory as free
 from mnist3d.testing import check_volume
 from mnist3d.training.options import TrainerOptions
 from mnist3d.volumes import SparseGrid, VoxelGrid, load_volume
 from mnist3d.volumes.base import grid_shape
 from mnist3d.volumes.resampling import resampled
+from mnist3d.volumes.same_class import take_weights
 from mnist3d.volumes.wrappers import FrozenField
 
 RENDERER = AbsorptionRenderer(16, 24)
@@ -306,6 +308,7 @@ def test_its_views_need_no_whole_grid(monkeypatch):
     monkeypatch.setattr(SparseGrid, "dense", lambda self: pytest.fail("the whole grid was made"))
     assert torch.equal(render_views(frozen, RENDERER, euler_matrix((0.1, 0.2, 0.0))), expected)
     views_of(volume).sum().backward()
+    monkeypatch.undo()
     whole = frozen.dense()
     assert whole is not None
     assert whole.shape == (2, 32, 32, 32)
@@ -317,3 +320,59 @@ def test_slices_take_the_whole_grid():
     slices = AbsorptionRenderer(16, quadrature="slices")
     expected = slices(VoxelGrid.from_array(volume.dense()), euler_matrix((0.3, 0.2, 0.0)))
     torch.testing.assert_close(slices(volume, euler_matrix((0.3, 0.2, 0.0))), expected, rtol=0.0, atol=1e-5)
+
+
+def test_a_whole_grid_that_does_not_fit_is_refused_and_views_are_not(monkeypatch):
+    volume = blob()
+    monkeypatch.setattr(free, "NEVER_ASKED", 0)
+    monkeypatch.setattr(free, "free_memory", lambda device="cpu": 3 * 8 * 32**3 - 1)
+    frozen = FrozenField(volume)
+    for each in (volume, frozen):
+        with pytest.raises(VolumeFileError, match=r"the whole grid of 32x32x32 voxels, .* takes about 768 KiB"):
+            each.dense()
+    assert RENDERER(frozen, euler_matrix((0.1, 0.2, 0.0))).max() > 0.5
+
+
+def test_what_starts_from_a_finished_volume_is_pruned_as_it_was_told():
+    given: dict[str, Any] = {"grow_at": [0.3], "prune_at": [0.4, 0.8]}
+    finished, fresh = SparseGrid(32, **given), SparseGrid(32, **given)
+    for progress in (0.35, 0.9):
+        finished.grow(0, progress)
+    with torch.no_grad():
+        finished.levels[-1][0] = EMPTY_RAW
+        finished.levels[-1][0, 20] = MATTER_RAW
+    assert finished.prune_at == []
+    take_weights(fresh, finished)
+    assert (fresh.grow_at, fresh.prune_at) == ([], [0.4, 0.8])
+    assert fresh.dense().equal(finished.dense())
+    blocks = len(fresh.places)
+    again = SparseGrid(32, **given)  # as a resumed run is built
+    again.load_state_dict(fresh.state_dict())
+    assert again.prune_at == [0.4, 0.8]
+    assert fresh.grow(0, 0.5)
+    assert len(fresh.places) < blocks
+
+
+def test_weights_show_the_same_in_one_of_another_brightness_and_what_it_lacks_is_named():
+    other = blob(prune_at=[0.5])
+    other.grow(0, 0.6)
+    volume = SparseGrid(32, initial_brightness=0.4, empty_below=0.2)
+    take_weights(volume, other)
+    points = 2.0 * torch.rand(200, 3) - 1.0
+    for found, wanted in zip(volume(points), other(points), strict=True):
+        torch.testing.assert_close(found, wanted, rtol=1e-6, atol=1e-6)
+    assert volume.empty_below == 0.2
+    with pytest.raises(ValueError, match=r"add --volume.resolution 32 --volume.grow_at \[\]$"):
+        take_weights(SparseGrid(40), other)
+
+
+def test_a_state_of_the_same_blocks_leaves_the_parameters_to_their_optimiser():
+    volume, other = blob(prune_at=[0.5]), blob(prune_at=[0.5])
+    other.grow(0, 0.1)
+    before = [id(weight) for weight in volume.parameters()]
+    volume.load_state_dict(other.state_dict())
+    assert [id(weight) for weight in volume.parameters()] == before
+    other.grow(0, 0.6)
+    volume.load_state_dict(other.state_dict())
+    assert [id(weight) for weight in volume.parameters()] != before
+    assert same(volume, other)

@@ -219,6 +219,22 @@ def stopped(tmp_path, monkeypatch, capsys, sessions) -> Path:
     return tmp_path / "sweep"
 
 
+def test_what_is_printed_to_go_on_works_as_it_stands(tmp_path, monkeypatch, capsys, sessions):
+    """It trusts the files that the sweep has named, and where a class is not ours, it names the SPEC.yaml again."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(Path(__file__).parent / "third_party")
+    np.save(tmp_path / "ball.npy", np.full((8, 8, 8), 0.1, np.float32))
+    short = ["--minutes", "1e-9"]
+    spec_file(tmp_path, {**QUICK, "base": {"start_from": "ball.npy"}})
+    _, _, err = outcome(["spec.yaml", "--output", "a", "--address", "x:1", *short], capsys)
+    assert "sweep --resume a --trust --address x:1 --minutes MORE" in err
+    assert outcome(["--resume", "a", "--trust", *short], capsys)[0] == 0
+    spec_file(tmp_path, {**QUICK, "base": {"volume": "glass_beads.Beads"}})
+    _, _, err = outcome(["spec.yaml", "--output", "b", "--cores", "1", *short], capsys)
+    assert "sweep spec.yaml --output b --cores 1 --minutes 1e-9 --minutes MORE" in err
+    assert outcome(["spec.yaml", "--output", "b", "--cores", "1", *short, "--minutes", "2e-9"], capsys)[0] == 0
+
+
 def test_a_sweep_is_never_mixed_with_another(stopped, capsys, sessions):
     spec_file(stopped.parent, {**QUICK, "seeds": 3})
     code, _, err = outcome(["spec.yaml", "--output", "sweep"], capsys)

@@ -164,6 +164,11 @@ def test_a_folder_in_which_nothing_was_written_is_unused(tmp_path):
     place = tmp_path / "sweep"
     assert is_unused(place)
     SweepFolder(place).release()
+    assert not place.exists()  # what was made for nothing goes again
+    for name in ("runs", "configs"):
+        (place / name).mkdir(parents=True)
+    SweepFolder(place).release()
+    assert sorted(path.name for path in place.iterdir()) == ["configs", "runs"]  # they were there before
     (place / ".sweep.yaml.abcd1234").mkdir()
     (place / ".sweep.yaml.abcd1234" / "sweep.yaml").write_text("cut o")
     assert is_unused(place)
@@ -195,7 +200,7 @@ def test_after_a_full_disk_the_same_command_begins(spec, monkeypatch):
         patch.setattr(SweepFolder, "write", full)
         with pytest.raises(WriteError):
             command.main(spec)
-    assert Path("sweep/.lock").exists() or Path("sweep/runs").is_dir()
+    assert not Path("sweep").exists()
     command.main(spec)
     assert ",done," in Path("sweep/table.csv").read_text()
 

@@ -33,6 +33,18 @@ def test_files_come_first_so_that_single_keys_win(tmp_path):
     assert planned(spec)[0].words == ["--config=counter", "--config=my.yaml", "--trainer.views=8", "--seed=0"]
 
 
+def test_a_class_comes_before_the_options_of_a_volume_which_it_would_drop(tmp_path):
+    spec = options(
+        tmp_path, base={"volume.resolution": 8, "a.b": 1}, configurations=[{"c": 2, "volume": "VMGrid"}, {"c": 3}]
+    )
+    assert [run.words for run in planned(spec)] == [
+        ["--volume=VMGrid", "--volume.resolution=8", "--a.b=1", "--c=2", "--seed=0"],
+        ["--volume.resolution=8", "--a.b=1", "--c=3", "--seed=0"],
+    ]
+    (run,) = planned(options(tmp_path, base={"volume": {"resolution": 8, "class_path": "VMGrid"}}))
+    assert run.words[:2] == ["--volume.class_path=VMGrid", "--volume.resolution=8"]
+
+
 def test_values_are_typed_as_yaml_reads_them(tmp_path):
     values = {"a": None, "b": True, "c": [1, 0.5], "d": "text", "e": 1e-5}
     (run,) = planned(options(tmp_path, base=values))

@@ -13,6 +13,18 @@ class Honest(Beads):
         super().__init__(count)
 
 
+class PartNamedAsAMethod(Honest):
+    def __init__(self, count: int = 4):
+        super().__init__(count)
+        self.blocks = torch.nn.ModuleList([torch.nn.Linear(1, 1)])  # pyright: ignore[reportAttributeAccessIssue]
+
+
+class NumberNamedAsAMethod(Honest):
+    def __init__(self, count: int = 4):
+        super().__init__(count)
+        self.grow = 3  # pyright: ignore[reportAttributeAccessIssue]
+
+
 class OneOutput(Honest):
     def forward(self, points):  # pyright: ignore[reportIncompatibleMethodOverride]
         return super().forward(points)[0]
@@ -264,6 +276,8 @@ class InfiniteWhereVoxelsAreEmpty(Made):
 
 
 MUTANTS = [
+    (PartNamedAsAMethod, "its blocks has the name of a method"),
+    (NumberNamedAsAMethod, "its grow has the name of a method"),
     (OneOutput, "must return"),
     (FlattensTheLeadingAxes, "must be"),
     (TransposesTheLeadingAxes, "points in"),
