@@ -23,7 +23,7 @@ FIRST = ("VoxelGrid", "HashGrid", "VMGrid")  # in the order in which they came
 
 
 def main() -> int:
-    """The exit code of the comparison."""
+    """The exit code of the comparison; the page changes only where it is 0."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     volumes = [*FIRST, *(name for name in OWN_VOLUMES if name not in FIRST)]
     parser.add_argument("--volumes", default=",".join(volumes), help="default %(default)s")
@@ -33,10 +33,11 @@ def main() -> int:
     options = parser.parse_args()
     words = ["--volumes", options.volumes, "--minutes", options.minutes, "--seeds", options.seeds]
     done = subprocess.run([sys.executable, "-m", "mnist3d", "compare", *words, "--output", options.output], check=False)
-    table = options.output / "comparison.md"
-    if not table.is_file():
-        return done.returncode
-    shutil.copy(options.output / "comparison.png", PAGE.parent / FIGURE)
+    table, figure = options.output / "comparison.md", options.output / "comparison.png"
+    if done.returncode != 0 or not figure.is_file():  # runs have failed, or it was stopped
+        print(f"{PAGE}: not changed, as not all runs are complete", file=sys.stderr)
+        return done.returncode or 1
+    shutil.copy(figure, PAGE.parent / FIGURE)
     shutil.copy(options.output / "comparison.csv", ROOT / "benchmarks" / "results" / f"which_field-{__version__}.csv")
     content = table.read_text(encoding="utf-8").strip()
     content += f"\n\n![Each field once around, and its learning curves]({FIGURE})"

@@ -20,16 +20,16 @@ from ..comparisons.options import DEFAULT_MINUTES, SPEC_FILE, CompareOptions
 from ..comparisons.report import CSV_FILE, FIGURE_FILE, FOLDERS, MARKDOWN_FILE, Report
 from ..comparisons.table import text_of
 from ..comparisons.variants import Variant, swept, variants_of
-from ..errors import ConfigError, DataError, RunsFailed
+from ..comparisons.warming_up import one_step_each
+from ..errors import ConfigError, RunsFailed
 from ..invocation import program_name, to_type
 from ..runs.at_work import AtWork
-from ..runs.building import build_trainer
 from ..runs.class_paths import import_volume_class
 from ..runs.config import Config
 from ..runs.signals import Ended
 from ..storage.labels import printable
-from ..storage.run_directory import RunDirectory
-from ..sweeps.folder import Record, SweepFolder, saved_step
+from ..storage.run_directory import RESUME_FILE, RunDirectory
+from ..sweeps.folder import Record, SweepFolder, has_file, saved_step
 from ..sweeps.jobs import Executor
 from ..sweeps.local import usable_cores
 from ..sweeps.options import SweepOptions
@@ -37,11 +37,13 @@ from ..sweeps.plan import Planned, planned
 from ..sweeps.session import Sweep
 from ..sweeps.telling import Telling
 from .compare_arguments import PLACES, ROOT, check_place, place_and_options
-from .planned_configs import planned_configs, write_configs
+from .planned_configs import imports_nothing, planned_configs, words_of_trust, write_configs
 from .presets import preset_names
 from .sweep import CHILD, executor_of
 from .tool_parser import OneLineParser
 
+STEP = f"{__package__}.compare_child"  # what Python runs for one step of a variant
+USERS_ERROR = 2  # the exit code of a process that its user's error has ended
 SOURCE = "the command"  # what a comparison is begun with, in messages
 TITLES = ("run", "state", "step", "legible", "minutes")
 EXAMPLE = """examples:
@@ -123,22 +125,23 @@ def main(arguments: Sequence[str]) -> None:
         told = work.over(runs, len(runs))
         configs = planned_configs(place, told, resumed=resumed, trust=typed.trust, kind="comparison", source=SOURCE)
     _check_different(variants, [configs[run.name] for run in runs])
-    measuring = Measuring()
-    _prepare(measuring, configs)
     executor = executor_of(typed.address, sweep_options)
     threads = torch.get_num_threads()
     try:
-        if typed.address is None and options.minutes is not None:
-            _warm_up(place, variants, configs, runs)
-        torch.set_num_threads(1)  # the cores are the runs'
-        folder = SweepFolder(place, FOLDERS)
+        folder = SweepFolder(place, FOLDERS)  # before any work: the runs of a comparison that goes on there have time
         try:
             check_place(place, options, typed)  # another process may have had it in between
+            measuring = Measuring()
+            _prepare(measuring, configs)
+            if typed.address is None and options.minutes is not None:
+                _warm_up(folder, variants, configs, runs, executor, options.cores)
+            torch.set_num_threads(1)  # the cores are the runs'
             records = [Record(run) for run in runs]
             report = Report(folder, options, variants, configs, records, measuring, executor.places)
-            _compare(folder, options, sweep_options, configs, records, executor, report, threads)
+            go_on = _to_go_on(options, configs, folder.shown, typed.address)
+            _compare(folder, options, sweep_options, configs, records, executor, report, threads, go_on)
         finally:
-            folder.release()
+            folder.release(SPEC_FILE)
     finally:
         executor.close()
         torch.set_num_threads(threads)
@@ -173,30 +176,43 @@ def _check_different(variants: Sequence[Variant], configs: Sequence[Config]) -> 
 
 
 def _prepare(measuring: Measuring, configs: Mapping[str, Config]) -> None:
-    """Have the classifiers, before there is a folder."""
+    """Have the classifiers, and say which runs have none: with images that cannot be read, a run fails alone."""
+    unread: dict[str, list[str]] = {}
     for name, config in configs.items():
-        try:
-            measuring.prepare(config)
-        except DataError as error:  # the run will say so too, and fail alone
-            print(printable(f"{name}: no scores: {error}"), file=sys.stderr)
+        if why := measuring.prepare(config):
+            unread.setdefault(why, []).append(name)
+    for why, (first, *others) in unread.items():
+        more = f" and {len(others)} more" if others else ""
+        print(printable(f"{first}{more}: no scores: {why}"), file=sys.stderr)
 
 
-def _warm_up(place: Path, variants: Sequence[Variant], configs: Mapping[str, Config], runs: Sequence[Planned]) -> None:
-    """One step of each variant that has runs left, so that what must be compiled here is compiled in nobody's time.
+def _warm_up(
+    folder: SweepFolder,
+    variants: Sequence[Variant],
+    configs: Mapping[str, Config],
+    runs: Sequence[Planned],
+    executor: Executor,
+    cores: int,
+) -> None:
+    """One step of each variant that has runs left; a variant that fails there is said, and its runs fail alone.
 
     Raises:
-        UserError: a variant cannot make a step.
+        ConfigError: a new comparison has a variant that its user's error lets make no step.
     """
-    left = {each.name for each in runs if not saved_step(place / "runs" / each.name)[1]}
-    with AtWork("making one step of each variant, which compiles what is not compiled yet") as work:
-        for number, variant in enumerate(variants):
-            work.tell(number / len(variants))
-            if left.isdisjoint(each.name for each in runs[number :: len(variants)]):
-                continue
-            try:
-                build_trainer(configs[runs[number].name]).step()
-            except (ConfigError, DataError) as error:
-                raise type(error)(f"{variant.label}: {error}") from None
+    chosen: dict[str, str] = {}  # the label of the variant, by the name of the run
+    for number, variant in enumerate(variants):
+        names = (each.name for each in runs[number :: len(variants)])
+        if (name := next((name for name in names if not saved_step(folder.run(name))[1]), None)) is not None:
+            chosen[name] = variant.label
+    saved = frozenset(name for name in chosen if has_file(folder.run(name), RESUME_FILE))
+    outcomes = one_step_each({name: configs[name] for name in chosen}, saved, executor, STEP, cores)
+    for name, label in chosen.items():
+        if outcomes[name].code == 0:
+            continue
+        why = outcomes[name].error or f"ended by itself with code {outcomes[name].code}"
+        if outcomes[name].code == USERS_ERROR and not (folder.path / SPEC_FILE).is_file():
+            raise ConfigError(f"{label}: {why}")  # nothing has begun, so nothing is lost
+        print(printable(f"{label}: its first step failed: {why}"), file=sys.stderr)
 
 
 def _compare(
@@ -208,6 +224,7 @@ def _compare(
     executor: Executor,
     report: Report,
     threads: int,
+    go_on: str,
 ) -> None:
     """In a folder that is taken, to the last line."""
     folder.write(SPEC_FILE, options.to_yaml())
@@ -224,7 +241,6 @@ def _compare(
         folder, sweep_options, configs, records, executor, _last_score, None, telling, CHILD, seconds, conclude
     )
     _announce(telling, options, records, executor.places, folder.shown)
-    go_on = _to_go_on(options, configs, folder.shown)
     try:
         sweep.run()
     except BaseException as error:  # a full disk, for one, keeps what was saved before
@@ -246,21 +262,20 @@ def _compare(
 def _announce(telling: Telling, options: CompareOptions, records: Sequence[Record], places: int, shown: Path) -> None:
     ready = sum(record.standing.state == "done" for record in records)
     before = f", {ready} of them ready" if ready else ""
-    cores = f"{options.cores} core{'s' if options.cores > 1 else ''} each"
     left = math.ceil((len(records) - ready) / places) * (options.minutes or 0.0)
     about = f"; about {left:.0f} minutes and the measuring" if left >= 1.0 else ""
-    telling.line(f"{len(records)} runs of {options.length}{before}, {places} at a time, {cores}; into {shown}{about}")
+    where = f"{places} at a time, {options.places_in_words} each; into {shown}"
+    telling.line(f"{len(records)} runs of {options.length}{before}, {where}{about}")
     if options.minutes is not None and places * options.cores > usable_cores():
         telling.line(f"at_once={places}: more than the {usable_cores()} cores here, so the runs slow each other down")
 
 
-def _to_go_on(options: CompareOptions, configs: Mapping[str, Config], shown: Path) -> str:
-    """A command line that works as it stands: classes of others are named again."""
-    named = [config.volume["class_path"] for config in configs.values()]
-    named += [each["class_path"] for config in configs.values() for each in config.objectives]
-    if all(path.startswith("mnist3d.") for path in named):
-        return to_type("compare", "--resume", shown)
-    return to_type("compare", *options.words(), "--output", shown)
+def _to_go_on(options: CompareOptions, configs: Mapping[str, Config], shown: Path, address: str | None) -> str:
+    """A command line that works as it stands: classes of others are named again, and files are trusted again."""
+    where = [] if address is None else ["--address", address]
+    if imports_nothing(configs.values()):
+        return to_type("compare", "--resume", shown, *words_of_trust(configs.values()), *where)
+    return to_type("compare", *options.words(), "--output", shown, *where)
 
 
 def _last_score(path: Path, config: Config) -> float | None:

@@ -3,11 +3,11 @@
 import argparse
 import dataclasses
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..comparisons.options import SPEC_FILE, CompareOptions, comma_separated, read_options
+from ..comparisons.options import SPEC_FILE, CompareOptions, comma_separated, read_options, volume_names
 from ..comparisons.report import is_comparison
 from ..errors import ConfigError, RunError, shown
 from ..runs.validation import from_text, options_of, validated
@@ -36,15 +36,18 @@ def place_and_options(typed: argparse.Namespace) -> tuple[Path, CompareOptions]:
             raise ConfigError(f"{wrong} and resume: a comparison goes on as it was begun; leave --{wrong} out")
         if not is_comparison(typed.resume):
             raise RunError(f"resume={typed.resume}: no comparison lies there, {SPEC_FILE} is missing")
-        return typed.resume, _options(dataclasses.asdict(read_options(typed.resume / SPEC_FILE)), places)
+        begun = read_options(typed.resume / SPEC_FILE)
+        options = _options(dataclasses.asdict(begun), places)
+        _check_same(f"resume={typed.resume}", options, begun)
+        return typed.resume, options
     if typed.trust:
         raise ConfigError("trust: is for a comparison that is there already; add --resume FOLDER, or leave --trust out")
     texts = {name: text for name in ("config", "minutes", "steps") if (text := getattr(typed, name)) is not None}
     values: dict[str, Any] = {"vary": _pairs("vary", typed.vary or []), "set": _pairs("set", typed.set or [])}
     values["vary"] = {key: _several(f"vary {key}", text) for key, text in values["vary"].items()}
-    for name in ("volumes", "seeds"):
+    for name, parted in (("volumes", volume_names), ("seeds", comma_separated)):
         if (text := getattr(typed, name)) is not None:
-            values[name] = _several(name, text)
+            values[name] = _several(name, text, parted)
     options = _options(values, {**texts, **places})
     place = typed.output or Path(ROOT) / _folder_name(options)
     check_place(place, options, typed)
@@ -77,13 +80,13 @@ def _pairs(flag: str, given: Sequence[str]) -> dict[str, str]:
     return found
 
 
-def _several(name: str, text: str) -> list[str]:
+def _several(name: str, text: str, parted: Callable[[str], list[str]] = comma_separated) -> list[str]:
     """Values with commas between them.
 
     Raises:
         ConfigError: there is none.
     """
-    found = comma_separated(text)
+    found = parted(text)
     if not found:
         raise ConfigError(f"{name}={shown(text)}: is empty; must be one value or more, with commas between them")
     return found
@@ -104,10 +107,22 @@ def check_place(place: Path, options: CompareOptions, typed: argparse.Namespace)
         ConfigError: the folder holds something else.
     """
     if typed.resume is None and is_comparison(place):
-        differing = options.differing(read_options(place / SPEC_FILE))
-        if differing:
-            raise ConfigError(
-                f"output={place}: holds a comparison with another {differing[0]}; give another --output FOLDER"
-            )
+        _check_same(f"output={place}", options, read_options(place / SPEC_FILE))
     elif typed.resume is None and not is_unused(place, SPEC_FILE):
         raise ConfigError(f"output={place}: holds something else; give another --output FOLDER")
+
+
+def _check_same(said: str, options: CompareOptions, begun: CompareOptions) -> None:
+    """Fail where a comparison would go on as another.
+
+    Raises:
+        ConfigError: they differ in what its runs depend on.
+    """
+    for name in options.differing(begun):
+        if name in PLACES:
+            before, now = (f"{getattr(each, name):g}" for each in (begun, options))
+            raise ConfigError(
+                f"{name}={now}: the comparison in {said.partition('=')[2]} was begun with {before}, and in equal time "
+                f"runs depend on it; give --{name} {before}, or begin anew with another --output FOLDER"
+            )
+        raise ConfigError(f"{said}: holds a comparison with another {name}; give another --output FOLDER")

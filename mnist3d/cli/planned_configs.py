@@ -22,6 +22,8 @@ from ..sweeps.folder import SweepFolder
 from ..sweeps.plan import Planned
 from .parser import parse_command_line
 
+OURS = "mnist3d."  # begins the paths of our own classes
+
 
 def planned_configs(
     place: Path, runs: Iterable[Planned], *, resumed: bool, trust: bool, kind: str, source: str
@@ -67,6 +69,21 @@ def write_configs(folder: SweepFolder, configs: Mapping[str, Config]) -> None:
     folder.write_configs({name: text for name, text in texts.items() if _text(folder.config(name)) != text})
 
 
+def words_of_trust(configs: Iterable[Config]) -> list[str]:
+    """What must stand behind `--resume` so that runs which read files or download go on."""
+    return ["--trust"] if any(map(_acts_of, configs)) else []
+
+
+def imports_nothing(configs: Iterable[Config]) -> bool:
+    """Whether all classes are ours: `--resume` imports no others, so they must be named again."""
+    return all(path.startswith(OURS) for config in configs for path in _classes_of(config))
+
+
+def _classes_of(config: Config) -> list[str]:
+    """The class paths of its volume and of the objectives of others."""
+    return [config.volume["class_path"], *(each["class_path"] for each in config.objectives)]
+
+
 def _as_the_run_has_it(config: Config) -> Config:
     """With what the volume itself puts in the place of null, as a run notes it: it must be told the same to go on."""
     try:
@@ -87,19 +104,23 @@ def _text(file: Path) -> str:
 
 def _check_is_trusted(place: Path, name: str, values: Any, trust: bool, source: str) -> None:
     config = Config.from_mapping(values)
-    named = [config.volume["class_path"], *(each["class_path"] for each in config.objectives)]
-    for path in named:
-        if not path.startswith("mnist3d."):
+    for path in _classes_of(config):
+        if not path.startswith(OURS):
             raise RunError(
                 f"resume={place}: {name} imports {path}; go on with {source} that names it, and --output {place}"
             )
-    acts = acts_of(config) | ({} if config.start_from is None else {"start_from": config.start_from})
+    acts = _acts_of(config)
     if acts and not trust:
         key, value = next(iter(acts.items()))
         raise RunError(
             f"resume={place}: the {key} of {name} is {value}, which would be read or downloaded; if that is what you "
             "want, add --trust"
         )
+
+
+def _acts_of(config: Config) -> dict[str, str]:
+    """What a run that is begun or gone on with reads or downloads."""
+    return acts_of(config) | ({} if config.start_from is None else {"start_from": config.start_from})
 
 
 def _values(file: Path, kind: str, source: str) -> Any:

@@ -8,7 +8,7 @@ import argparse
 import dataclasses
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -29,7 +29,7 @@ from ..sweeps.plan import Planned, planned
 from ..sweeps.selection import Selection
 from ..sweeps.session import Sweep, final_table
 from ..sweeps.telling import Telling
-from .planned_configs import planned_configs, write_configs
+from .planned_configs import imports_nothing, planned_configs, words_of_trust, write_configs
 from .tool_parser import OneLineParser
 
 SWEEPS_ROOT = "sweeps"  # where new ones go, in the folder in which the command is typed
@@ -91,16 +91,16 @@ def main(arguments: Sequence[str]) -> None:
         told, resumed = work.over(runs, len(runs)), typed.resume is not None
         configs = planned_configs(place, told, resumed=resumed, trust=typed.trust, kind="sweep", source="the SPEC.yaml")
     _check_lengths(options, configs)
-    selection = Selection(options.score)
-    _prepare(selection, options, configs)
     executor = executor_of(typed.address, options)
     threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # the cores are the runs'
     try:
-        folder = SweepFolder(place)
+        folder = SweepFolder(place)  # before any work, as another sweep may go on there
         try:
             _check_place(place, options, typed)  # another process may have had it in between
-            _sweep(folder, options, runs, configs, executor, selection)
+            selection = Selection(options.score)
+            _prepare(selection, options, configs)
+            torch.set_num_threads(1)  # the cores are the runs'
+            _sweep(folder, options, runs, configs, executor, selection, _to_go_on(typed, configs, folder.shown))
         finally:
             folder.release()
     finally:
@@ -169,7 +169,7 @@ def executor_of(address: str | None, options: SweepOptions) -> Executor:
 
 
 def _prepare(selection: Selection, options: SweepOptions, configs: dict[str, Config]) -> None:
-    """Have the classifiers, before there is a folder.
+    """Have the classifiers, before anything is written.
 
     Raises:
         ConfigError: runs must be compared, and their images have no classes.
@@ -188,6 +188,7 @@ def _sweep(
     configs: dict[str, Config],
     executor: Executor,
     selection: Selection,
+    go_on: str,
 ) -> None:
     """In a folder that is taken, to the last line."""
     folder.write(SPEC_FILE, options.to_yaml())
@@ -199,7 +200,6 @@ def _sweep(
     ready = sum(record.standing.state in ("done", "dropped") for record in records)
     before = f", {ready} of them ready" if ready else ""
     telling.line(f"{len(runs)} runs{before}, {executor.places} at a time; into {folder.shown}")
-    go_on = to_type("sweep", "--resume", folder.shown)
     try:
         sweep.run()
     except BaseException as error:  # a full disk, for one, keeps what was saved before
@@ -208,6 +208,15 @@ def _sweep(
         raise
     print(*map(printable, final_table(telling, records)), sep="\n")
     _conclude(sweep, go_on)
+
+
+def _to_go_on(typed: argparse.Namespace, configs: Mapping[str, Config], shown: Path) -> str:
+    """A command line that works as it stands: classes of others are named again, and files are trusted again."""
+    where = [] if typed.address is None else ["--address", typed.address]
+    if typed.resume is not None or imports_nothing(configs.values()):
+        return to_type("sweep", "--resume", shown, *words_of_trust(configs.values()), *where)
+    given = [word for name in IN_PLACE if (text := getattr(typed, name)) is not None for word in (f"--{name}", text)]
+    return to_type("sweep", typed.spec, "--output", shown, *given, *where)
 
 
 def _conclude(sweep: Sweep, go_on: str) -> None:

@@ -13,11 +13,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..data.images import ImageSet, load_images
+from ..errors import DataError
 from ..evaluation import Classifiers, Reading, fixed_rotations, load_classifiers, score_views
 from ..evaluation.scores import FORMAT, VIEWS, Reference, read_reference
 from ..geometry.rotations import turntable
 from ..rendering.renderer import for_few_views, render_views
 from ..runs.at_work import AtWork
+from ..runs.building import shows_classes
 from ..runs.class_paths import import_volume_class
 from ..runs.config import Config
 from ..runs.loading import Run, load_run
@@ -52,6 +54,7 @@ class Measured:
         seconds: of training that they took.
         peak_memory: bytes of its process, at most.
         curve: the scores under way, by the names in `CURVES`, in order.
+        unread: why it has no scores; "" where it has.
     """
 
     name: str
@@ -69,6 +72,7 @@ class Measured:
     seconds: float | None = None
     peak_memory: int | None = None
     curve: list[dict[str, float]] = field(default_factory=list)
+    unread: str = ""
 
     @property
     def steps_per_second(self) -> float | None:
@@ -87,16 +91,17 @@ class Measuring:
     """Reads runs of a comparison; one pair of classifiers for each set of images."""
 
     def __init__(self) -> None:
-        self._known: dict[str, tuple[Classifiers, ImageSet]] = {}
+        self._known: dict[str, tuple[Classifiers, ImageSet] | str] = {}
         self._references: dict[str, Reference] = {}
 
-    def prepare(self, config: Config) -> Classifiers:
+    def prepare(self, config: Config) -> str:
         """Have the classifiers for a run's images, trained now if there are none: a minute or two.
 
-        Raises:
-            DataError: its images cannot be read.
+        Returns:
+            why the run has no scores: no class of its images can be read, or all are in training; "" where it has.
         """
-        return self._of(config)[0]
+        found = self._of(config)
+        return found if isinstance(found, str) else ""
 
     def measure(self, path: Path, config: Config, measured: Measured) -> None:
         """Fill in what a run directory says.
@@ -110,11 +115,15 @@ class Measuring:
             UserError: it has no volume, or a damaged one.
         """
         run = opened(path, config)
-        card = self._scorecard(path, run, config)
-        own = card["poses"][config.poses.name]
         measured.poses, measured.volume = config.poses.name, config.volume["class_path"]
-        measured.scores = {name: number(value) for name, value in own.items() if not isinstance(value, dict)}
-        measured.classifiers = str(card["classifiers"])
+        known = self._of(config)
+        if isinstance(known, str):  # its size, its pace and its memory are known all the same
+            measured.unread = known
+        else:
+            card = self._scorecard(path, run, config, *known)
+            own = card["poses"][config.poses.name]
+            measured.scores = {name: number(value) for name, value in own.items() if not isinstance(value, dict)}
+            measured.classifiers = str(card["classifiers"])
         measured.weights = sum(weight.numel() for weight in run.volume.parameters())
         directory = RunDirectory(path)
         measured.bytes = directory.volume_path.stat().st_size
@@ -124,19 +133,22 @@ class Measuring:
         if step is not None and seconds is not None:
             measured.steps, measured.seconds = int(step), seconds
 
-    def turn(self, path: Path, config: Config) -> tuple[Float[Tensor, "B 1 H W"], Reading]:
-        """The views around the vertical axis of a run's volume, and what is read in them."""
+    def turn(self, path: Path, config: Config) -> tuple[Float[Tensor, "B 1 H W"], Reading | None]:
+        """The views around the vertical axis of a run's volume, and what is read in them; None where nothing can be."""
         run = opened(path, config)
         views = render_views(run.volume, for_few_views(run.renderer, run.volume, TURN_VIEWS), turntable(TURN_VIEWS))
-        return views, self._of(config)[0].read(views)
+        known = self._of(config)
+        return views, None if isinstance(known, str) else known[0].read(views)
 
     def class_names(self, config: Config) -> list[str]:
-        """Of the images of a run; empty where they have none."""
-        return self._of(config)[0].class_names
+        """Of the images of a run; empty where none are read."""
+        known = self._of(config)
+        return [] if isinstance(known, str) else known[0].class_names
 
-    def _scorecard(self, path: Path, run: Run, config: Config) -> dict[str, Any]:
+    def _scorecard(
+        self, path: Path, run: Run, config: Config, classifiers: Classifiers, training: ImageSet
+    ) -> dict[str, Any]:
         """What is in the run's folder, if it is of this volume and these classifiers; else taken now and put there."""
-        classifiers, training = self._of(config)
         card = _kept(path, classifiers.version, config)
         if card is None:
             name = config.poses.name  # alone: 2,000 views of a field along its rays take a minute or more
@@ -148,11 +160,18 @@ class Measuring:
             RunDirectory(path).write_json(SCORECARD_FILE, card)
         return card
 
-    def _of(self, config: Config) -> tuple[Classifiers, ImageSet]:
+    def _of(self, config: Config) -> tuple[Classifiers, ImageSet] | str:
+        """The classifiers and the training images of a run, or why there are none."""
+        if not shows_classes(config):
+            return "the targets are letters or image files, and only digits and other classes of the data can be read"
         key = _images_of(config)
         if key not in self._known:
             size = config.renderer.image_size
-            held_out, training = (load_images(config.data, size, part) for part in ("held_out", "training"))
+            try:
+                held_out, training = (load_images(config.data, size, part) for part in ("held_out", "training"))
+            except DataError as error:
+                self._known[key] = str(error)
+                return str(error)
             with AtWork("training the classifiers") as work:
                 images = (held_out.images, held_out.labels, held_out.class_names)
                 self._known[key] = load_classifiers(*images, tell=work.tell), training

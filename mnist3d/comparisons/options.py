@@ -5,6 +5,7 @@ Text as somebody typed it -> `CompareOptions`, checked, and the same as `compari
 
 import dataclasses
 import math
+import os
 import shlex
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -20,7 +21,10 @@ from ..sweeps.options import MOST_RUNS, SEEDS
 
 SPEC_FILE = "comparison.yaml"
 DEFAULT_MINUTES, DEFAULT_SEEDS = 3.0, (0, 1, 2)
-NEWER = ("cores", "gpus", "at_once")  # what may change when a comparison goes on: no run depends on it
+PLACES = ("cores", "gpus", "at_once")  # where runs are made
+# Of these, what may change when a comparison goes on. In equal time a run makes more steps on more cores.
+NEWER = {"minutes": ("at_once",), "steps": PLACES}
+YAML = (".yaml", ".yml")  # in small or capital letters
 
 
 @dataclass
@@ -85,11 +89,12 @@ class CompareOptions:
     def differing(self, other: "CompareOptions") -> list[str]:
         """The keys in which two comparisons would not have the same runs."""
         one, two = dataclasses.asdict(self), dataclasses.asdict(other)
-        return [key for key in one if one[key] != two[key] and key not in NEWER]
+        newer = NEWER["steps" if self.minutes is None else "minutes"]
+        return [key for key in one if one[key] != two[key] and key not in newer]
 
     def words(self) -> list[str]:
         """What to type behind `mnist3d compare` to say the same again."""
-        length = ["--minutes", f"{self.minutes:g}"] if self.minutes is not None else ["--steps", f"{self.steps}"]
+        length = ["--minutes", _exact(self.minutes)] if self.minutes is not None else ["--steps", f"{self.steps}"]
         given = ["--volumes", ",".join(self.volumes)] if self.volumes else []
         for key, values in self.vary.items():
             given += ["--vary", f"{key}={','.join(values)}"]
@@ -97,7 +102,16 @@ class CompareOptions:
         given += [] if self.config is None else ["--config", self.config]
         for key, value in self.set.items():
             given += ["--set", f"{key}={value}"]
+        given += [] if self.cores == 1 else ["--cores", f"{self.cores}"]
+        given += [] if self.gpus == 0.0 else ["--gpus", _exact(self.gpus)]
+        given += [] if self.at_once is None else ["--at_once", f"{self.at_once}"]
         return given
+
+    @property
+    def places_in_words(self) -> str:
+        """What a run has: "1 core", "2 cores and 1 GPU"."""
+        cores = f"{self.cores} core{'s' if self.cores > 1 else ''}"
+        return cores if self.gpus == 0.0 else f"{cores} and {self.gpus:g} GPU{'s' if self.gpus > 1.0 else ''}"
 
     def as_typed(self) -> str:
         """The same as one command line."""
@@ -130,6 +144,22 @@ def read_options(path: Path) -> CompareOptions:
         raise RunError(f"{path}: damaged ({error}); begin the comparison anew") from None
 
 
+def volume_names(text: str) -> list[str]:
+    """Likewise the names of volumes; a YAML file that lies there is one, whatever commas its name has."""
+    found, parts = [], [*_parts(text)]
+    while parts:
+        names = {count: ",".join(parts[:count]).strip() for count in range(len(parts), 0, -1)}
+        count = next((count for count, name in names.items() if is_yaml(name) and os.path.isfile(name)), 1)
+        found.append(names[count])
+        parts = parts[count:]
+    return [*filter(None, found)]
+
+
+def is_yaml(name: str) -> bool:
+    """Whether a name is that of a YAML file."""
+    return Path(name).suffix.lower() in YAML
+
+
 def comma_separated(text: str) -> list[str]:
     """Values as they are typed in one word: a,b,[c,d] are three. Empty ones are left out.
 
@@ -137,6 +167,12 @@ def comma_separated(text: str) -> list[str]:
         text: commas within brackets and quotes belong to a value.
     """
     return [value for value in map(str.strip, _parts(text)) if value]
+
+
+def _exact(value: float) -> str:
+    """A number in as few digits as say it."""
+    short = f"{value:g}"
+    return short if float(short) == value else repr(value)
 
 
 def _parts(text: str) -> Iterator[str]:

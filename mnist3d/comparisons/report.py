@@ -92,14 +92,17 @@ class Report:
     def _how_long(self) -> list[str]:
         options, seeds = self.options, self.options.seeds
         several = f", seeds {', '.join(map(str, seeds))}" if len(seeds) > 1 else f", seed {seeds[0]}"
-        cores = f"{options.cores} core{'s' if options.cores > 1 else ''} a run, {self.at_once} at a time"
+        cores = f"{options.places_in_words} a run, {self.at_once} at a time"
         spread = "In brackets: the lowest and the highest of the seeds, beside their median." if len(seeds) > 1 else ""
         return list(filter(None, [f"{options.length} of training a run{several}; {cores}.", spread]))
 
     def _how_scored(self) -> list[str]:
-        done = [run for row in self.rows for run in row.done]
+        measured = [run for row in self.rows for run in row.done]
+        unread = [f"No scores of {run.name}: {run.unread}." for run in _of_each_reason(measured)]
+        done = [run for run in measured if run.classifiers]
+        memory = ["Memory: the most that the whole process held."] if measured else []
         if not done:
-            return []
+            return [*unread, *memory]
         poses = ", ".join(dict.fromkeys(run.poses for run in done))
         versions = ", ".join(dict.fromkeys(run.classifiers for run in done))
         said = [
@@ -108,7 +111,7 @@ class Report:
         ]
         if any(run.curve for run in done):
             said.append("Time to .5 legible: training time until the same classifiers first read half of 200 views.")
-        return [*said, "Memory: the most that the whole process held."]
+        return [*said, *unread, *memory]
 
     def _where(self) -> str:
         """The machine and the versions."""
@@ -116,6 +119,12 @@ class Report:
         versions = ", ".join(f"{name} {found['packages'][name]}" for name in ("torch", "numba"))
         commit = "" if found["git_commit"] is None else f", commit {found['git_commit']}"
         return f"{_processor()}, {os.cpu_count()} cores; Python {found['python']}, {versions}{commit}."
+
+
+def _of_each_reason(runs: Sequence[Measured]) -> list[Measured]:
+    """The first of the runs without scores for each reason."""
+    first = {run.unread: run for run in reversed(runs) if run.unread}
+    return [run for run in runs if first.get(run.unread) is run]
 
 
 def _processor() -> str:

@@ -15,7 +15,7 @@ from ..runs.validation import did_you_mean
 from ..sweeps.options import MOST_RUNS, SweepOptions
 from ..sweeps.plan import OF_THE_SWEEP
 from ..volumes import OWN_VOLUMES
-from .options import CompareOptions
+from .options import CompareOptions, is_yaml
 
 # The preset in which each of our own volumes was tuned; research/log.md has the figures.
 TUNED = {
@@ -89,7 +89,8 @@ def swept(options: CompareOptions, variants: Sequence[Variant]) -> SweepOptions:
     Raises:
         ConfigError: cores, gpus or at_once is out of range.
     """
-    length: dict[str, Any] = {"trainer.max_steps": options.steps}
+    # Both, as the preset or file that a run begins with may have a limit of the other kind.
+    length: dict[str, Any] = {"trainer.max_steps": options.steps, "trainer.max_minutes": None}
     every: int | str = max(1, (options.steps or 1) // SCORES)
     if options.minutes is not None:
         length = {"trainer.max_steps": None, "trainer.max_minutes": options.minutes}
@@ -117,7 +118,7 @@ def _of_a_name(name: str, config: str | None, presets: Sequence[str]) -> Variant
         if preset is None or (config is None and preset not in presets):
             return Variant(last, DEFAULTS, {"volume": last})
         return Variant(last, _in_words(preset), {"config": preset, "volume": last})
-    if name in presets or Path(name).suffix in (".yaml", ".yml"):
+    if name in presets or is_yaml(name):
         return Variant(Path(name).stem, _in_words(name), {"config": [*_listed(config), name]})
     if place and all(part.isidentifier() for part in name.split(".")):
         base = {} if config is None else {"config": config}

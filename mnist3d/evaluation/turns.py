@@ -5,6 +5,7 @@ Under each view stands what is read in it.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from textwrap import wrap
 
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -23,7 +24,9 @@ from .view_atlas import (
 )
 
 THUMBNAIL, LEFT, TOP, CAPTION, BETWEEN, MARGIN = 66, 190, 26, 18, 10, 16  # screen pixels
-LETTERS = 21  # of a title in the column of the names, and half as many again of a remark
+# Of a title: size, letters in a line of that size, lines at most, screen pixels from one to the next.
+TITLES = ((15, 21, 2, 18), (12, 26, 3, 15))
+REMARK, REMARK_SIZE, REMARK_PITCH = 26, 12, 15  # letters; size and pitch as a title's
 
 
 @dataclass
@@ -59,9 +62,13 @@ def turns_strip(turns: Sequence[Turn], class_names: Sequence[Sequence[str]]) -> 
     for row, (turn, names) in enumerate(zip(turns, class_names, strict=True)):
         y = TOP + row * pitch
         draw.rectangle((MARGIN, y + 2, MARGIN + 4, y + THUMBNAIL - 4), turn.colour)
-        draw.text((MARGIN + 14, y), _shortened(turn.title, LETTERS), INK, _font(15))
+        lines, size_of_title, pitch_of_title = _title(turn.title)
+        for line, text in enumerate(lines):
+            draw.text((MARGIN + 14, y + pitch_of_title * line), text, INK, _font(size_of_title))
+        below = y + pitch_of_title * len(lines) + 4
         for line, remark in enumerate(turn.remarks):
-            draw.text((MARGIN + 14, y + 22 + 16 * line), _shortened(remark, LETTERS * 5 // 4), FAINT, _font(12))
+            at = (MARGIN + 14, below + REMARK_PITCH * line)
+            draw.text(at, _shortened(remark, REMARK), FAINT, _font(REMARK_SIZE))
         for place, view in enumerate(turn.views):
             x = LEFT + place * THUMBNAIL
             canvas.paste(_thumbnail(view, THUMBNAIL - 2), (x, y))
@@ -73,6 +80,19 @@ def turns_strip(turns: Sequence[Turn], class_names: Sequence[Sequence[str]]) -> 
         x = LEFT + place * THUMBNAIL + THUMBNAIL / 2 - 1
         draw.text((x, TOP - 8), _degrees(round(360 * place / count)), FAINT, _font(11), anchor="mb")
     return np.asarray(canvas)
+
+
+def _title(title: str) -> tuple[list[str], int, int]:
+    """Lines, their size, and the pixels from one to the next: smaller where it is long, and then without its middle.
+
+    What tells variants apart stands at the end: "VoxelGrid, pairing hinge".
+    """
+    for size, letters, most, pitch in TITLES:
+        lines = wrap(title, letters)
+        if len(lines) <= most:
+            return lines, size, pitch
+    size, letters, most, pitch = TITLES[-1]
+    return [*wrap(title, letters)[: most - 1], f"...{title[3 - letters :]}"], size, pitch
 
 
 def _shortened(text: str, most: int) -> str:

@@ -107,7 +107,8 @@ def _draw(axes: Any, curve: Curve, column: int) -> None:
     if len(runs) > 1:
         axes.fill_between(x, low, high, color=colour, alpha=0.16, linewidth=0)
     marker = "o" if max(map(len, runs)) == 1 else None  # a line of one point is invisible
-    axes.plot(x, middle, color=colour, linewidth=1.8, marker=marker, markersize=4, label=curve.label)
+    label = f" {curve.label}" if curve.label.startswith("_") else curve.label  # a legend leaves such names out
+    axes.plot(x, middle, color=colour, linewidth=1.8, marker=marker, markersize=4, label=label)
 
 
 def _add_legend(axes: Any) -> None:

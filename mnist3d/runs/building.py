@@ -99,9 +99,8 @@ def build_run(command: CommandLine, processes: Processes = ALONE) -> Parts:
     """
     config = command.config
     remarks: list[str] = []
-    trainer = build_trainer(config, resumed=command.resume is not None, remarks=remarks, processes=processes)
+    config, trainer = _built(config, command.resume is not None, remarks, processes)
     if command.resume is None:
-        config = spelt_out(config, trainer.volume)
         run = RunDirectory.create(command.run_dir, RUNS_ROOT, command.preset, begun=command.begun)
     else:
         run = RunDirectory(command.resume)
@@ -165,6 +164,11 @@ def build_trainer(
     Raises:
         ConfigError, DataError: a value, device, file or image that is refused.
     """
+    return _built(config, resumed, remarks, processes)[1]
+
+
+def _built(config: Config, resumed: bool, remarks: list[str] | None, processes: Processes) -> tuple[Config, Trainer]:
+    """As `build_trainer`, and the configuration: of a new run with all arguments of its volume."""
     device = build_device(config, processes)
     check_memory(config, device, processes)
     if config.deterministic:
@@ -174,6 +178,8 @@ def build_trainer(
     said = [*images.remarks, *(() if targets is None else targets.remarks)]
     torch.manual_seed(config.seed)
     volume = build_volume(config, device)
+    if not resumed:
+        config = spelt_out(config, volume)  # before it takes the stage and the blocks of a file
     if config.start_from is not None and not resumed:
         said += start_from(volume, config.start_from)
     if config.deterministic:
@@ -201,7 +207,7 @@ def build_trainer(
         raise ConfigError(
             "adversarial.weight=0: without targets nothing would move the volume; add targets.views or targets.rings"
         )
-    return _allowed(
+    trainer = _allowed(
         lambda: Trainer(
             volume,
             renderer,
@@ -214,6 +220,7 @@ def build_trainer(
             processes=processes,
         )
     )
+    return config, trainer
 
 
 def build_device(config: Config, processes: Processes = ALONE) -> torch.device:
@@ -269,8 +276,7 @@ def build_objective(spec: dict[str, Any]) -> Objective:
 
 def build_classifiers(config: Config, say: Callable[[str], None]) -> Classifiers | ClassifierTraining | None:
     """Who scores the run, or their training, or None: they read the data's classes, not letters or files."""
-    asked = config.targets.listed()
-    if config.adversarial.weight == 0.0 and asked and all(target.kind in ("text", "image") for target in asked):
+    if not shows_classes(config):
         if config.scorecard.every:
             print(
                 "no scores during this run: its targets are letters or image files, and only digits and other classes "
@@ -281,12 +287,18 @@ def build_classifiers(config: Config, say: Callable[[str], None]) -> Classifiers
     return find_classifiers(config.scorecard, config.data, config.renderer.image_size, say)
 
 
+def shows_classes(config: Config) -> bool:
+    """Whether views of a run are to show classes of its images, which can be read; letters and image files cannot."""
+    asked = config.targets.listed()
+    return config.adversarial.weight > 0.0 or not asked or any(each.kind not in ("text", "image") for each in asked)
+
+
 def spelt_out(config: Config, volume: Volume) -> Config:
     """The configuration with all arguments of its volume, so that a version with other defaults can repeat the run.
 
     Args:
         config: what the volume was built from.
-        volume: just built.
+        volume: just built: what it takes from a file is in its state, and a resumed run is built as this one was.
     """
     given = {name: value for name, value in config.volume["init_args"].items() if value is not None}
     arguments = {**volume.init_args, **given}

@@ -10,6 +10,7 @@ import io
 import json
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_args
@@ -80,6 +81,8 @@ class SweepFolder:
 
     def __init__(self, path: Path, folders: Sequence[str] = FOLDERS) -> None:
         self.path = path.absolute()
+        inside = [self.path / name for name in (LOCK_FILE, *folders)]
+        self._made = [each for each in (*inside, self.path, *self.path.parents) if not each.exists()]
         try:
             for name in folders:
                 check_own(self.path / name, "folder")
@@ -94,8 +97,16 @@ class SweepFolder:
         except OSError as error:
             raise WriteError(f"output={path}: cannot be made ({error.strerror})") from None
 
-    def release(self) -> None:
-        """Let others sweep here."""
+    def release(self, first: str = SPEC_FILE) -> None:
+        """Let others sweep here; where nothing has begun, what was made for it goes again.
+
+        Args:
+            first: name of the file that is written first.
+        """
+        if is_unused(self.path, first):
+            with suppress(OSError):  # others have put something there, or, on Windows, the lock is still open
+                for made in self._made:
+                    made.unlink() if made.name == LOCK_FILE else made.rmdir()
         self._lock.release()
 
     @property

@@ -98,6 +98,11 @@ class Executor(Protocol):
         ...
 
 
+def variables_of(cores: int) -> dict[str, str]:
+    """Of the environment of a run with so many cores."""
+    return {"OMP_NUM_THREADS": f"{cores}", "MKL_NUM_THREADS": f"{cores}"}
+
+
 def run_job(job: Job, stop: threading.Event | None = None) -> Outcome:
     """Run a session to its end; whatever ends this function ends the process too.
 

@@ -19,6 +19,7 @@ from .options import MOST_RUNS, SweepOptions
 KEY = r"[A-Za-z_][A-Za-z0-9_.]*"  # an = would end it on the command line, and hide another
 LONGEST = 40  # letters of the settings in a name, which is that of a folder
 DIGITS = 4  # of a number that is drawn from a wide range
+FIRST = ("volume", "volume.class_path")  # said before the options of a volume: another class drops what was said before
 OF_THE_SWEEP = {  # keys of `train` that a sweep says itself
     "seed": "by seeds",
     "run_dir": "below its own folder",
@@ -76,8 +77,9 @@ def planned(options: SweepOptions, labels: Sequence[str] = ()) -> list[Planned]:
         label = labels[place] if labels else _settings_in_words(settings)
         settings = {**settings, "seed": seed}
         files = [*_files(options.base), *_files(settings)]  # first, so that single keys win
-        words = [f"--config={file}" for file in files]
-        words += [f"--{key}={as_text(value)}" for key, value in {**options.base, **settings}.items() if key != "config"]
+        said = {**options.base, **settings}
+        keys = sorted((key for key in said if key != "config"), key=lambda key: key not in FIRST)  # else as they are
+        words = [*(f"--config={file}" for file in files), *(f"--{key}={as_text(said[key])}" for key in keys)]
         runs.append(Planned(_name(len(runs) + 1, label, seed), settings, words))
     return runs
 

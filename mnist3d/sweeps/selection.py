@@ -16,6 +16,7 @@ from ..evaluation import Classifiers, ImageScore, load_classifiers, score_images
 from ..geometry.rotations import sample_rotations
 from ..rendering.renderer import render_views
 from ..runs.at_work import AtWork
+from ..runs.building import shows_classes
 from ..runs.class_paths import import_volume_class
 from ..runs.config import Config
 from ..runs.loading import Run, load_run
@@ -44,17 +45,17 @@ class Selection:
             must: whether a run without them is an error.
 
         Raises:
-            ConfigError: its images have no classes, and it must be scored.
+            ConfigError: its images, or its targets, have no classes, and it must be scored.
             DataError: its images cannot be read.
         """
         if self.kind != "none" and self._pair(config) is None and must:
+            images = f"images of data.name={config.data.name}" if shows_classes(config) else "letters or image files"
             raise ConfigError(
-                f"score={self.kind}: the images of data.name={config.data.name} have no classes; must be none, "
-                "without halving and keep=best"
+                f"score={self.kind}: the {images} have no classes; must be none, without halving and keep=best"
             )
 
     def score(self, path: Path, config: Config) -> float | None:
-        """How good a run is; None where nothing is compared, or its images have no classes.
+        """How good a run is; None where nothing is compared, or its images or targets have no classes.
 
         Args:
             path: the run directory.
@@ -77,7 +78,7 @@ class Selection:
         return content.getvalue()
 
     def _pair(self, config: Config) -> Classifiers | None:
-        if self.kind == "none":
+        if self.kind == "none" or not shows_classes(config):
             return None
         key = f"{config.data} {config.renderer.image_size}"
         if key not in self._pairs:

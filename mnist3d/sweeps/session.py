@@ -13,7 +13,7 @@ from ..storage.last_two import previous
 from ..storage.run_directory import RESUME_FILE, VOLUME_FILE
 from .folder import PAGE_FILE, Record, SweepFolder, has_file, last_progress, saved_step
 from .halving import Standing, best_run, next_run
-from .jobs import BEAT, LOCKED, Executor, Job, Outcome, is_free
+from .jobs import BEAT, LOCKED, Executor, Job, Outcome, is_free, variables_of
 from .options import SweepOptions
 from .page import page_of
 from .telling import Telling, status_of
@@ -196,16 +196,8 @@ class Sweep:
         words = [place, f"--config={self.folder.config(record.name)}"]
         target = self._target(record)  # said always: a run that goes on remembers that of its last session
         words += [*NO_PAGE, f"--trainer.stop_after={'null' if target is None else target - record.step}"]
-        threads = str(self.options.cores)
-        variables = {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
-        return Job(
-            record.name,
-            self.module,
-            tuple(words),
-            str(Path.cwd()),
-            str(self.folder.log(record.name)),
-            variables,
-        )
+        log, variables = str(self.folder.log(record.name)), variables_of(self.options.cores)
+        return Job(record.name, self.module, tuple(words), str(Path.cwd()), log, variables)
 
     def _take(self, outcome: Outcome) -> None:
         """Note how a session ended."""
