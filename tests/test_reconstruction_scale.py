@@ -33,6 +33,7 @@ def _quick(monkeypatch, tmp_path):
     for name, value in (("MOST_ROUNDS", 2), ("POLISH_STEPS", 3), ("FIRST_SPACING", 0.6), ("SPACING", 0.6)):
         monkeypatch.setattr(refinement, name, value)
     monkeypatch.setattr(unknown_views, "POLISHED_FROM", 0.0)
+    monkeypatch.setattr(unknown_views, "TRIED_ROUNDS", 1)
     monkeypatch.chdir(tmp_path)
 
 
@@ -158,7 +159,7 @@ def command(*flags: str) -> None:
     reconstruct.main(["stack.npy", "--input", "line_integral", "--output", "out", "--viewer.enabled", "false", *flags])
 
 
-def test_a_resume_with_another_mask_or_start_of_the_same_name_is_refused(monkeypatch):
+def test_a_resume_with_another_mask_or_start_of_the_same_name_is_refused(monkeypatch, capsys):
     monkeypatch.setattr(reconstruct_files, "figure_bytes", lambda drawn: None)
     flags = ("--mask", "mask.npy", "--start", "start.npy")
     np.save("mask.npy", np.ones((SIZE,) * 3, np.float32))
@@ -166,6 +167,7 @@ def test_a_resume_with_another_mask_or_start_of_the_same_name_is_refused(monkeyp
     command(*flags)
     whole = Path("out/volume.safetensors").read_bytes()
     assert json.loads(Path("out/report.json").read_text())["fsc_inside"] == "the mask"
+    assert "the half-maps' FSC is measured inside the mask" in capsys.readouterr().out
     command(*flags, "--resume")
     assert Path("out/volume.safetensors").read_bytes() == whole
     for name in ("mask.npy", "start.npy"):
@@ -212,6 +214,28 @@ def test_known_directions_that_are_turned_the_other_way_are_warned_of(monkeypatc
     result = json.loads(Path("out/report.json").read_text())
     assert result["unexplained"] > 0.1
     assert len(result["warnings"]) == 1
+
+
+def test_what_a_volume_of_another_kind_leaves_is_said(monkeypatch, capsys):
+    monkeypatch.setattr(reconstruct_files, "figure_bytes", lambda drawn: None)
+    fitted = Fitted(1.0, ROTATIONS, torch.zeros(COUNT, 2), math.nan, [])
+    empty = VoxelGrid.from_array(torch.zeros(SIZE, SIZE, SIZE))
+    monkeypatch.setattr(reconstruct_ways, "_last_stage", lambda *rest: (empty, fitted, "no words"))
+    command("--start", "start.safetensors", "--volume", "VoxelGrid")
+    assert json.loads(Path("out/report.json").read_text())["unexplained"] == pytest.approx(1.0)
+    assert "WARNING: the VoxelGrid leaves 100% of the images unexplained" in capsys.readouterr().out
+    assert float(Path("out/poses.csv").read_text().split()[-1].split(",")[-1]) == pytest.approx(1.0)
+
+
+def test_a_mask_on_oblique_axes_is_refused():
+    with mrcfile.new("mask.mrc") as mrc:
+        mrc.set_data(np.ones((SIZE,) * 3, np.float32))
+        mrc.voxel_size = 1.0
+        assert mrc.header is not None
+        mrc.header.cellb.gamma = 60.0
+        mrc.set_volume()
+    with pytest.raises(UserError, match=r"mask=mask.mrc: its axes are oblique"):
+        reconstruct_ways._mask("mask.mrc", SIZE)
 
 
 def test_a_volume_of_another_kind_is_saved_as_it_is(monkeypatch):

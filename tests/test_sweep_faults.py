@@ -13,7 +13,7 @@ from test_sweep import Sessions, finished, rows, save, states  # pyright: ignore
 from mnist3d.cli import sweep as command
 from mnist3d.cli.parser import parse_command_line
 from mnist3d.data.options import DataOptions
-from mnist3d.errors import ConfigError, UserError, WriteError
+from mnist3d.errors import ConfigError, RunError, UserError, WriteError
 from mnist3d.runs.config import Config
 from mnist3d.runs.signals import Ended
 from mnist3d.storage.run_directory import RunDirectory
@@ -203,6 +203,18 @@ def test_after_a_full_disk_the_same_command_begins(spec, monkeypatch):
     assert not Path("sweep").exists()
     command.main(spec)
     assert ",done," in Path("sweep/table.csv").read_text()
+
+
+def test_a_second_start_in_one_folder_does_no_work(spec, monkeypatch):
+    prepared: list[Any] = []
+    monkeypatch.setattr(command.Selection, "prepare", lambda self, config, must: prepared.append(config))
+    first = SweepFolder(Path("sweep"))
+    try:
+        with pytest.raises(RunError, match="output=sweep: another process sweeps there"):
+            command.main(spec)
+    finally:
+        first.release()
+    assert prepared == []
 
 
 def test_of_two_sweeps_that_begin_at_once_in_one_folder_the_second_is_refused(spec, monkeypatch):

@@ -1,13 +1,14 @@
 """Write images of a volume as a detector would take them, from random directions, with noise; and their true poses."""
 
 import argparse
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import get_args
 
 import torch
 
-from ..errors import DataError
+from ..errors import DataError, ExportError
 from ..geometry.rotations import PoseName, PoseOptions
 from ..invocation import program_name
 from ..reconstruction.poses import csv_text, star_text
@@ -19,6 +20,7 @@ from ..storage.memory import check_fits
 from .any_volume import any_volume
 from .tool_parser import OneLineParser, add_seed_argument, in_range
 
+POSES = (".star", ".csv")  # suffixes of the true poses, beside the stack
 STACK_FORMATS = {".mrcs": "RELION, cryoSPARC, IMOD, mnist3d reconstruct"}
 
 
@@ -30,7 +32,8 @@ def build_parser() -> OneLineParser:
         "--output",
         type=Path,
         default=Path("stack.mrcs"),
-        help="stack of images to write, .mrcs; the poses lie beside it as .star and .csv (default %(default)s)",
+        help="stack of images to write, .mrcs; the true poses are written beside it as .star and .csv, which must be "
+        "new (default %(default)s)",
     )
     parser.add_argument(
         "--views",
@@ -85,11 +88,26 @@ def given(options: argparse.Namespace, *names: str) -> None:
             raise DataError(f"{name}: must be given: a run directory, a volume.safetensors or a voxel file")
 
 
+def _check_poses(stack: Path) -> None:
+    """Fail where the true poses would replace a file, which may hold somebody's refined ones.
+
+    Raises:
+        ExportError: with its name.
+    """
+    for suffix in POSES:
+        if os.path.lexists(beside := stack.with_suffix(suffix)):
+            raise ExportError(
+                f"output={stack}: the true poses would replace {beside}, which may hold others; move or remove it, or "
+                "give another name"
+            )
+
+
 def main(arguments: Sequence[str]) -> None:
     """Parse, render, write, say what lies where."""
     options = build_parser().parse_args(arguments)
     given(options, "volume")
     check_output(options.output, STACK_FORMATS)
+    _check_poses(options.output)
     with AtWork("opening the volume") as work:
         grid = any_volume(options.volume)
         if float(grid.min()) < 0.0:

@@ -8,6 +8,7 @@ from typing import Any
 
 from ..errors import DataError, RunError
 from ..invocation import program_name, to_type
+from ..reconstruction.fourier import PADDING
 from ..reconstruction.images import INPUT_KINDS, observe
 from ..reconstruction.stack_files import MOST_EDGE, STACK_SUFFIXES, read_stack
 from ..reconstruction.state_file import STATE_FILE
@@ -22,6 +23,8 @@ from .reconstruct_ways import BATCH, EM, GAN, from_known, from_unknown
 from .tool_parser import OneLineParser, add_port_argument, add_seed_argument, in_range
 
 BYTES_A_PIXEL = 40  # of all images, while they are worked on
+# Of the transform, which is twice as fine as the volume; measured at 64 to 128 voxels along an edge.
+BYTES_A_SAMPLE, BYTES_A_SAMPLE_KNOWN = 70, 30
 
 
 def build_parser() -> OneLineParser:
@@ -49,6 +52,11 @@ def build_parser() -> OneLineParser:
         "(-log of it, or any projection); default by the values, which is said",
     )
     parser.add_argument(
+        "--invert",
+        action="store_true",
+        help="matter is negative in the line integrals, as dark particles are: they are multiplied by -1",
+    )
+    parser.add_argument(
         "--size",
         type=in_range(int, 8, MOST_EDGE),
         help="edge in pixels that the images are brought to, and of the volume in voxels; default theirs, at most 64",
@@ -56,7 +64,7 @@ def build_parser() -> OneLineParser:
     parser.add_argument(
         "--pixel_size", type=in_range(float, 1e-9, 1e9), help="edge of a pixel of the file; default what the file says"
     )
-    parser.add_argument("--unit", help="unit of --pixel_size (default angstrom)")
+    parser.add_argument("--unit", help="unit of --pixel_size, which must be given too (default angstrom)")
     parser.add_argument(
         "--max_shift",
         type=in_range(float, 0.0, 1000.0),
@@ -116,7 +124,9 @@ def main(arguments: Sequence[str]) -> None:
     if options.stack is None:
         raise DataError(f"stack: must be given: a file ({', '.join(STACK_SUFFIXES)}) or a folder of images")
     _check_together(options)
-    if not options.resume:
+    if options.resume:
+        _check_begun(options.output)
+    else:
         _check_new(options.output)
     began = time.perf_counter()
     with AtWork("reading the images") as work:
@@ -129,16 +139,26 @@ def main(arguments: Sequence[str]) -> None:
             size=options.size,
             pixel_size=options.pixel_size,
             unit=options.unit,
+            invert=options.invert,
         )
         lines = observed.lines
         count, size = len(lines), lines.shape[-1]
-        check_fits(BYTES_A_PIXEL * lines.numel(), f"size={size}: {count:,} images take", "lower --size", DataError)
+        samples = (PADDING * size) ** 3 * (BYTES_A_SAMPLE if options.poses is None else BYTES_A_SAMPLE_KNOWN)
+        what = f"size={size}: {count:,} images and the volume take"
+        check_fits(BYTES_A_PIXEL * lines.numel() + samples, what, "lower --size", DataError)
         del stack
         print(f"{count:,} images of {edge}x{edge} pixels, {observed.said}", flush=True)
+        if count < 2 and options.poses is None:
+            raise DataError(
+                f"stack={options.stack}: holds one image; must hold two or more, and some hundred to find directions "
+                "well; or give --poses"
+            )
         if size != edge:
             print(
                 f"brought to {size}x{size} pixels of {observed.pixel_size:.4g} {observed.unit}; --size {edge} keeps all"
             )
+        for hint in observed.hints:
+            print(f"WARNING: {hint}", flush=True)
         run = RunDirectory(options.output)
         options.output.mkdir(parents=True, exist_ok=True)
         run.take()
@@ -149,8 +169,9 @@ def main(arguments: Sequence[str]) -> None:
             else:
                 result = from_unknown(options, observed, edge, watch, run)
             work.tell(1.0, "writing")
+            result.warnings.extend(observed.hints)
             result.report["seconds"] = round(time.perf_counter() - began, 1)
-            written = write_result(run, result)
+            written = write_result(run, result, options.stack, edge)
             watch.end(result.attenuation)
         except (KeyboardInterrupt, Ended):
             if (run.path / STATE_FILE).exists():
@@ -170,6 +191,8 @@ def _check_together(options: Any) -> None:
     Raises:
         DataError: with the pair.
     """
+    if options.unit is not None and options.pixel_size is None:
+        raise DataError(f"unit={options.unit}: needs --pixel_size, as it is the unit of that; a file says its own")
     if options.poses is None and options.refine_poses:
         raise DataError("refine_poses: needs --poses; directions that are searched for are refined anyway")
     if options.poses is None:
@@ -179,6 +202,23 @@ def _check_together(options: Any) -> None:
     unused = {"start": options.start != EM, "mask": options.mask is not None, "max_shift": options.max_shift > 0.0}
     if wrong := next((name for name, given in unused.items() if given), None):
         raise DataError(f"{wrong}: not with --poses, which says where each image was taken from; leave one of them out")
+
+
+def _check_begun(folder: Path) -> None:
+    """Fail where going on would begin anew over something else; in an empty folder nothing is lost.
+
+    Raises:
+        DataError: it holds something, or is a file, and there is no state in it.
+    """
+    if (folder / STATE_FILE).exists():
+        return
+    try:
+        check_unused(folder)
+    except RunError:
+        raise DataError(
+            f"output={folder}: holds no {STATE_FILE}, so there is nothing to go on with, and a new reconstruction "
+            "would replace what lies there; give a new folder"
+        ) from None
 
 
 def _check_new(folder: Path) -> None:

@@ -1,7 +1,7 @@
 """The files of a reconstruction, each whole or not there at all."""
 
 import tempfile
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from ..reconstruction.fourier import soft_ball
 from ..reconstruction.fsc import HALF, HALF_MAPS, crossing
 from ..reconstruction.images import Observed, moved_back
 from ..reconstruction.pose_search import Poses
-from ..reconstruction.poses import csv_text, star_text
+from ..reconstruction.poses import csv_text, star_text, star_word
 from ..reconstruction.projection import line_integrals
 from ..reconstruction.report import EXAMPLES, Drawn, figure_bytes, map_bytes, report_text, shown_factor
 from ..storage.optional import to_install
@@ -23,6 +23,8 @@ from ..storage.run_directory import RunDirectory
 from ..volumes.base import Volume, volume_bytes
 from ..volumes.voxel_grid import VoxelGrid
 from .fsc import curve_text, resolution_words
+
+STAR_STACK = ".mrcs"  # RELION takes no other file for a stack, not even .mrc
 
 
 @dataclass
@@ -58,8 +60,18 @@ class Result:
     agreement: list[float] = field(default_factory=list)
 
 
-def write_result(run: RunDirectory, result: Result) -> list[str]:
-    """Write all files; returns lines about them."""
+def write_result(run: RunDirectory, result: Result, stack: Path, edge: int) -> list[str]:
+    """Write all files.
+
+    Args:
+        run: the folder.
+        result: what is written; its poses' shifts are in pixels of the volume's size.
+        stack: the images, as they were given.
+        edge: pixels of the images in their file, in which shifts are written.
+
+    Returns:
+        Lines about the files.
+    """
     observed, size = result.observed, len(result.attenuation)
     pixel, unit = observed.pixel_size, observed.unit
     said: list[str] = []
@@ -76,11 +88,14 @@ def write_result(run: RunDirectory, result: Result) -> list[str]:
     except ExportError as error:
         said.append(f"no .mrc files: {error}")
     saved, factor = result.volume, result.factor
-    if factor == 1.0 and (factor := shown_factor(result.attenuation)) != 1.0:
+    # A volume of another kind cannot be scaled, and stays what it is.
+    if factor == 1.0 and type(saved) is VoxelGrid and (factor := shown_factor(result.attenuation)) != 1.0:
         saved = VoxelGrid.from_array(result.attenuation * factor)
     run.write("volume.safetensors", volume_bytes(saved, {"renderer": {"image_size": size}}))
-    run.write("poses.csv", csv_text(result.poses))
-    run.write("poses.star", star_text(result.poses, "stack.mrcs", size, pixel))
+    poses = replace(result.poses, shifts=result.poses.shifts * edge / size)
+    run.write("poses.csv", csv_text(poses))
+    run.write("poses.star", star_text(poses, _star_stack(stack), edge, pixel * size / edge))
+    said += _star_words(stack)
     if result.curve is not None:
         run.write("fsc.csv", curve_text(result.curve.tolist(), size, pixel))
         for threshold in (HALF, HALF_MAPS):
@@ -98,6 +113,26 @@ def write_result(run: RunDirectory, result: Result) -> list[str]:
         run.write("report.png", figures)
     files = "volume.mrc, volume.safetensors, poses.star, poses.csv, report.json and more"
     return [*said, f"{run.path}: {files}; {program_name('fsc')} compares volumes"]
+
+
+def _star_stack(stack: Path) -> str:
+    """The stack that a .star file names: the images as they were given, or where they must be written for RELION."""
+    unnamed = stack.name in ("", "..")  # the folder itself, or the one above
+    return (Path(f"stack{STAR_STACK}") if unnamed else stack.with_suffix(STAR_STACK)).as_posix()
+
+
+def _star_words(stack: Path) -> list[str]:
+    """What is left to do before RELION finds the images; nothing where it finds them."""
+    named = star_word(_star_stack(stack))
+    if stack.suffix != STAR_STACK:
+        kind = "folder" if stack.is_dir() else f"{stack.suffix} file"
+        return [
+            f"poses.star names {named}, as RELION takes no {kind} for a stack: write the images of {stack} there as "
+            "line integrals, in the same order"
+        ]
+    if named != stack.as_posix():
+        return [f"poses.star names {named}, as a name in it holds no spaces: give the stack that name for RELION"]
+    return []
 
 
 def _drawn(result: Result) -> Drawn:

@@ -18,14 +18,18 @@ from .source import Source, psnr_of_views
 POINTS = 2**14  # of a step, for a field without a grid
 VIEWS_OF_GRID, VIEWS_OF_FIELD = 8, 2  # of a step: those of a grid cost little
 WEIGHT_OF_POINTS = 10.0
-RATES = (3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1)  # tried, as networks need a hundredth of what grids need
+# Tried, as networks need a hundredth of what grids need; the likeliest first, as the time may end before the last.
+RATES = (1e-2, 3e-3, 3e-2, 1e-3, 1e-1, 3e-4)
 TRIAL_STEPS, JUDGED_STEPS = 30, 10  # of each rate; the last ones decide about it
+TRIALS_SHARE = 0.5  # of the time that is left, where it is limited: all rates together, each as long
 LAST_RATE = 0.02  # what is left of the rate at the end, as a share
 MOST_STAGES = 64  # of a volume that grows; doublings of one voxel reach any resolution before
 BETAS = (0.9, 0.99)
 LIKE_ENOUGH = 58.9  # dB: what rounding a brightness to 8 bits makes of it, 20 log10(255 sqrt(12))
 CHECKS = 25  # how often it is measured whether the fit is the best so far
-CHECKED_VIEWS, CHECK_SEED = 24, 2**40  # others than are learned from, and than a command measures at the end
+# Others than are learned from, and than a command measures at the end. On the CPU only the lowest 32 bits of a seed
+# count, so that 2^40 would be the 0 that a fit usually has.
+CHECKED_VIEWS, CHECK_SEED = 24, 0x9D3A51C7
 
 
 @dataclass(frozen=True)
@@ -58,15 +62,18 @@ class Fitting:
         volume: is fitted in place. Its own voxels are taken from the source first, where it can take any.
         source: what is fitted to.
         options: when it ends.
+        begun: whether its weights are a start already, so that no voxels are taken.
     """
 
-    def __init__(self, volume: Volume, source: Source, options: FitOptions) -> None:
+    def __init__(self, volume: Volume, source: Source, options: FitOptions, begun: bool = False) -> None:
         self.volume, self.source, self.options = volume, source, options
         self.steps, self.rate, self.psnr = 0, math.nan, -math.inf
-        self.is_fit = False  # whether the best so far is more than the weights at the start
+        self.is_fit = begun  # whether the best so far is more than the random weights at the start
+        self.only_tried = False  # whether the time was over before the trials of rates were
         self._began = time.monotonic()
         self._wanted: tuple[Tensor, Tensor] | None = None
-        self._begin()
+        if not begun:
+            self._begin()
         self._best = copy.deepcopy(volume.state_dict())
 
     def run(self, tell: Callable[[float, str], None] = lambda share, doing: None) -> None:
@@ -81,6 +88,9 @@ class Fitting:
             return
         tell(0.0, "trying learning rates")
         self.rate = self._best_rate()
+        if self.only_tried:
+            self._check()
+            return
         self.volume.train()
         generator = Generator().manual_seed(self.options.seed)
         optimiser = self._adam(self.volume, self.rate)
@@ -135,16 +145,36 @@ class Fitting:
             self.is_fit = self.is_fit or self.steps > 0
 
     def _best_rate(self) -> float:
-        """Of `RATES`, with which the loss is lowest after a few steps."""
-        found: dict[float, float] = {}
+        """Of `RATES`, with which the loss is lowest after a few steps.
+
+        Where the time ends before the trials, the volume becomes the best of them.
+        """
+        losses: dict[float, list[float]] = {}
+        lowest, best = math.inf, None
         with self.source.asked() as answer:
-            for rate in RATES:
+            self.source.views(1, Generator().manual_seed(self.options.seed))  # what it makes once is no rate's time
+            begin = time.monotonic()
+            for number, rate in enumerate(RATES, 1):
+                end = self._end_of_trial(begin, number / len(RATES))
                 volume = copy.deepcopy(self.volume).train()
                 optimiser, generator = self._adam(volume, rate), Generator().manual_seed(self.options.seed)
-                losses = [self._step(volume, optimiser, answer, generator) for _ in range(TRIAL_STEPS)]
-                mean = sum(losses[-JUDGED_STEPS:]) / JUDGED_STEPS
-                found[rate] = mean if math.isfinite(mean) else math.inf
-        return min(found, key=lambda rate: found[rate])
+                while len(losses.get(rate, [])) < TRIAL_STEPS and time.monotonic() < end:
+                    losses.setdefault(rate, []).append(self._step(volume, optimiser, answer, generator))
+                if self.options.seconds is not None and rate in losses and losses[rate][-1] < lowest:
+                    lowest, best = losses[rate][-1], (volume.state_dict(), len(losses[rate]))
+        self.only_tried = self._progress() >= 1.0
+        if self.only_tried and best is not None:
+            self.volume.load_state_dict(best[0])
+            self.steps = best[1]
+        alike = min((len(each) for each in losses.values()), default=0)  # steps that all of them made
+        means = {rate: sum(each[:alike][-JUDGED_STEPS:]) for rate, each in losses.items()}
+        return min(means, key=lambda rate: means[rate] if math.isfinite(means[rate]) else math.inf, default=RATES[0])
+
+    def _end_of_trial(self, begin: float, share: float) -> float:
+        """When the trials of this share of the rates must be over, as of `time.monotonic`."""
+        if self.options.seconds is None:
+            return math.inf
+        return begin + TRIALS_SHARE * share * (self._began + self.options.seconds - begin)
 
     def _adam(self, volume: Volume, rate: float) -> torch.optim.Adam:
         groups = [{**group, "lr": rate * group.get("rate", 1.0)} for group in volume.parameter_groups()]

@@ -83,7 +83,7 @@ def read_mrc(path: Path, pick: Pick) -> Voxels:
             shape, roles = [columns, rows], [SPACE, SPACE]  # a micrograph
         index = volume_index(path, shape, roles, pick)
         directions = _directions(path, header)
-        dtype = np.dtype("u1" if mode == 0 and _has_unsigned_bytes(header) else MODES[mode])
+        dtype = np.dtype("u1" if mode == 0 and has_unsigned_bytes(header) else MODES[mode])
         order: ByteOrder = ">" if header.dtype["mode"] == np.dtype(">i4") else "<"
         claim = first_fastest(path, shape, dtype.newbyteorder(order), index)
         offset = HEADER.itemsize + int(header["nsymbt"])
@@ -134,7 +134,7 @@ def _directions(path: Path, header: np.ndarray) -> Float[np.ndarray, "3 3"]:
     return (cell * steps)[:, np.array(axes) - 1]
 
 
-def _has_unsigned_bytes(header: np.ndarray) -> bool:
+def has_unsigned_bytes(header: np.ndarray) -> bool:
     """IMOD says so in a flag. ITK does not, but its statistics do: no signed byte is above 127."""
     if float(header["dmin"]) >= 0.0 and 127.0 < float(header["dmax"]) <= 255.0:
         return True

@@ -14,6 +14,7 @@ from torch import Tensor
 
 PADDING = 2  # the transform is sampled this many times finer, so that linear interpolation is enough (RELION's too)
 IMAGES_AT_ONCE = 100  # bounds the memory; larger parts leave the cache and take three times as long
+PIXELS_AT_ONCE = 2**20  # of images that are brought to another size, whose transforms take ten times their memory
 BALL_EDGE, BALL_WIDTH = 0.95, 0.02  # the rim of the ball, world units: soft, so that it makes no ripples
 WIENER_FLOOR = 1e-3  # share of a shell's mean weight that is added to it
 
@@ -229,7 +230,15 @@ def resized(values: Float[Tensor, "..."], size: int, dims: int) -> Float[Tensor,
     old = values.shape[-1]
     if old == size:
         return values
-    axes = tuple(range(-dims, 0))
+    if values.dim() == dims:
+        return _resized(values, size, dims)
+    at_once = max(1, PIXELS_AT_ONCE // old**dims)
+    parts = values.flatten(0, -dims - 1).split(at_once)
+    return torch.cat([_resized(part, size, dims) for part in parts]).reshape(*values.shape[:-dims], *(size,) * dims)
+
+
+def _resized(values: Float[Tensor, "..."], size: int, dims: int) -> Float[Tensor, "..."]:
+    old, axes = values.shape[-1], tuple(range(-dims, 0))
     spectrum = torch.fft.fftshift(torch.fft.fftn(values, dim=axes), dim=axes)
     reach = (min(old, size) - 1) // 2
     index = torch.arange(-reach, reach + 1)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..errors import DataError
 from ..geometry.grids import voxel_places
-from .fourier import resized
+from .fourier import PIXELS_AT_ONCE, resized
 from .stack_files import Stack
 
 InputKind = Literal["transmission", "absorption", "line_integral"]
@@ -21,6 +21,7 @@ DARKEST = 1e-3  # share of the light that passes, at least: its logarithm is an 
 RING = 1.05  # beyond this radius no ray meets the ball
 BRIGHT = 0.8, 1.25  # of what lies outside the object in a transmission, whose light is 1 there
 MOST_SIZE = 64  # pixels, unless more are asked for
+MOST = 0.75  # share of the images in which the middle must be the darker, to be believed; by chance it is in half
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,7 @@ class Observed:
         pixel_size: of these images' pixels, after they were brought to their size.
         unit: of the pixel size.
         noise: standard deviation of the line integrals where no ray meets the ball.
+        hints: what looks wrong, and what to do, a line each.
     """
 
     lines: Float[Tensor, "B N N"]
@@ -42,6 +44,7 @@ class Observed:
     pixel_size: float
     unit: str
     noise: float
+    hints: tuple[str, ...] = ()
 
     @property
     def signal_to_noise(self) -> float:
@@ -61,17 +64,30 @@ def disc(size: int) -> Bool[Tensor, "N N"]:
     return radius_of(size) < 1.0
 
 
-def guess_kind(values: Float[np.ndarray, "B N N"]) -> tuple[InputKind, str]:
-    """What the values are, and how one can tell: a bright border, values in [0, 1], or anything else."""
+def guess_kind(values: Float[np.ndarray, "B N N"]) -> tuple[InputKind | None, str]:
+    """What the values are, and how one can tell: a bright border, values in [0, 1], or anything else.
+
+    None where a border is bright, but not near 1: light that nobody divided by that of the empty beam, most likely.
+    """
     low, high = float(values.min()), float(values.max())
     radius = radius_of(values.shape[-1]).numpy()
     border, middle = float(np.median(values[:, radius > RING])), float(np.median(values[:, radius < 0.5]))
     seen = f"values from {low:.3g} to {high:.3g}, {border:.3g} at the border"
     if low >= 0.0 and BRIGHT[0] <= border <= BRIGHT[1] and border > middle:
         return "transmission", seen
+    if low >= 0.0 and darker_inside(values):
+        return None, seen
     if low >= 0.0 and high <= 1.0:
         return "absorption", seen
     return "line_integral", seen
+
+
+def darker_inside(values: Float[np.ndarray, "B N N"]) -> bool:
+    """Whether most images are darker in the middle than at the border."""
+    radius = radius_of(values.shape[-1]).numpy()
+    inside, border = radius < 0.5, radius > RING
+    weights = (inside / inside.sum() - border / border.sum()).astype(values.dtype)
+    return float((values.reshape(len(values), -1) @ weights.ravel() < 0.0).mean()) >= MOST
 
 
 def observe(
@@ -82,12 +98,13 @@ def observe(
     size: int | None = None,
     pixel_size: float | None = None,
     unit: str | None = None,
+    invert: bool = False,
 ) -> Observed:
     """Line integrals of a stack.
 
         transmission   -log(value)        value: share of the light that passes, > 0
         absorption     -log(1 - value)    as views of this project with absorbance 0
-        line_integral  value
+        line_integral  value, or with `invert` -value
 
     Args:
         path: for messages.
@@ -96,9 +113,11 @@ def observe(
         size: pixels to bring the images to; None: their own, at most `MOST_SIZE`.
         pixel_size: of the file's pixels; None: what the file says, else 1 pixel.
         unit: of the pixel size.
+        invert: whether matter is negative in the line integrals.
 
     Raises:
-        DataError: values that the kind cannot have, or a size beyond the images'.
+        DataError: values that the kind cannot have or that no kind was guessed for, a size beyond the images', or
+            `invert` with another kind.
     """
     values = stack.values
     old = values.shape[-1]
@@ -107,33 +126,70 @@ def observe(
     edge = min(old, MOST_SIZE) if size is None else size
     if kind is None:
         kind, seen = guess_kind(values)
+        if kind is None:
+            raise DataError(
+                f"input: cannot be guessed of {path}: {seen}, which is brighter than the middle, as in a transmission, "
+                "whose border must be near 1; divide the images by the light of the empty beam, or say with --input "
+                f"what they are, one of {', '.join(INPUT_KINDS)}"
+            )
         said = f"input={kind}, by the {seen}; --input {' or '.join(k for k in INPUT_KINDS if k != kind)} says otherwise"
     else:
         said = f"input={kind}"
-    lines = _lines(path, torch.from_numpy(np.ascontiguousarray(values)), kind)
-    dark = float((lines >= -math.log(DARKEST)).float().mean()) if kind != "line_integral" else 0.0
-    if dark > 0.0:
-        said += f"; {dark:.2%} of the pixels let less than a thousandth pass, and count as a thousandth"
-    lines = resized(lines, edge, 2)
-    noise = float(lines[:, radius_of(edge) > RING].std())
+    if invert and kind != "line_integral":
+        raise DataError(
+            f"invert: only with line integrals, and {said}; leave it out, or give --input line_integral if they are"
+        )
+    _check_possible(path, values, kind)
+    lines, dark = torch.empty(len(values), edge, edge), 0
+    at_once = max(1, PIXELS_AT_ONCE // old**2)
+    for begin in range(0, len(values), at_once):  # in parts: a stack can be as large as the memory allows
+        some = _lines(torch.from_numpy(np.ascontiguousarray(values[begin : begin + at_once])), kind, invert)
+        dark += int((some >= -math.log(DARKEST)).sum()) if kind != "line_integral" else 0
+        lines[begin : begin + at_once] = resized(some, edge, 2)
+    if invert:
+        said += "; inverted"
+    if dark > 0:
+        share = dark / values.size
+        said += f"; {share:.2%} of the pixels let less than a thousandth pass, and count as a thousandth"
+    outside = lines[:, radius_of(edge) > RING]
+    noise = float(outside.std())
     own = stack.pixel_size if pixel_size is None else pixel_size
     found_unit = unit or (stack.unit if own is not None and pixel_size is None else "angstrom" if own else "pixel")
-    return Observed(lines, kind, said, (1.0 if own is None else own) * old / edge, found_unit, noise)
+    hints = _hints(lines.numpy(), kind, math.exp(-float(outside.median())))
+    return Observed(lines, kind, said, (1.0 if own is None else own) * old / edge, found_unit, noise, hints)
 
 
-def _lines(path: Path, values: Float[Tensor, "B N N"], kind: InputKind) -> Float[Tensor, "B N N"]:
+def _check_possible(path: Path, values: Float[np.ndarray, "B N N"], kind: InputKind) -> None:
     if kind == "line_integral":
-        return values.clone()
-    passed = values if kind == "transmission" else 1.0 - values
-    low = float(passed.min())
-    if low < 0.0:
+        return
+    bad = values.min(axis=(1, 2)) < 0.0 if kind == "transmission" else values.max(axis=(1, 2)) > 1.0
+    if bad.any():
         wrong, limit = ("< 0", ">= 0") if kind == "transmission" else ("> 1", "<= 1")
-        count = int((passed < 0.0).any((1, 2)).sum())
         raise DataError(
-            f"input={kind}: {count:,} of {len(values):,} images of {path} hold values {wrong}, which must be {limit}; "
-            "give --input line_integral if they are line integrals"
+            f"input={kind}: {int(bad.sum()):,} of {len(values):,} images of {path} hold values {wrong}, which must be "
+            f"{limit}; give --input line_integral if they are line integrals"
         )
-    return -passed.clamp_min(DARKEST).log()
+
+
+def _lines(values: Float[Tensor, "B N N"], kind: InputKind, invert: bool) -> Float[Tensor, "B N N"]:
+    if kind == "line_integral":
+        return -values if invert else values
+    return -(values if kind == "transmission" else 1.0 - values).clamp_min(DARKEST).log()
+
+
+def _hints(lines: Float[np.ndarray, "B N N"], kind: InputKind, passes: float) -> tuple[str, ...]:
+    """What looks wrong; `passes` is the share of the light that passes at the border."""
+    if kind != "line_integral" and not BRIGHT[0] <= passes <= BRIGHT[1]:
+        return (
+            f"input={kind}: at the border, where nothing should be, a share of {passes:.2g} of the light passes and "
+            "not 1; divide the light by that of the empty beam",
+        )
+    if kind == "line_integral" and darker_inside(lines):
+        return (
+            "most images are darker in the middle than at the border, but matter must be positive in line integrals; "
+            "--invert turns the sign (light that passes needs --input transmission, divided by the empty beam)",
+        )
+    return ()
 
 
 def moved_back(lines: Float[Tensor, "B N N"], shifts: Float[Tensor, "B 2"]) -> Float[Tensor, "B N N"]:

@@ -20,6 +20,8 @@ RATE, LAST_RATE = 0.06, 0.05  # of the volume, as `mnist3d train` has it; what i
 BETAS = 0.9, 0.99
 POSE_RATE = 0.003  # radians a step, and world units, at first
 DEPTH = 1.0  # optical depth that the thickest rays of line integrals are brought to, where views are nearly linear
+THICK, SOME = 0.999, 10**6  # which rays count as the thickest, and of how many pixels they are found
+LEAST = 1e-30  # depth of the thickest rays that counts as one
 
 
 def unabsorbing(resolution: int) -> VoxelGrid:
@@ -28,6 +30,16 @@ def unabsorbing(resolution: int) -> VoxelGrid:
     with torch.no_grad():
         volume.bias[1] = -math.inf
     return volume
+
+
+def depth_factor(lines: Float[Tensor, "B N N"]) -> float:
+    """What line integrals of an arbitrary scale are multiplied by, so that the thickest rays are `DEPTH` deep.
+
+    Args:
+        lines: of any scale and sign.
+    """
+    some = lines.flatten()[:: max(1, lines.numel() // SOME)].abs()
+    return DEPTH / max(float(some.quantile(THICK)), LEAST)
 
 
 @dataclass(frozen=True)
@@ -79,11 +91,7 @@ def fit_known(
         tell: is handed the share that is done.
     """
     size, count = lines.shape[-1], len(lines)
-    factor = (
-        DEPTH / max(float(lines.flatten()[:: max(1, lines.numel() // 10**6)].quantile(0.999)), 1e-12)
-        if arbitrary
-        else 1.0
-    )
+    factor = depth_factor(lines) if arbitrary else 1.0
     wanted = -torch.expm1(-lines * factor)
     held = torch.arange(count) % HELD_OUT == HELD_OUT - 1
     learned = (~held).nonzero()[:, 0]

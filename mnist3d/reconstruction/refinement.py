@@ -31,10 +31,10 @@ class Refined:
     """A volume and how it was seen.
 
     Args:
-        volume: attenuation per world unit, >= 0.
-        halves: of the even and of the odd images alone; not filtered, of any sign.
+        volume: attenuation per world unit, >= 0, empty outside the mask.
+        halves: of the even and of the odd images alone; not filtered, not masked, of any sign.
         poses: of all images.
-        curve: the half-maps' FSC from shell 1.
+        curve: the half-maps' FSC from shell 1, inside the mask.
     """
 
     volume: Float[Tensor, "N N N"]
@@ -59,10 +59,10 @@ class Rounds:
 
     Args:
         done: rounds so far.
-        volumes: of the even and of the odd images, filtered.
-        raw: the same, not filtered.
+        volumes: of the even and of the odd images, filtered; only what the mask lets through.
+        raw: the same, not filtered, not masked.
         poses: of all images.
-        curve: the half-maps' FSC.
+        curve: the half-maps' FSC, inside the mask.
         resolution: shell.
         before: unexplained share after the last round.
         still: whether nothing more would change.
@@ -116,7 +116,7 @@ def next_round(
         seed: of the draws of all rounds.
         tell: is handed the share of the round that is done.
     """
-    shell = int(min(max(state.resolution, 3), images.shape[-1] // 2 - 1))
+    shell = compared_shell(state.resolution, images.shape[-1])
     halves = [torch.arange(half, len(images), 2) for half in (0, 1)]
     poses: list[Poses] = []
     solved: list[Tensor] = []
@@ -133,24 +133,31 @@ def next_round(
         solved.append(solve(found))
         tell(0.5 * (half + 1))
     raw = torch.stack(solved)
-    raw = raw if mask is None else raw * mask
-    curve = shell_correlation(raw[0], raw[1])
+    inside = raw if mask is None else raw * mask
+    curve = shell_correlation(inside[0], inside[1])
     resolution = crossing(curve, HALF_MAPS)
     if state.done == 0:
         resolution = max(resolution, float(FIRST_SHELL))
     gains = _kept(curve, resolution)
-    volumes = torch.stack([filtered(each, gains).clamp_min(0.0) for each in raw])
+    volumes = torch.stack([filtered(each, gains).clamp_min(0.0) for each in inside])
     joined = _joined(halves, poses)
     now = float(joined.unexplained.mean())
     still = noise == 0.0 and state.done >= SEARCHES and abs(state.before - now) < STANDS_STILL * state.before
     return Rounds(state.done + 1, volumes, raw, joined, curve, resolution, now, still or state.done + 1 >= MOST_ROUNDS)
 
 
-def refined(state: Rounds) -> Refined:
-    """The volume of all images, after the last round."""
+def compared_shell(resolution: float, size: int) -> int:
+    """Up to which shell images of `size` pixels and views of a volume of this resolution are compared."""
+    return min(max(int(resolution), 3), size // 2 - 1)
+
+
+def refined(state: Rounds, mask: Float[Tensor, "N N N"] | None = None) -> Refined:
+    """The volume of all images, after the last round; the mask as of `next_round`."""
     curve = state.curve.clamp_min(0.0)
     gains = _kept(2.0 * curve / (1.0 + curve), state.resolution)
-    volume = filtered(0.5 * (state.raw[0] + state.raw[1]), gains).clamp_min(0.0)
+    mean = 0.5 * (state.raw[0] + state.raw[1])
+    volume = filtered(mean if mask is None else mean * mask, gains).clamp_min(0.0)
+    volume = volume if mask is None else volume * mask  # the filter spreads it beyond the mask
     return Refined(volume, state.raw, state.poses, state.curve)
 
 
@@ -207,7 +214,8 @@ def polish(
     """The volume moved by gradient through the renderer, so that its views are the images; poses stay.
 
     Args:
-        volume: where to begin, attenuation per world unit, >= 0.
+        volume: where to begin, attenuation per world unit, >= 0; its thickest ray about `known_views.DEPTH` deep, as
+            the rate is of optical depths of that order.
         images: line integrals, not shifted.
         rotations: of each.
         generator: of the order of the images.

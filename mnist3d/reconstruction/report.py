@@ -23,6 +23,7 @@ SEEN = 0.3, 30.0  # optical depths that look like something as they are
 PANEL = 3.2  # inches
 EXAMPLES = 3  # images that are shown beside their views
 DENSEST = 20_000  # points of a map
+FINEST_SHARE = 0.01  # of the histogram of unexplained shares, at least
 
 
 @dataclass(frozen=True)
@@ -155,7 +156,8 @@ def _residuals(panel: Any, drawn: Drawn) -> None:
     left = drawn.poses.unexplained
     left = left[left.isfinite()].clamp(0.0, 1.5).numpy()
     if len(left):
-        panel.hist(left, bins=40, color="gray")
+        # From 0: values that are all nearly the same have no 40 bins between them.
+        panel.hist(left, bins=40, range=(0.0, max(float(left.max()), FINEST_SHARE)), color="gray")
     panel.set_title("share left unexplained, images", fontsize=9)
     if drawn.agreement:
         text = "starts agree: " + ", ".join(f"{value:.2f}" for value in drawn.agreement[:8])

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from ..data.image_files import IMAGE_SUFFIXES, is_litter, read_image
 from ..errors import DataError, ExportError, UserError, VolumeFileError
 from ..formats.contents import Claim, exactly, first_fastest, read_plain_claim
-from ..formats.mrc import HEADER, MODES, STAMPS
+from ..formats.mrc import HEADER, MODES, STAMPS, has_unsigned_bytes
 from ..storage.memory import check_fits
 from ..storage.optional import require
 from ..storage.plain_files import open_plain
@@ -21,6 +21,7 @@ STACK_SUFFIXES = (".mrcs", ".mrc", ".tif", ".tiff", ".npy")
 MOST_IMAGES, MOST_EDGE = 1_000_000, 4096
 NPY_HEADER = 10_000  # bytes; NumPy's own limit
 COPIES = 3  # of the images while they are read and brought to their size, each 4 bytes a pixel
+WHITE_IS_ZERO = 0  # what a TIFF file can say of its numbers
 
 
 @dataclass(frozen=True)
@@ -101,12 +102,6 @@ def _check(path: Path, values: Float[np.ndarray, "B N N"]) -> None:
         )
 
 
-def _as_float(array: np.ndarray) -> Float[np.ndarray, "*B"]:
-    """Shares of white for 8 and 16 bits without a sign; other numbers as they are."""
-    white = {"u1": 255.0, "u2": 65535.0}.get(array.dtype.str[1:])
-    return (array / np.float32(white)).astype(np.float32) if white else array.astype(np.float32)
-
-
 def _read_npy(path: Path) -> Stack:
     with open_plain(path) as file:
         major, _ = np.lib.format.read_magic(file)
@@ -135,7 +130,8 @@ def _read_mrc(path: Path) -> Stack:
             raise DataError(f"stack={path}: is of mode {mode}; must be one of {', '.join(map(str, MODES))}")
         columns, rows, count = (int(header[name]) for name in ("nx", "ny", "nz"))
         check_shape(path, (count, rows, columns))
-        claim = Claim(path, (count, rows, columns), np.dtype(MODES[mode]).newbyteorder(order), (slice(None),) * 3)
+        dtype = np.dtype("u1" if mode == 0 and has_unsigned_bytes(header) else MODES[mode]).newbyteorder(order)
+        claim = Claim(path, (count, rows, columns), dtype, (slice(None),) * 3)
         values = read_plain_claim(claim, file, HEADER.itemsize + max(int(header["nsymbt"]), 0))
         width, intervals = float(header["cella"]["x"]), int(header["mx"])
     size = width / intervals if intervals > 0 and math.isfinite(width) and width > 0.0 else None
@@ -143,10 +139,10 @@ def _read_mrc(path: Path) -> Stack:
 
 
 def _read_tif(path: Path) -> Stack:
-    return Stack(_as_float(_tif_pages(path)))
+    return Stack(_tif_pages(path))
 
 
-def _tif_pages(path: Path) -> np.ndarray:
+def _tif_pages(path: Path) -> Float[np.ndarray, "B H W"]:
     tifffile = require("tifffile", ".tif", error=VolumeFileError)
     with open_plain(path) as file:
         try:
@@ -158,11 +154,21 @@ def _tif_pages(path: Path) -> np.ndarray:
                         f"{opened.pages[0].shape}; must all be grey and of one size"
                     )
                 check_shape(path, (len(opened.pages), *opened.pages[0].shape))
-                return np.stack([page.asarray() for page in opened.pages])
+                return np.stack([_of_page(page) for page in opened.pages])
         except DataError:
             raise
         except Exception as error:  # of a library, on a damaged file
             raise DataError(f"stack={path}: damaged, or no TIFF file ({' '.join(str(error).split())[:200]})") from None
+
+
+def _of_page(page: Any) -> Float[np.ndarray, "H W"]:
+    """Shares of white for 1 to 16 bits without a sign; other numbers as they are."""
+    array = page.asarray()
+    bits = page.bitspersample
+    if array.dtype.kind not in "bu" or bits > 16:
+        return array.astype(np.float32)
+    share = (array / np.float32(2**bits - 1)).astype(np.float32)
+    return 1.0 - share if page.photometric == WHITE_IS_ZERO else share
 
 
 def _read_folder(folder: Path) -> Stack:
@@ -186,8 +192,20 @@ def _read_folder(folder: Path) -> Stack:
 
 def _of_file(path: Path) -> Float[np.ndarray, "H W"]:
     if path.suffix.lower() in (".tif", ".tiff"):
-        return _as_float(_tif_pages(path))[0]
-    return (np.asarray(read_image(path, all_bits=True).grey) / np.float32(255.0)).astype(np.float32)
+        pages = _tif_pages(path)
+        if len(pages) > 1:
+            raise DataError(
+                f"stack={path.parent}: {path.name} holds {len(pages):,} pages; a file of a folder must be one image: "
+                f"save each page as a file, or give the file itself as the stack"
+            )
+        return pages[0]
+    image = read_image(path, all_bits=True)
+    if image.several:
+        raise DataError(
+            f"stack={path.parent}: {path.name} holds several images; a file of a folder must be one image: save each "
+            "as a file"
+        )
+    return (np.asarray(image.grey) / np.float32(255.0)).astype(np.float32)
 
 
 def write_mrcs(path: Path, images: Float[np.ndarray, "B N N"], pixel_size: float) -> None:

@@ -2,36 +2,40 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 
 from .ab_initio import CLEAR, NOISY, NOISY_BELOW, SIZE, start_from_noise
 from .alignment import align
-from .fourier import coefficients, half_disc, resized
+from .fourier import coefficients, half_disc, resized, slices, volume_transform
 from .fsc import correlation
 from .gan_start import start_by_gan
 from .images import Observed, centre_of_mass, moved_back
-from .refinement import MOST_ROUNDS, Refined, Rounds, begin, next_round, polish, refined
+from .judging import EXCESS, LEAST, border_tells, coverage, noise_share_of, unexplained_by, warnings_of
+from .known_views import depth_factor
+from .refinement import (
+    FIRST_SHELL,
+    MOST_ROUNDS,
+    Refined,
+    Rounds,
+    begin,
+    next_round,
+    polish,
+    refined,
+)
 from .so3 import rotation_grid
 
 STARTED = 0.8  # of the time of a start, about, before it is tried
 TRIED_ON, TRIED_ROUNDS = 1000, 2  # images and rounds of refinement at 16 pixels that each start is tried on
 POLISHED_FROM = 0.9  # of Nyquist's shell: a volume whose halves agree less would learn the noise
 STARTS, GAN_STARTS, REFINES = 0.35, 0.8, 0.95  # of the time, about, at the end of each stage
-# What marks a result as doubtful; found by runs made to fail: docs/reconstruction.md.
-AGREEMENT = 0.9  # correlation of the coarse volumes of two starts, aligned
-SUPPORT = 1.0 / 3.0  # share of the other starts, at least, that must agree with the best: chance does not repeat itself
-EXCESS = 0.04  # share of the images' power that is left unexplained beyond the noise
-COVERED = 0.8  # share of the finest shell that is believed which the images' slices cover, at least
-PLACES = 2000  # at which that is measured
 
 
 @dataclass
 class Stages:
-    """What is done so far: all that going on needs.
+    """What is done so far: all that going on needs. Its volumes are of images scaled by `known_views.depth_factor`.
 
     Args:
         starts: coarse volumes.
@@ -49,12 +53,13 @@ class Found:
     """A reconstruction and what is known of how good it is.
 
     Args:
-        refined: volume, half-maps, poses and FSC, before the polish.
+        refined: volume before the polish, half-maps and FSC; poses, and what the polished volume leaves unexplained.
         volume: attenuation per world unit.
         agreement: correlation of each start's coarse volume with the best one's, aligned, mirror images taken for the
             same.
         left: the share that each start leaves unexplained, at 16 pixels.
-        noise_share: share of the images' power that noise accounts for, up to the resolution.
+        noise_share: share of the images' power that noise accounts for, up to the resolution; NaN where the border does
+            not tell.
         coverage: share of the shell of the resolution that the images' slices cover, [0, 1].
         warnings: in words.
     """
@@ -84,12 +89,14 @@ def find_object(
 ) -> Found:
     """Find the object in the images.
 
+    The scale of the line integrals means nothing: images times x give the volume times x.
+
     Args:
         observed: the images.
         seeds: independent starts, of which the best is refined; 1 with a start of one's own.
         seed: of the first; each has its own random numbers, whatever was done before.
         max_shift: how far the object may be off the middle of the images, pixels.
-        start: a volume to begin with instead of noise.
+        start: a volume to begin with instead of noise, of any scale.
         by_gan: whether a discriminator teaches the starts, and not expectation maximisation.
         mask: where matter may be, [0, 1].
         polishes: whether the volume is polished at the end; not where another one is fitted then.
@@ -98,7 +105,10 @@ def find_object(
         save: is handed the stages whenever there is more to keep.
     """
     stages = stages or Stages()
+    factor = depth_factor(observed.lines)
+    observed = replace(observed, lines=observed.lines * factor, noise=observed.noise * factor)
     lines, shifted = observed.lines, max_shift > 0.0
+    start = None if start is None else _as_strong_as(observed, start)
     shifts = centre_of_mass(lines).clamp(-max_shift, max_shift) if shifted else lines.new_zeros(len(lines), 2)
     centred = moved_back(lines, shifts) if shifted else lines
     count = 1 if start is not None else seeds
@@ -130,16 +140,17 @@ def find_object(
 
         def told_round(share: float, done: int = done, resolution: float = resolution) -> None:
             progress = starts + (REFINES - starts) * (done + share) / MOST_ROUNDS
-            tell(progress, f"refining, {observed.pixel_size * lines.shape[-1] / resolution:.3g} {observed.unit}")
+            finest = observed.pixel_size * lines.shape[-1] / max(resolution, 1.0)  # 0: not even the first shell agrees
+            tell(progress, f"refining, {finest:.3g} {observed.unit}")
 
         told_round(0.0)
         stages.rounds = next_round(
             stages.rounds, lines, shifted=shifted, mask=mask, noise=hidden_by, seed=seed, tell=told_round
         )
         save(stages)
-    result = refined(stages.rounds)
-    volume = result.volume
-    if polishes and result.resolution >= POLISHED_FROM * (lines.shape[-1] // 2):
+    result = refined(stages.rounds, mask)
+    volume, size, resolution = result.volume, lines.shape[-1], result.resolution
+    if polishes and resolution >= POLISHED_FROM * (size // 2):
         volume = polish(
             volume,
             moved_back(lines, result.poses.shifts) if shifted else lines,
@@ -148,10 +159,13 @@ def find_object(
             tell=lambda share: tell(REFINES + (1.0 - REFINES) * share, "polishing"),
         )
         volume = volume if mask is None else volume * mask
-    noise_share = _noise_share(observed, result.resolution)
-    covered = coverage(result.poses.rotations, result.resolution)
-    warnings = _warnings(agreement, result.unexplained, noise_share, covered, len(lines))
-    return Found(result, volume, agreement, stages.left, noise_share, covered, warnings)
+    # Of the volume that is handed back: the rounds compared the images with the halves before.
+    left = replace(result.poses, unexplained=unexplained_by(volume, lines, result.poses, resolution))
+    noise_share = noise_share_of(observed, resolution) if border_tells(observed) else math.nan
+    covered = coverage(left.rotations, resolution)
+    warnings = warnings_of(agreement, float(left.unexplained.mean()), noise_share, covered, len(lines), resolution)
+    result = Refined(result.volume / factor, result.halves / factor, left, result.curve)
+    return Found(result, volume / factor, agreement, stages.left, noise_share, covered, warnings)
 
 
 def _tried(
@@ -176,51 +190,12 @@ def _agreement(volume: Float[Tensor, "K K K"], best: Float[Tensor, "K K K"]) -> 
     return correlation(found.apply(volume), best)
 
 
-def _noise_share(observed: Observed, resolution: float) -> float:
-    """What white noise of the strength at the border adds to the images' power up to a shell, as a share of it."""
-    size = observed.lines.shape[-1]
-    frequencies = half_disc(min(max(int(resolution), 3), size // 2 - 1))
-    power = coefficients(observed.lines, frequencies).square().sum((1, 2))
-    noise = observed.noise**2 * size**2 * len(frequencies)
-    return float((noise / power.clamp_min(1e-30)).mean().clamp(max=1.0))
-
-
-def coverage(rotations: Float[Tensor, "B 3 3"], shell: float) -> float:
-    """Share of a shell in Fourier space that lies within half a frequency of a view's slice.
-
-    Args:
-        rotations: of the views.
-        shell: cycles over the world's width.
-
-    Source:
-        Crowther, DeRosier, Klug, "The reconstruction of a three-dimensional structure from projections and its
-        application to electron microscopy" (1970), whose count is for tilts about one axis.
-    """
-    places = rotation_grid(math.sqrt(4.0 * math.pi / PLACES))[:, 0, 2]
-    near = torch.zeros(len(places), dtype=torch.bool)
-    for part in rotations[:, 2].split(PLACES):
-        near |= ((places @ part.T).abs() * shell <= 0.5).any(1)
-    return float(near.float().mean())
-
-
-def _warnings(
-    agreement: list[float], unexplained: float, noise_share: float, covered: float = 1.0, count: int = 0
-) -> list[str]:
-    found = []
-    agreeing = sum(each >= AGREEMENT for each in agreement)
-    if agreement and agreeing < SUPPORT * len(agreement):
-        found.append(
-            f"of {len(agreement) + 1} independent starts only {1 + agreeing} agree (correlation {max(agreement):.2f} "
-            "at best): the volume may be wrong; give more --seeds or more images"
-        )
-    if unexplained > noise_share + EXCESS or not math.isfinite(unexplained):
-        found.append(
-            f"the volume leaves {unexplained:.0%} of the images unexplained, and noise accounts for {noise_share:.0%}: "
-            "it may be wrong, the images may show several objects, or --input or --max_shift may be"
-        )
-    if covered < COVERED:
-        found.append(
-            f"the {count:,} images cover {covered:.0%} of the finest detail that is kept: between them it is guessed; "
-            "give more images, or images from other directions"
-        )
-    return found
+def _as_strong_as(observed: Observed, start: Float[Tensor, "N N N"]) -> Float[Tensor, "N N N"]:
+    """A volume multiplied so that its coarse views have the power of the images, without their noise, in the mean."""
+    frequencies, size = half_disc(FIRST_SHELL), observed.lines.shape[-1]
+    start = start / start.abs().max().clamp_min(LEAST)
+    views = slices(volume_transform(resized(start, SIZE, 3)), rotation_grid(1.0).flatten(0, 1), frequencies)
+    images = coefficients(resized(observed.lines[:TRIED_ON], SIZE, 2), frequencies)
+    power, wanted = (float(each.square().sum((1, 2)).mean()) for each in (views, images))
+    noise = (observed.noise * SIZE / size) ** 2 * SIZE**2 * len(frequencies)
+    return start * math.sqrt(max(wanted - noise, EXCESS * wanted) / max(power, LEAST))

@@ -19,9 +19,11 @@ from ..errors import ConfigError, VolumeFileError, shown
 from ..rendering.renderer import FIELD_SAMPLES
 from ..storage.memory import check_fits
 from ..training.discriminator import Discriminator
+from ..training.objectives.adversarial import AdversarialOptions
 from ..training.objectives.nearest_image import COPIES, MOST_PIXELS
 from ..training.processes import ALONE, Processes
 from ..volumes import OWN_VOLUMES, BakedField, SparseGrid, Volume
+from ..volumes.base import class_path
 from .class_paths import import_volume_class
 from .config import Config, flat
 
@@ -35,6 +37,9 @@ SAVED_OF_VOLUME, SAVED_OF_DISCRIMINATOR = 4, 3  # those in a state: no gradients
 # Copies of a grid's two channels while a step goes forth and back: its activations, what the kernel reads and what it
 # hands back; and one for each thread, whose gradients are summed at the end.
 GRIDS = {"trilinear": 9, "slices": 6}
+# Of the weights of a volume that is built, and of one that takes those of another of its class, measured.
+COPIES_WHILE_BUILT, COPIES_WHILE_TAKEN = 3, 9
+VIEWS_OF_A_FIT = 8  # at a time
 GRIDS_OF_A_VIEW = 5  # the same where nothing learns
 # Of a grid of blocks, bytes of one of them in such a step, and of its gradient in each further thread: 9^3 voxels where
 # 8^3 are there, and those of the blocks before it.
@@ -91,6 +96,8 @@ def check_memory(config: Config, device: torch.device, processes: Processes = AL
 def check_opened(name: str, volume: Volume) -> None:
     """Refuse to look at a volume whose grid would not fit into the memory: a small file can ask for a large one.
 
+    Of a `SparseGrid` views take only the blocks that are there; who asks for its whole grid, it refuses itself.
+
     Args:
         name: of its run or file, for the message.
         volume: its weights are there already.
@@ -99,9 +106,35 @@ def check_opened(name: str, volume: Volume) -> None:
         VolumeFileError: it would not fit.
     """
     grid = _grid(volume) or ()
-    words = "x".join(map(str, grid[::-1]))
-    needed = GRIDS_OF_A_VIEW * CHANNELS * FLOAT * math.prod(grid)
-    check_fits(needed, f"{name}: its grid of {words} voxels takes", "look at it on a larger machine", VolumeFileError)
+    if isinstance(volume, SparseGrid):
+        what, needed = f"{len(volume.places):,} blocks of 8^3", OF_BLOCK * len(volume.places)
+    else:
+        what, needed = "x".join(map(str, grid[::-1])), GRIDS_OF_A_VIEW * CHANNELS * FLOAT * math.prod(grid)
+    check_fits(needed, f"{name}: its grid of {what} voxels takes", "look at it on a larger machine", VolumeFileError)
+
+
+def check_fit(volume_class: type[Volume], arguments: dict[str, Any], copies: int | None = None) -> None:
+    """Refuse a volume that would not fit into the memory while it is fitted to another one.
+
+    Args:
+        volume_class: of the volume.
+        arguments: of its constructor; what is wrong with them is left to who builds it.
+        copies: of the weights, which are counted alone: `COPIES_WHILE_BUILT` or `COPIES_WHILE_TAKEN`. None: the fit.
+
+    Raises:
+        ConfigError: it would not fit.
+    """
+    spec = {"class_path": class_path(volume_class), "init_args": arguments}
+    config = Config(volume=spec, watchdog="off", adversarial=AdversarialOptions(weight=0.0))
+    config = replace(config, trainer=replace(config.trainer, views=VIEWS_OF_A_FIT))
+    volume = _shapes_of_volume(config)
+    if volume is None:
+        return
+    keys = _keys_of(volume)
+    needed = training_memory(config, torch.device("cpu"))[keys] if copies is None else copies * _bytes_of(volume)
+    first, what = keys[0], "the fit takes" if copies is None else "the volume takes"
+    value = volume.init_args.get(first.removeprefix("volume."), volume_class.__name__)
+    check_fits(needed, f"{first}={shown(value)}: {what}", f"lower {' or '.join(keys)}", ConfigError)
 
 
 def training_memory(config: Config, device: torch.device) -> dict[tuple[str, ...], int]:
@@ -197,8 +230,11 @@ def _bytes_of_grid(grid: tuple[int, ...] | None, config: Config) -> int:
 
 def _of_blocks(config: Config) -> tuple[int, int]:
     """Bytes of the weights of the blocks that a SparseGrid has at most, and of what a step holds of them besides."""
-    with torch.device("meta"):
-        started = SparseGrid(**config.volume["init_args"])
+    try:
+        with torch.device("meta"):
+            started = SparseGrid(**config.volume["init_args"])
+    except Exception:  # such as more blocks than its first stage has: said when it is built
+        return 0, 0
     blocks = started.most_blocks()
     of_each = OF_BLOCK + (torch.get_num_threads() - 1) * OF_BLOCK_A_THREAD
     return blocks * _bytes_of(started) // len(started.places), blocks * of_each

@@ -24,12 +24,13 @@ SLOPE_STEP = 1e-6
 def check_volume(volume: Volume, dtypes: Sequence[torch.dtype] = (torch.float32, torch.float64)) -> None:
     """Check that a volume keeps the contract of `Volume`; the volume itself stays as it is.
 
-    In turn: plain constructor arguments; every tensor registered, so that it moves and is saved; shapes for any
-    leading axes, none included, and for no points; finite values in range, also on the sphere, on the axes and far
-    outside; the same answer twice, in another order and after a copy, without a change of state; gradients that
-    reach every parameter, finite, and (in float64) equal to finite differences; moves to each of `dtypes` and to
-    a GPU where there is one, with `like()`; saving and loading; `dense()` against `forward` at the voxels' centres;
-    `grow`; `take_voxels`, where it can be made of voxels: it shows them, is saved, resumes and grows no more.
+    In turn: plain constructor arguments; no name that a method of `Volume` has; every tensor registered, so that it
+    moves and is saved; shapes for any leading axes, none included, and for no points; finite values in range, also on
+    the sphere, on the axes and far outside; the same answer twice, in another order and after a copy, without a change
+    of state; gradients that reach every parameter, finite, and (in float64) equal to finite differences; moves to each
+    of `dtypes` and to a GPU where there is one, with `like()`; saving and loading; `dense()` against `forward` at the
+    voxels' centres; `grow`; `take_voxels`, where it can be made of voxels: it shows them, is saved, resumes and grows
+    no more.
 
     Args:
         volume: as it is trained; a few hundred to some million weights.
@@ -41,6 +42,7 @@ def check_volume(volume: Volume, dtypes: Sequence[torch.dtype] = (torch.float32,
     require(isinstance(volume, Volume), f"{type(volume).__name__} is no subclass of mnist3d.Volume")
     name = type(volume).__name__
     _check_arguments(volume, name)
+    _check_names(volume, name)
     _check_registered(volume, name)
     with torch.random.fork_rng(devices=[]):
         for dtype in dtypes:
@@ -68,6 +70,17 @@ def _check_arguments(volume: Volume, name: str) -> None:
             again == plain,
             f"{name}: its argument {key} is a {type(value).__name__}; a saved volume is built again from numbers, "
             "strings, booleans, None, and lists of them",
+        )
+
+
+def _check_names(volume: Volume, name: str) -> None:
+    """A part named as a method is not found by its name, or hides the method."""
+    parts = [key for kind in (volume._parameters, volume._buffers, volume._modules) for key in kind]
+    plain = [key for key, value in vars(volume).items() if not callable(value)]
+    for key in (*parts, *plain):
+        require(
+            not callable(getattr(Volume, key, None)),
+            f"{name}: its {key} has the name of a method that every volume has; call it something else",
         )
 
 

@@ -1,5 +1,6 @@
 """What blocks of a grid hold: raw values of numbers, finer ones of coarser ones, those of a grid from elsewhere."""
 
+import math
 from collections.abc import Iterator
 
 import numpy as np
@@ -8,9 +9,33 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from ..errors import VolumeFileError
 from ..geometry.on_device import made_once
 from ..kernels.block_absorption import BLOCK, blocks_along, cut
+from ..storage.memory import check_fits
 from .resampling import resampled_in_slabs
+
+CHANNELS = 2
+WHOLE_GRIDS = 3  # copies of a whole grid while it is made of blocks
+
+
+def check_whole_fits(size: tuple[int, ...], like: Tensor) -> None:
+    """Refuse to make a whole grid of blocks that would not fit into the memory.
+
+    Args:
+        size: voxels, (Z, Y, X).
+        like: of the blocks' precision and device.
+
+    Raises:
+        VolumeFileError: it would not fit.
+    """
+    check_fits(
+        WHOLE_GRIDS * CHANNELS * like.element_size() * math.prod(size),
+        f"the whole grid of {'x'.join(map(str, size[::-1]))} voxels, of which only blocks are there, takes",
+        "exact views need only the blocks; do this on a larger machine",
+        VolumeFileError,
+        like.device,
+    )
 
 
 def raw_of(

@@ -70,6 +70,9 @@ class Volume(nn.Module, Field):
     _init_args: dict[str, Any]
     RESUMABLE: ClassVar[tuple[str, ...]] = ()
     """Arguments of the constructor that a resumed run may change, as they change how, but not what, is computed."""
+    RUNS_OWN: ClassVar[dict[str, str | None]] = {}
+    """Arguments of the constructor that say how a run goes on, not what its weights mean: a volume keeps them where it
+    takes the weights of another one (`--start_from`). Beside each stands the tensor of the state that goes with it."""
 
     def __new__(cls, *args: Any, **kwargs: Any):
         """Remembers the arguments of the constructor, which is all that a saved volume needs besides its weights."""

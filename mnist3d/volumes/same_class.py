@@ -12,7 +12,8 @@ HOW_IT_STARTS = "initial_"  # arguments that say how the weights begin: other we
 
 @torch.no_grad()
 def take_weights(volume: Volume, other: Volume) -> None:
-    """Let a volume show what another one of its class shows, by its weights. A volume that grows goes to their stage.
+    """Let a volume show what another one of its class shows, by its weights. A volume that grows goes to their stage;
+    what else is to come (`RUNS_OWN`, such as when a SparseGrid is pruned) stays what it was.
 
     Args:
         volume: takes them; after an error it may hold some of them.
@@ -23,11 +24,13 @@ def take_weights(volume: Volume, other: Volume) -> None:
     """
     if type(volume) is not type(other):
         raise ValueError(f"holds a {type(other).__name__}, and this is a {type(volume).__name__}")
-    unlike = _unlike(volume, other)
+    names = unlike(volume, other)
+    own = {name for name in volume.RUNS_OWN.values() if name is not None}
+    kept = {name: value for name, value in volume.state_dict().items() if name in own}
     try:
-        volume.load_state_dict(other.state_dict())
+        volume.load_state_dict(other.state_dict() | kept)
     except (RuntimeError, ValueError, TypeError):
-        raise ValueError(_refusal(other, unlike)) from None
+        raise ValueError(_refusal(other, names)) from None
     points = torch.randn(PROBES, 3, generator=torch.Generator().manual_seed(0))
     radius = torch.linspace(0.0, 1.0, PROBES)[:, None]
     points = (points / points.norm(dim=-1, keepdim=True) * radius).to(other.like())
@@ -38,13 +41,14 @@ def take_weights(volume: Volume, other: Volume) -> None:
         largest = float(wanted[finite].abs().max()) if bool(finite.any()) else 0.0
         alike = torch.where(finite, (found - wanted).abs() <= ALIKE * largest, found == wanted)
         if not bool(alike.all()):
-            raise ValueError(_refusal(other, unlike))
+            raise ValueError(_refusal(other, names))
 
 
-def _unlike(volume: Volume, other: Volume) -> list[str]:
-    """Arguments that differ, but for those that do not matter to what is shown."""
+def unlike(volume: Volume, other: Volume) -> list[str]:
+    """Arguments of two volumes of one class that differ, but for those that do not matter to what is shown."""
     given, wanted = volume.init_args, other.init_args
-    names = [name for name in wanted if not name.startswith(HOW_IT_STARTS) and name not in volume.RESUMABLE]
+    of_no_matter = (*volume.RESUMABLE, *volume.RUNS_OWN)
+    names = [name for name in wanted if not name.startswith(HOW_IT_STARTS) and name not in of_no_matter]
     return [name for name in names if given.get(name) != wanted[name]]
 
 

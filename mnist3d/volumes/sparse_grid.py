@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -14,7 +14,7 @@ from ..geometry.arrays import computed
 from ..geometry.grids import WORLD_EXTENT, grid_size
 from ..kernels.block_absorption import BLOCK, Blocks, sample_blocks
 from . import _sparse_blocks as structure
-from ._sparse_values import layers_of, raw_of, upsampled
+from ._sparse_values import check_whole_fits, layers_of, raw_of, upsampled
 from .base import Volume
 from .growth import checked_growths, checked_times, coarser, still_to_come
 from .initial import scaled_normal
@@ -63,6 +63,8 @@ class SparseGrid(Volume):
         Fridovich-Keil et al., "Plenoxels: Radiance fields without neural networks" (2022), section 3 (pruned voxels
         and their neighbours); Museth, "VDB: High-resolution sparse volumes with dynamic topology" (2013), blocks.
     """
+
+    RUNS_OWN: ClassVar[dict[str, str | None]] = {"prune_at": "prunes_left", "empty_below": None, "blocks": None}
 
     def __init__(
         self,
@@ -125,8 +127,10 @@ class SparseGrid(Volume):
 
     def most_blocks(self) -> int:
         """How many blocks a run of it has at most, as far as that can be told: all in the ball until the first pruning,
-        a part of them afterwards."""
+        a part of them afterwards; without a time to come those that are there."""
         growths, prunes = self._schedules
+        if not growths and not prunes:
+            return len(self.places)
         first = prunes[0] if prunes else math.inf
         to_come = sum(at > first and (at < 1) == (first < 1) for at in growths)
         whole = len(structure.blocks_in_ball(self._stage(to_come)))
@@ -160,7 +164,12 @@ class SparseGrid(Volume):
         return Blocks(self.raw(), self.voxel_step, self.slots, self.resolution, self.empty_absorbance)
 
     def dense(self) -> Float[Tensor, "2 Z Y X"]:
-        """The whole grid, for those who need it; differentiable in the parameters."""
+        """The whole grid, for those who need it; differentiable in the parameters.
+
+        Raises:
+            VolumeFileError: it would not fit into the memory.
+        """
+        check_whole_fits(self.resolution, self.bias)
         return self._blocks().dense()
 
     def forward(self, points: Float[Tensor, "*P 3"]) -> tuple[Float[Tensor, "*P"], Float[Tensor, "*P"]]:
@@ -287,10 +296,21 @@ class SparseGrid(Volume):
             grow_at, prune_at = (
                 times[len(times) - int(left) :] for times, left in zip(self._schedules, (growths, prunes), strict=True)
             )
-            self._take_stage(grow_at, prune_at, places.int().numpy())
+            self._go_to(grow_at, prune_at, places.int().numpy())
+        before = self.bias.clone()
         super()._load_from_state_dict(
             state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
         )
+        if not torch.equal(self.bias, before):  # of a volume with another initial_brightness
+            self.empty_absorbance = float(self.bias[1].double().sigmoid())
+
+    def _go_to(self, grow_at: Times, prune_at: Times, places: np.ndarray) -> None:
+        """To another stage; where the blocks are the same the parameters stay, as an optimiser may hold them."""
+        same = self._stage(len(grow_at)) == self.resolution and np.array_equal(places, self.places.cpu().numpy())
+        if same:
+            self._note_times(grow_at, prune_at)
+        else:
+            self._take_stage(grow_at, prune_at, places)
 
     def _wrong_stage(self, growths: Tensor, prunes: Tensor, places: Tensor) -> str:
         """What is wrong with a state from a file of anybody, before a place of it is read or written; or nothing."""

@@ -45,7 +45,7 @@ class FrozenField(Field):
         """As the field, without the work; of one that is kept as blocks it is made when first asked for."""
         if self._grid is None and self._blocks is not None:
             with torch.no_grad():
-                self._grid = self._blocks.dense()
+                self._grid = self.field.dense()  # which refuses one that does not fit into the memory
         return self._grid
 
     def blocks(self) -> Blocks | None:
