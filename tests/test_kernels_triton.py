@@ -58,7 +58,7 @@ def check(sizes, *dtypes):
         return str(error)
     return "correct"
 found = {"float32": check(
-    (SMALLEST, ((4, 3, 5), 2, 9, 5), ((1, 1, 1), 1, 4, 3), ((2, 1, 6), 1, 1, 1), ((5, 6, 7), 0, 4, 3)), torch.float32)}
+    (SMALLEST, ((4, 3, 5), 1, 9, 3), ((1, 1, 1), 2, 4, 3), ((2, 1, 6), 1, 1, 1), ((5, 6, 7), 0, 4, 3)), torch.float32)}
 found["float64"] = check((SMALLEST,), torch.float64)
 originals = dict(vars(loops))
 for name, code in json.loads(input()).items():

@@ -218,6 +218,12 @@ def test_a_grid_of_blocks_takes_those_of_the_ball_until_it_is_pruned():
     assert part(whole, "volume.resolution") > 6 * 8 * 64**3
 
 
+def test_a_number_of_blocks_that_stays_is_what_a_grid_of_blocks_takes():
+    flags = ("--volume", "SparseGrid", "--volume.resolution", "64", "--watchdog", "warn", "--volume.blocks", "20")
+    of_each = 5 * 2 * 4 * (8**3 + 4**3 + 2**3) + 32_000 + 8_000 * (torch.get_num_threads() - 1)
+    assert part(memory.training_memory(config(*flags), CPU), "volume.resolution") == 20 * of_each
+
+
 def test_more_blocks_than_a_first_stage_has_are_refused_by_name():
     asked = config("--volume", "SparseGrid", "--volume.blocks", "100", "--volume.grow_at", "[.5]")
     memory.check_memory(asked, CPU)
