@@ -151,7 +151,7 @@ class Watch:
                 "seconds_left": seconds * (1.0 / share - 1.0) if 0.0 < share < 1.0 else None,
                 "curves": self._curves,
                 "curves_note": f"{self.work.doing}; a step is a round of the refinement",
-                "why_no_scores": "",
+                "why_no_scores": "One object has no classes, so no views are scored.",
                 "look": to_type("view", self.output / "volume.safetensors") if state == "finished" else None,
             }
         )
