@@ -16,6 +16,17 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import pytest
 
+# What takes longest, the longest first: a file that is begun last keeps one process busy when the others have nothing.
+LONGEST = (
+    *("test_processes", "test_wheel", "test_faults", "test_kernels_triton", "test_viewer_browser", "test_ends"),
+    *("test_dtypes", "test_notebooks", "test_page", "test_invocation", "test_command_line", "test_watchdog"),
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """In the order in which pytest-xdist hands files out."""
+    items.sort(key=lambda item: LONGEST.index(item.path.stem) if item.path.stem in LONGEST else len(LONGEST))
+
 
 def need(condition: object, reason: str) -> None:
     """Skip a test whose reader is not installed, with the reason; in CI, where all are installed, fail."""
