@@ -160,8 +160,7 @@ def main(arguments: Sequence[str]) -> None:
         for hint in observed.hints:
             print(f"WARNING: {hint}", flush=True)
         run = RunDirectory(options.output)
-        options.output.mkdir(parents=True, exist_ok=True)
-        run.take()
+        run.take(make=True)
         watch = Watch(work, page_options(options), options.output, size)
         try:
             if options.poses is not None:

@@ -99,13 +99,22 @@ class RunDirectory:
             return run
         raise RunError(f"run_dir: no free name under {root}")
 
-    def take(self) -> None:
+    def take(self, *, make: bool = False) -> None:
         """Keep other processes out until `release`, or until this process ends; remove what a killed one left.
+
+        Args:
+            make: the folder where it is missing; `release` removes it again where nothing has begun.
 
         Raises:
             RunError: another process writes here, or something that would be written to is a link or no file.
-            WriteError: the folder cannot be written.
+            WriteError: the folder cannot be made or written.
         """
+        if make and not self.path.exists():
+            try:
+                self.path.mkdir(parents=True)
+            except OSError as error:
+                raise WriteError(f"{self.path}: cannot be made ({error.strerror})") from None
+            self._made = True
         for name in WRITTEN_FILES:
             check_own(self.path / name, "file")
         for name in WRITTEN_FOLDERS:
