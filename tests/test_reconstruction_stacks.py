@@ -195,3 +195,24 @@ def test_memory_is_asked_for_the_volume_too(flags, bytes_a_sample: int, depth, t
     monkeypatch.setattr(memory, "free_memory", lambda device="cpu": needed)
     with pytest.raises((IndexError, DataError), match=r"list index|p\.npy: no such file"):  # it went on
         reconstruct.main(arguments)
+
+
+def test_a_value_too_large_to_be_squared_is_refused(depth: np.ndarray, tmp_path: Path):
+    depth[3, 5, 5] = -3e30
+    np.save(tmp_path / "stack.npy", depth)
+    with pytest.raises(DataError, match=r"image 3 holds a value of 3e\+30; must be at most 1e\+12"):
+        read_stack(tmp_path / "stack.npy")
+
+
+def test_what_a_library_logs_of_a_damaged_file_is_not_said(depth: np.ndarray, tmp_path: Path, caplog):
+    """Of a tag of an unknown type tifffile logs and goes on."""
+    tifffile.imwrite(tmp_path / "stack.tif", depth[:1], metadata=None)
+    content = bytearray((tmp_path / "stack.tif").read_bytes())
+    first = struct.unpack("<I", content[4:8])[0] + 2
+    for tag in range(struct.unpack("<H", content[first - 2 : first])[0]):
+        place = first + 12 * tag
+        if struct.unpack("<H", content[place : place + 2])[0] == 305:  # the program's name
+            content[place + 2 : place + 4] = b"\0\0"
+    (tmp_path / "stack.tif").write_bytes(bytes(content))
+    assert read_stack(tmp_path / "stack.tif").values.shape == (1, SIZE, SIZE)
+    assert caplog.records == []

@@ -1,7 +1,9 @@
 """Stacks of images of one object: .mrc and .mrcs, .tif, .npy, or a folder; a stranger's file each. Writes .mrcs."""
 
+import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,7 @@ from ..storage.plain_files import open_plain
 STACK_SUFFIXES = (".mrcs", ".mrc", ".tif", ".tiff", ".npy")
 MOST_IMAGES, MOST_EDGE = 1_000_000, 4096
 NPY_HEADER = 10_000  # bytes; NumPy's own limit
+LARGEST = 1e12  # of a value: sums of squares must be float32
 COPIES = 3  # of the images while they are read and brought to their size, each 4 bytes a pixel
 WHITE_IS_ZERO = 0  # what a TIFF file can say of its numbers
 
@@ -94,7 +97,14 @@ def _check(path: Path, values: Float[np.ndarray, "B N N"]) -> None:
             f"stack={path}: {int((~finite).sum()):,} of {len(values):,} images hold NaN or infinity, the first is "
             f"image {int((~finite).argmax())}; leave them out"
         )
-    constant = values.max(axis=(1, 2)) == values.min(axis=(1, 2))
+    highest, lowest = values.max(axis=(1, 2)), values.min(axis=(1, 2))
+    huge = np.maximum(highest, -lowest)
+    if huge.max() > LARGEST:
+        raise DataError(
+            f"stack={path}: image {int(huge.argmax())} holds a value of {huge.max():.3g}; must be at most {LARGEST:g} "
+            "in size; is the file damaged, or its scale to be divided out?"
+        )
+    constant = highest == lowest
     if constant.any():
         raise DataError(
             f"stack={path}: {int(constant.sum()):,} of {len(values):,} images are constant, the first is image "
@@ -144,7 +154,7 @@ def _read_tif(path: Path) -> Stack:
 
 def _tif_pages(path: Path) -> Float[np.ndarray, "B H W"]:
     tifffile = require("tifffile", ".tif", error=VolumeFileError)
-    with open_plain(path) as file:
+    with open_plain(path) as file, _unsaid("tifffile"):
         try:
             with tifffile.TiffFile(file, name=path.name) as opened:
                 shapes = {(*page.shape, page.dtype) for page in opened.pages}
@@ -159,6 +169,17 @@ def _tif_pages(path: Path) -> Float[np.ndarray, "B H W"]:
             raise
         except Exception as error:  # of a library, on a damaged file
             raise DataError(f"stack={path}: damaged, or no TIFF file ({' '.join(str(error).split())[:200]})") from None
+
+
+@contextmanager
+def _unsaid(library: str) -> Iterator[None]:
+    """A block in which a library logs nothing: what matters of a damaged file is one line of ours."""
+    log = logging.getLogger(library)
+    before, log.disabled = log.disabled, True
+    try:
+        yield
+    finally:
+        log.disabled = before
 
 
 def _of_page(page: Any) -> Float[np.ndarray, "H W"]:
