@@ -109,3 +109,14 @@ def test_an_alignment_in_the_world_is_told_in_the_file(capsys, monkeypatch):
     one = write("one.mrc", a_map(), 1.0)
     assert "rot 0.0, tilt 0.0, psi" in (said := said_by(capsys, one, one, "--align"))
     assert "90.0 degrees, shift 0.00, 2.00, 4.00 voxels" in said
+
+
+def test_values_beyond_single_precision_are_refused_without_a_warning_of_numpys():
+    values = a_map()
+    values[0, 0, 0] = -1.0
+    write("huge.mrc", values, 5.0)
+    content = bytearray(Path("huge.mrc").read_bytes())
+    content[-4:] = np.float32(3e38).tobytes()
+    Path("huge.mrc").write_bytes(bytes(content))
+    with pytest.raises(UserError, match=r"^huge\.mrc: "):
+        fsc.main(["huge.mrc", write("map.mrc", a_map(), 5.0)])

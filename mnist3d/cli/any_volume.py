@@ -50,8 +50,11 @@ def _signed(path: Path, given: str) -> Float[np.ndarray, "N N N"] | None:
     values = found.attenuation
     edges = np.array(found.extent)
     cube = found.oblique is None and len(set(values.shape)) == 1 and bool((edges > 0.999 * edges.max()).all())
-    usable = bool(np.isfinite(values).all()) and float(values.min()) < 0.0
-    return values * np.float32(found.scale) if cube and usable else None
+    if not cube or not float(values.min()) < 0.0:
+        return None
+    with np.errstate(over="ignore"):  # beyond float32 is infinity, and said by `read_voxels` too
+        scaled = values * np.float32(found.scale)
+    return scaled if bool(np.isfinite(scaled).all()) else None
 
 
 def _of_sculpture(given: str, volume: str | None) -> Float[Tensor, "N N N"]:
