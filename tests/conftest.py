@@ -28,6 +28,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: LONGEST.index(item.path.stem) if item.path.stem in LONGEST else len(LONGEST))
 
 
+@pytest.fixture(autouse=True)
+def _no_word_of_how_long_it_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What takes 20 s says how far it is: on a busy machine a line more than a test of a command's words expects."""
+    monkeypatch.setattr("mnist3d.runs.at_work.LINE_SECONDS", 1e9)
+
+
 def need(condition: object, reason: str) -> None:
     """Skip a test whose reader is not installed, with the reason; in CI, where all are installed, fail."""
     if not condition:

@@ -103,6 +103,8 @@ def import_once() -> None:
     torch.set_num_threads(1)
     for name in (*(f"mnist3d.cli.{each}" for each in ("train", "view", "orbit", "voxels", "mesh", "points")), *LATER):
         importlib.import_module(name)
+    # What takes 20 s says how far it is: on a busy machine a line more than a test of a command's words expects.
+    vars(importlib.import_module("mnist3d.runs.at_work"))["LINE_SECONDS"] = 1e9
 
 
 @dataclass
