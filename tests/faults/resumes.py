@@ -44,6 +44,7 @@ SMALL = {  # of the presets that have a volume of their own
     "VMGrid": ["--volume.resolution=14"],
     "TriPlane": ["--volume.resolution=10"],
     "FourierMLP": ["--volume.hidden_dim=16"],
+    "SparseGrid": ["--volume.resolution=32"],
 }
 FROM_DISK = {"drawings": "drawings", "fashion": "idx"}  # presets whose images lie in a folder
 
