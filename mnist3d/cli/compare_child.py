@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from .program import run_command_line
-from .sweep_child import _end_with_the_sweep
+from .sweep_child import end_with_the_sweep
 
 
 def main(arguments: Sequence[str]) -> NoReturn:
@@ -21,7 +21,7 @@ def main(arguments: Sequence[str]) -> NoReturn:
         arguments: as those of `train`.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch is imported, as each command has it
-    threading.Thread(target=_end_with_the_sweep, name="end with the comparison", daemon=True).start()
+    threading.Thread(target=end_with_the_sweep, name="end with the comparison", daemon=True).start()
     run_command_line(_one_step, arguments, "mnist3d train")
 
 

@@ -16,11 +16,12 @@ from .program import run_command
 
 def main(arguments: Sequence[str]) -> NoReturn:
     """Train."""
-    threading.Thread(target=_end_with_the_sweep, name="end with the sweep", daemon=True).start()
+    threading.Thread(target=end_with_the_sweep, name="end with the sweep", daemon=True).start()
     run_command("train", arguments)
 
 
-def _end_with_the_sweep() -> None:
+def end_with_the_sweep() -> None:
+    """Wait until stdin closes, then tell this process to save and end."""
     with suppress(OSError):
         while os.read(0, 1):
             pass
