@@ -40,18 +40,31 @@ def need(condition: object, reason: str) -> None:
         (pytest.fail if os.environ.get("MNIST3D_CI") else pytest.skip)(reason)
 
 
-@pytest.fixture(scope="session")
-def chromium():
-    """The browser that is installed, headless, with WebGL in software; none is ever downloaded."""
-    paths = [path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))]
-    need(paths, "chromium is not installed (Debian: apt-get install chromium)")
+@pytest.fixture(scope="module")
+def playwright():
+    """What drives browsers. Ended with its file: until then it keeps an event loop running, where nothing else
+    of asyncio's starts, and no second one of these."""
     try:
         from playwright.sync_api import sync_playwright
     except ImportError:
         need(False, "playwright is not installed: pip install -e '.[test]'")
         raise
+    with sync_playwright() as driver:
+        yield driver
+
+
+@pytest.fixture(scope="module")
+def chromium_path() -> str:
+    """The browser that is installed; none is ever downloaded."""
+    paths = [path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))]
+    need(paths, "chromium is not installed (Debian: apt-get install chromium)")
+    return paths[0]
+
+
+@pytest.fixture(scope="module")
+def chromium(chromium_path: str, playwright):
+    """The browser, headless, with WebGL in software."""
     arguments = ["--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=paths[0], args=arguments)
-        yield browser
-        browser.close()
+    browser = playwright.chromium.launch(executable_path=chromium_path, args=arguments)
+    yield browser
+    browser.close()
