@@ -1,11 +1,12 @@
 """Known views, one loop, every backend: how well held-out views agree after the same processor time.
 
-    python benchmarks/known_views.py --output FILE              all, a quarter of an hour on one core
+    python benchmarks/known_views.py --output FILE              all, half an hour on one core
     python benchmarks/known_views.py --output FILE --only HashGrid --seconds 10
     python benchmarks/known_views.py --table FILE               the table
 
 Line integrals of the head and of the chair of benchmarks/reconstruction.py, 300 of 32 x 32 from all directions, 270 to
-learn from. Each backend has its default arguments, but for the grid, which has 32^3 voxels. "plain PyTorch" is that
+learn from. Each backend has its default arguments, but for the grid, which has 32^3 voxels, and for "baked at N"
+(`--volume.bake_resolution N`). "plain PyTorch" is that
 grid by `grid_sample` along the rays, without a kernel of mnist3d. The number of steps is what fits into the time, by
 the time of the first ones; the learning rate falls over them.
 """
@@ -30,6 +31,7 @@ from mnist3d.volumes import OWN_VOLUMES, Volume
 VIEWS = 300
 SECONDS = [10.0, 60.0]
 SHOWN = ["brain", "chair"]
+NAMES = ["plain PyTorch", *OWN_VOLUMES, "HashGrid, baked at 64", "TriPlane, baked at 64", "FourierMLP, baked at 48"]
 FIRST = 4  # steps whose time is measured, after as many that load what is loaded once
 
 
@@ -54,8 +56,9 @@ class PlainGrid(Volume):
 
 def volume_of(name: str) -> Volume:
     """A fresh one."""
-    torch.manual_seed(0)
-    return PlainGrid() if name == "plain PyTorch" else built(OWN_VOLUMES[name], SIZE)
+    name, _, baked = name.partition(", baked at ")
+    given = {"bake_resolution": int(baked)} if baked else {}
+    return PlainGrid() if name == "plain PyTorch" else built(OWN_VOLUMES[name], SIZE, given)
 
 
 def fitted(name: str, data: Simulated, steps: int) -> tuple[float, float]:
@@ -116,7 +119,7 @@ def main() -> None:
     known = {(line["volume"], line["object"], line["budget"]) for line in done}
     for seconds in options.seconds:
         for object_ in SHOWN:
-            for name in options.only or ["plain PyTorch", *OWN_VOLUMES]:
+            for name in options.only or NAMES:
                 if (name, object_, seconds) in known:
                     continue
                 line = measured(name, object_, seconds)

@@ -19,7 +19,7 @@ from mnist3d.reconstruction.stack_files import read_stack
 from mnist3d.runs.at_work import AtWork
 from mnist3d.storage.run_directory import RunDirectory
 from mnist3d.viewer import Live, ViewerOptions
-from mnist3d.volumes import VoxelGrid
+from mnist3d.volumes import VoxelGrid, load_volume
 
 SIZE, COUNT = 16, 40
 FILES = {"fsc.csv", "half1.mrc", "half2.mrc", "mask.mrc", "poses.csv", "poses.star", "report.json", "report.png"}
@@ -198,6 +198,27 @@ def test_known_directions(suffix: str, made: Path, capsys, monkeypatch):
     assert {path.name for path in Path("known").iterdir()} >= {"volume.mrc", "volume.safetensors", "poses.csv"}
 
 
+@pytest.mark.parametrize(
+    ("name", "flags"),
+    [
+        ("HashGrid", ["--volume.bake_resolution", "16", "--volume.num_levels", "2"]),
+        ("VoxelGrid", ["--volume.resolution", "12", "--volume.grow_at", "[0.4]"]),  # a growth of what absorbs nothing
+        ("VoxelGrid", []),
+    ],
+)
+def test_the_fitted_volume_has_the_arguments_that_were_given(name: str, flags: list[str], made: Path):
+    run(made, "out", "--poses", str(made / "stack.csv"), "--volume", name, "--steps", "5", *flags)
+    volume = load_volume(Path("out/volume.safetensors"))
+    grid = volume.dense()
+    assert type(volume).__name__ == name
+    assert grid is not None
+    assert grid.isfinite().all()
+    expected = 12 if "12" in flags else SIZE
+    assert grid.shape == (2, expected, expected, expected)
+    if name == "VoxelGrid":
+        assert not grid[1].any()
+
+
 def test_the_mask_and_the_size_are_kept(made: Path, monkeypatch):
     monkeypatch.setattr(reconstruct_files, "figure_bytes", lambda drawn: None)
     half = torch.zeros(SIZE, SIZE, SIZE)
@@ -225,6 +246,22 @@ def test_the_mask_and_the_size_are_kept(made: Path, monkeypatch):
         ("fsc", ["TRUE"], "second: must be given"),
         ("reconstruct", ["STACK", "--output", "out", "--refine_poses"], "refine_poses: needs --poses"),
         ("reconstruct", ["STACK", "--output", "out", "--volume", "HashGird"], "HashGird"),
+        (
+            "reconstruct",
+            ["STACK", "--output", "out", "--volume.bake_resolution", "64"],
+            "volume.bake_resolution: needs --volume, the class",
+        ),
+        ("reconstruct", ["STACK", "--output", "out", "--volume", "HashGrid", "--volume.levels", "3"], "volume.levels"),
+        (
+            "reconstruct",
+            ["STACK", "--output", "out", "--volume", "HashGrid", "--volume.num_levels", "99"],
+            "volume.num_levels=99",
+        ),
+        (
+            "reconstruct",
+            ["STACK", "--output", "out", "--volume", "VoxelGrid", "--volume.resolution", "1024"],
+            "volume.resolution=1024: the fit takes",
+        ),
         ("reconstruct", ["STACK", "--output", "out", "--resume", "--poses", "p.csv"], "resume: not with --poses"),
         ("reconstruct", ["STACK", "--output", "out", "--poses", "p.csv", "--mask", "m.mrc"], "mask: not with --poses"),
         ("reconstruct", ["STACK", "--output", "out", "--poses", "p.csv", "--start", "gan"], "start: not with --poses"),

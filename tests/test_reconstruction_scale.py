@@ -192,7 +192,7 @@ def test_one_image_without_its_pose_is_refused(capsys):
 
 def test_known_directions_that_are_turned_the_other_way_are_warned_of(monkeypatch, capsys):
     monkeypatch.setattr(reconstruct_files, "figure_bytes", lambda drawn: None)
-    monkeypatch.setattr(reconstruct_ways, "built", lambda kind, size: VoxelGrid.from_array(volume()))
+    monkeypatch.setattr(reconstruct_ways, "built", lambda *rest: VoxelGrid.from_array(volume()))
     monkeypatch.setattr(  # as if it had been fitted
         reconstruct_ways,
         "_fitted",
@@ -220,7 +220,8 @@ def test_what_a_volume_of_another_kind_leaves_is_said(monkeypatch, capsys):
     monkeypatch.setattr(reconstruct_files, "figure_bytes", lambda drawn: None)
     fitted = Fitted(1.0, ROTATIONS, torch.zeros(COUNT, 2), math.nan, [])
     empty = VoxelGrid.from_array(torch.zeros(SIZE, SIZE, SIZE))
-    monkeypatch.setattr(reconstruct_ways, "_last_stage", lambda *rest: (empty, fitted, "no words"))
+    monkeypatch.setattr(reconstruct, "built", lambda *rest: empty)
+    monkeypatch.setattr(reconstruct_ways, "_last_stage", lambda *rest: (fitted, "no words"))
     command("--start", "start.safetensors", "--volume", "VoxelGrid")
     assert json.loads(Path("out/report.json").read_text())["unexplained"] == pytest.approx(1.0)
     assert "WARNING: the VoxelGrid leaves 100% of the images unexplained" in capsys.readouterr().out

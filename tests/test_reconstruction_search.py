@@ -16,7 +16,7 @@ from mnist3d.reconstruction.fourier import coefficients, half_disc, slices, volu
 from mnist3d.reconstruction.fsc import correlation, shell_correlation
 from mnist3d.reconstruction.gan_start import Noise, coarse_images, start_by_gan
 from mnist3d.reconstruction.images import Observed, moved_by
-from mnist3d.reconstruction.known_views import fit_known, unabsorbing
+from mnist3d.reconstruction.known_views import absorb_nothing, fit_known
 from mnist3d.reconstruction.pose_search import APART, Poses, better_of, draw, refine, search
 from mnist3d.reconstruction.projection import line_integrals
 from mnist3d.reconstruction.refinement import begin, next_round, polish, refined
@@ -173,7 +173,8 @@ def test_a_start_by_a_discriminator_absorbs_nothing_and_depends_on_its_seed_alon
 
 
 def test_a_grid_that_absorbs_nothing_stays_so():
-    grid = unabsorbing(SIZE)
+    grid = VoxelGrid(SIZE)
+    absorb_nothing(grid)
     absorbance = grid.dense()[1]
     assert float(absorbance.detach().abs().max()) == 0.0
     absorbance.sum().backward()
@@ -183,7 +184,7 @@ def test_a_grid_that_absorbs_nothing_stays_so():
 def test_views_are_made_as_noisy_as_images():
     clean = -torch.expm1(-IMAGES)[:, None]
     batch = Batch(
-        volume=unabsorbing(SIZE),
+        volume=VoxelGrid(SIZE),
         renderer=AbsorptionRenderer(SIZE),
         generator=Generator().manual_seed(0),
         step=0,

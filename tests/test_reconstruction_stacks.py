@@ -164,6 +164,12 @@ def test_images_are_resized_in_parts_with_the_same_result(depth: np.ndarray, mon
     np.testing.assert_allclose(parts, whole, atol=1e-6)
 
 
+def test_what_hardly_absorbs_is_not_nothing(depth: np.ndarray):
+    values = (1e-9 * depth).astype(np.float32)  # below what a share of 1 tells apart
+    lines = observe(STACK, Stack(values), kind="absorption").lines
+    np.testing.assert_allclose(lines, values, rtol=1e-6)
+
+
 @pytest.mark.parametrize("kind", ["transmission", "absorption", "line_integral"])
 def test_a_stack_is_brought_to_its_size_in_parts(kind: images.InputKind, depth: np.ndarray, monkeypatch):
     values = {"transmission": np.exp(-depth), "absorption": 1.0 - np.exp(-depth), "line_integral": depth}[kind]

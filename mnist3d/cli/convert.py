@@ -23,14 +23,13 @@ from ..runs.class_paths import import_volume_class
 from ..runs.loading import load_sculpture
 from ..runs.memory import COPIES_WHILE_BUILT, COPIES_WHILE_TAKEN, check_fit
 from ..runs.signals import Ended
-from ..runs.validation import validated_arguments
 from ..storage.atomic import check_output
 from ..storage.labels import printable
 from ..storage.plain_files import size_in_words
 from ..volumes import OWN_VOLUMES, SparseGrid, Volume, VoxelGrid
 from ..volumes.same_class import take_weights, unlike
-from .flags import add_unlisted_options, add_volume_options
 from .tool_parser import OneLineParser, add_run_argument, in_range
+from .volume_arguments import add_arguments_of, parsed_with_volume
 from .which_run import which_run
 
 # Compared at the end. On the CPU only the lowest 32 bits of a seed count, so this is one that nobody gives a fit by
@@ -68,7 +67,6 @@ def build_parser(volume: type[Volume] | None = None) -> OneLineParser:
         epilog="For the options of a class, type --volume CLASS_PATH --help. Ctrl-C ends the fit, and writes the best "
         "so far.",
     )
-    parser.set_defaults(given=[])
     add_run_argument(parser, also="voxel file of another tool such as map.mrc, ")
     parser.add_argument(
         "--volume",
@@ -111,10 +109,7 @@ def build_parser(volume: type[Volume] | None = None) -> OneLineParser:
         default=0,
         help="random seed of the weights and of the fit, >= 0 (default %(default)s)",
     )
-    if volume is not None:
-        add_volume_options(parser, volume)
-    else:
-        add_unlisted_options(parser, [*OWN_VOLUMES.values()])
+    add_arguments_of(parser, volume)
     return parser
 
 
@@ -187,19 +182,9 @@ def _parsed(arguments: Sequence[str]) -> tuple[argparse.Namespace, type[Volume]]
     Raises:
         ConfigError: no class is named, there is no such one, or its arguments are wrong.
     """
-    choosing = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-    choosing.add_argument("--volume")
-    try:
-        chosen = choosing.parse_known_args(arguments)[0].volume
-    except argparse.ArgumentError:  # said by the parser of all flags
-        chosen = None
-    if chosen is None:
-        build_parser().parse_args(arguments)
+    options, kind = parsed_with_volume(arguments, build_parser)
+    if kind is None:
         raise ConfigError(f"volume: must be given: --volume with one of {', '.join(OWN_VOLUMES)}, or package.Class")
-    kind = import_volume_class(chosen)
-    options = build_parser(kind).parse_args(arguments)
-    given = {key.removeprefix("volume."): value for key, value in options.given}
-    options.arguments = validated_arguments(kind, given, "volume")
     return options, kind
 
 

@@ -17,19 +17,29 @@ from ..runs.signals import Ended
 from ..storage.memory import check_fits
 from ..storage.run_directory import RunDirectory, check_unused
 from ..viewer.options import ViewerOptions
+from ..volumes import Volume
 from .reconstruct_files import write_result
 from .reconstruct_watch import Watch, page_options
-from .reconstruct_ways import BATCH, EM, GAN, from_known, from_unknown
+from .reconstruct_ways import BATCH, EM, GAN, built, from_known, from_unknown
 from .tool_parser import OneLineParser, add_port_argument, add_seed_argument, in_range
+from .volume_arguments import add_arguments_of, parsed_with_volume
 
 BYTES_A_PIXEL = 40  # of all images, while they are worked on
 # Of the transform, which is twice as fine as the volume; measured at 64 to 128 voxels along an edge.
 BYTES_A_SAMPLE, BYTES_A_SAMPLE_KNOWN = 70, 30
 
 
-def build_parser() -> OneLineParser:
-    """All flags."""
-    parser = OneLineParser(prog=program_name("reconstruct"), description=__doc__)
+def build_parser(volume: type[Volume] | None = None) -> OneLineParser:
+    """All flags.
+
+    Args:
+        volume: the class that is named; None: those of all our own are taken too, and none is shown.
+    """
+    parser = OneLineParser(
+        prog=program_name("reconstruct"),
+        description=__doc__,
+        epilog="For the options of a class, type --volume CLASS_PATH --help.",
+    )
     parser.add_argument(
         "stack",
         nargs="?",
@@ -100,7 +110,7 @@ def build_parser() -> OneLineParser:
         "--volume",
         metavar="CLASS_PATH",
         help="class of the volume that is fitted at the end, HashGrid or package.Class; this imports its code (default "
-        "VoxelGrid)",
+        "VoxelGrid). Its arguments are flags such as --volume.bake_resolution 64",
     )
     parser.add_argument(
         "--steps",
@@ -115,12 +125,13 @@ def build_parser() -> OneLineParser:
         help="whether to serve a page that shows the volume meanwhile (default %(default)s)",
     )
     add_port_argument(parser, "--viewer.port", ViewerOptions().port)
+    add_arguments_of(parser, volume)
     return parser
 
 
 def main(arguments: Sequence[str]) -> None:
     """Parse, read, find, write, say what was found."""
-    options = build_parser().parse_args(arguments)
+    options, kind = parsed_with_volume(arguments, build_parser)
     if options.stack is None:
         raise DataError(f"stack: must be given: a file ({', '.join(STACK_SUFFIXES)}) or a folder of images")
     _check_together(options)
@@ -159,14 +170,16 @@ def main(arguments: Sequence[str]) -> None:
             )
         for hint in observed.hints:
             print(f"WARNING: {hint}", flush=True)
+        given = {key: options.arguments[key] for key in (flag.removeprefix("volume.") for flag, _ in options.given)}
+        volume = None if kind is None else built(kind, size, given, options.seed)
         run = RunDirectory(options.output)
         run.take(make=True)
         watch = Watch(work, page_options(options), options.output, size)
         try:
             if options.poses is not None:
-                result = from_known(options, observed, edge, watch)
+                result = from_known(options, observed, edge, watch, volume)
             else:
-                result = from_unknown(options, observed, edge, watch, run)
+                result = from_unknown(options, observed, edge, watch, run, volume)
             work.tell(1.0, "writing")
             result.warnings.extend(observed.hints)
             result.report["seconds"] = round(time.perf_counter() - began, 1)
@@ -194,6 +207,8 @@ def _check_together(options: Any) -> None:
         raise DataError(f"unit={options.unit}: needs --pixel_size, as it is the unit of that; a file says its own")
     if options.poses is None and options.refine_poses:
         raise DataError("refine_poses: needs --poses; directions that are searched for are refined anyway")
+    if options.volume is None and options.given:
+        raise DataError(f"{options.given[0][0]}: needs --volume, the class whose argument it is")
     if options.poses is None:
         return
     if options.resume:

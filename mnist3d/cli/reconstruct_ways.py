@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -9,19 +10,19 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 
-from ..errors import DataError
+from ..errors import ConfigError, DataError
 from ..formats.picking import split_pick
 from ..formats.reading import READERS
 from ..reconstruction.fourier import resized, soft_ball
 from ..reconstruction.images import Observed, moved_back
 from ..reconstruction.judging import EXCESS, LEAST, border_tells, unexplained_by
-from ..reconstruction.known_views import Fitted, depth_factor, fit_known, unabsorbing
+from ..reconstruction.known_views import Fitted, absorb_nothing, depth_factor, fit_known
 from ..reconstruction.pose_search import Poses
 from ..reconstruction.poses import read_poses
 from ..reconstruction.projection import line_integrals
 from ..reconstruction.state_file import STATE_FILE, fingerprint, read_state, state_bytes
 from ..reconstruction.unknown_views import POLISHED_FROM, Found, Stages, find_object
-from ..runs.class_paths import import_volume_class
+from ..runs.memory import check_fit
 from ..storage.run_directory import RunDirectory
 from ..volumes.base import Volume
 from ..volumes.voxel_grid import VoxelGrid
@@ -39,7 +40,9 @@ SAID_OF_MASK = "the half-maps' FSC is measured inside the mask: where that is ti
 SAID_OF_HAND = "its hand is not determined: the mirror image explains the images as well"
 
 
-def from_unknown(options: Any, observed: Observed, edge: int, watch: Watch, run: RunDirectory) -> Result:
+def from_unknown(
+    options: Any, observed: Observed, edge: int, watch: Watch, run: RunDirectory, fresh: Volume | None
+) -> Result:
     """Find directions and volume.
 
     Args:
@@ -48,9 +51,9 @@ def from_unknown(options: Any, observed: Observed, edge: int, watch: Watch, run:
         edge: pixels of the file's images.
         watch: is told how far it is, and shown the volume.
         run: keeps what is done.
+        fresh: what is fitted at the end in place of a VoxelGrid; not fitted yet.
     """
     size = observed.lines.shape[-1]
-    kind = None if options.volume is None else import_volume_class(options.volume)
     start = None if options.start in (EM, GAN) else resized(any_volume(options.start), size, 3)
     mask = None if options.mask is None else _mask(options.mask, size)
     told = {name: getattr(options, name) for name in ("seeds", "seed", "max_shift", "start", "mask")}
@@ -62,7 +65,7 @@ def from_unknown(options: Any, observed: Observed, edge: int, watch: Watch, run:
     }
     mark = fingerprint({**told, **given, "states": STATES}, observed.lines)
     stages = read_state(run.path / STATE_FILE, mark, len(observed.lines), size) if options.resume else None
-    share = 1.0 if kind is None else LAST_STAGE
+    share = 1.0 if fresh is None else LAST_STAGE
     watch.open()
 
     def save(stages: Stages) -> None:
@@ -79,7 +82,7 @@ def from_unknown(options: Any, observed: Observed, edge: int, watch: Watch, run:
         start=start,
         by_gan=options.start == GAN,
         mask=mask,
-        polishes=kind is None,
+        polishes=fresh is None,
         stages=stages,
         tell=lambda done, doing: watch.tell(share * done, doing),
         save=save,
@@ -103,8 +106,9 @@ def from_unknown(options: Any, observed: Observed, edge: int, watch: Watch, run:
     if mask is not None:
         lines.append(SAID_OF_MASK)
     volume, factor, attenuation = VoxelGrid.from_array(found.volume), 1.0, found.volume
-    if kind is not None:
-        volume, fitted, words = _last_stage(kind, options, observed, found, watch)
+    if fresh is not None:
+        volume = fresh
+        fitted, words = _last_stage(volume, options, observed, found, watch)
         attenuation, factor = _attenuation(volume, size, fitted.factor), fitted.factor
         lines.append(words)
         scale = depth_factor(observed.lines)  # no square is too small or too large for a number then
@@ -113,10 +117,10 @@ def from_unknown(options: Any, observed: Observed, edge: int, watch: Watch, run:
         report["unexplained"] = float(poses.unexplained.mean())
         if report["unexplained"] > found.refined.unexplained + EXCESS:
             warnings.append(
-                f"the {kind.__name__} leaves {report['unexplained']:.0%} of the images unexplained, the volume before "
+                f"the {type(volume).__name__} leaves {report['unexplained']:.0%} of the images unexplained, the volume before "
                 f"it {found.refined.unexplained:.0%}: give more --steps, or another --volume"
             )
-        report |= {"volume": kind.__name__, "steps": options.steps, "psnr_of_held_out_views": fitted.psnr}
+        report |= {"volume": type(volume).__name__, "steps": options.steps, "psnr_of_held_out_views": fitted.psnr}
     return Result(
         observed,
         volume,
@@ -134,9 +138,9 @@ def from_unknown(options: Any, observed: Observed, edge: int, watch: Watch, run:
 
 
 def _last_stage(
-    kind: type[Volume], options: Any, observed: Observed, found: Found, watch: Watch
-) -> tuple[Volume, Fitted, str]:
-    """A volume of any kind, fitted from the directions that were found; and what it was fitted to, in words.
+    volume: Volume, options: Any, observed: Observed, found: Found, watch: Watch
+) -> tuple[Fitted, str]:
+    """Fit a volume of any kind from the directions that were found; and what it was fitted to, in words.
 
     Of images that are mostly noise it would learn the noise, which the found volume is free of: its views then stand
     for the images.
@@ -147,16 +151,14 @@ def _last_stage(
         lines = moved_back(observed.lines, poses.shifts) if bool(poses.shifts.any()) else observed.lines
     else:
         lines = _views(found.volume, poses.rotations, size)
-    torch.manual_seed(options.seed)
-    volume = built(kind, size)
     fitted = _fitted(volume, lines, poses.rotations, options, observed, watch, LAST_STAGE)
     to = "images" if clear else "views of the refined volume, as the images are too noisy,"
     words = f"held-out {to} agree with its views to a PSNR of {fitted.psnr:.2f} dB"
-    return volume, fitted, f"{kind.__name__}: {NONE_HELD_OUT if math.isnan(fitted.psnr) else words}"
+    return fitted, f"{type(volume).__name__}: {NONE_HELD_OUT if math.isnan(fitted.psnr) else words}"
 
 
-def from_known(options: Any, observed: Observed, edge: int, watch: Watch) -> Result:
-    """Fit a volume; arguments as of `from_unknown`."""
+def from_known(options: Any, observed: Observed, edge: int, watch: Watch, fresh: Volume | None) -> Result:
+    """Fit a volume, a VoxelGrid where none is given; arguments as of `from_unknown`."""
     size, count = observed.lines.shape[-1], len(observed.lines)
     # A .star file's origins are in angstrom: pixels of another unit, or of none, cannot stand for its own.
     angstrom = observed.pixel_size * size / edge if observed.unit == "angstrom" else None
@@ -164,8 +166,7 @@ def from_known(options: Any, observed: Observed, edge: int, watch: Watch) -> Res
     shifts = poses.shifts * size / edge
     shifted = bool(shifts.any())
     lines = moved_back(observed.lines, shifts) if shifted else observed.lines
-    torch.manual_seed(options.seed)  # the initial weights of any backend
-    volume = built(VoxelGrid if options.volume is None else import_volume_class(options.volume), size)
+    volume = built(VoxelGrid, size, {}, options.seed) if fresh is None else fresh
     watch.open()
     fitted = _fitted(volume, lines, poses.rotations, options, observed, watch, 0.0, shifted)
     attenuation = _attenuation(volume, size, fitted.factor)
@@ -217,18 +218,25 @@ def _warnings_of_known(unexplained: float, noise_share: float) -> list[str]:
     ]
 
 
-def built(kind: type[Volume], size: int) -> Volume:
-    """A fresh volume of a kind with its default arguments; a VoxelGrid has the images' size.
+def built(kind: type[Volume], size: int, arguments: Mapping[str, Any], seed: int = 0) -> Volume:
+    """A fresh volume of a kind; a VoxelGrid has the images' size, unless told otherwise.
+
+    Args:
+        kind: its class.
+        size: of the images, pixels along an edge.
+        arguments: of the constructor, those that were given.
+        seed: of the first weights.
 
     Raises:
-        DataError: the class needs arguments.
+        ConfigError: it cannot be built so, or does not fit into the memory.
     """
-    if kind is VoxelGrid:
-        return unabsorbing(size)
+    arguments = {**({"resolution": size} if kind is VoxelGrid else {}), **arguments}
+    check_fit(kind, arguments)
+    torch.manual_seed(seed)
     try:
-        return kind()
-    except (TypeError, ValueError) as error:
-        raise DataError(f"volume={kind.__name__}: cannot be built with its default arguments ({error})") from None
+        return kind(**arguments)
+    except (TypeError, ValueError, ArithmeticError) as error:
+        raise ConfigError(f"volume.{' '.join(str(error).split())}") from None
 
 
 def _fitted(
@@ -247,7 +255,7 @@ def _fitted(
         watch.tell(begun + (1.0 - begun) * share, "fitting the volume")
         watch.glance(lambda: _attenuation(volume, size, 1.0))
 
-    return fit_known(
+    fitted = fit_known(
         volume,
         lines,
         rotations,
@@ -259,6 +267,9 @@ def _fitted(
         refine_shifts=options.refine_poses and shifted,
         tell=tell,
     )
+    if isinstance(volume, VoxelGrid):
+        absorb_nothing(volume)
+    return fitted
 
 
 def _attenuation(volume: Volume, size: int, factor: float) -> Float[Tensor, "N N N"]:

@@ -28,7 +28,6 @@ def compiled(function: Callable[..., Any], **more: Any) -> Any:
     """
     # contract and reassoc allow fused multiply-add and SIMD sums; nnan and ninf would make NaN and infinite
     # attenuation undefined behaviour, so fastmath=True is too much.
-    function = inspect.unwrap(function)  # shape checks of the tests wrap every function, and numba cannot compile those
     options: dict[str, Any] = {"nogil": True, "fastmath": {"contract", "reassoc", "nsz"}, "error_model": "numpy"}
     options |= more
     plain = inspect.unwrap(function)  # the tests' shape checks wrap every function, and numba compiles no wrapper

@@ -18,10 +18,11 @@ from ..training.objectives.nearest_image import NearestImageOptions
 from ..training.options import TrainerOptions
 from ..training.report import StepReport
 from ..training.trainer import Trainer
+from ..volumes.voxel_grid import VoxelGrid
 from .ab_initio import SIZE
 from .fourier import resized, soft_ball
 from .images import RING, radius_of
-from .known_views import unabsorbing
+from .known_views import absorb_nothing
 
 # Found by trials of the GAN alone: research/log.md.
 STEPS, VOLUME_RATE, DISCRIMINATOR_RATE, PENALTY = 4000, 0.03, 0.001, 0.1
@@ -104,7 +105,8 @@ def start_by_gan(
     noise = factor * float(coarse[:, radius_of(SIZE) > RING].std())
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        volume = unabsorbing(SIZE)
+        volume = VoxelGrid(SIZE)
+        absorb_nothing(volume)
         image_set = ImageSet(images, None, [])
         objectives = build_objectives(
             image_set,

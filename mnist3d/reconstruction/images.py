@@ -174,7 +174,8 @@ def _check_possible(path: Path, values: Float[np.ndarray, "B N N"], kind: InputK
 def _lines(values: Float[Tensor, "B N N"], kind: InputKind, invert: bool) -> Float[Tensor, "B N N"]:
     if kind == "line_integral":
         return -values if invert else values
-    return -(values if kind == "transmission" else 1.0 - values).clamp_min(DARKEST).log()
+    passes = values.log() if kind == "transmission" else torch.log1p(-values)  # 1 - 1e-9 is 1 in single precision
+    return -passes.clamp_min(math.log(DARKEST))
 
 
 def _hints(lines: Float[np.ndarray, "B N N"], kind: InputKind, passes: float) -> tuple[str, ...]:

@@ -24,12 +24,10 @@ THICK, SOME = 0.999, 10**6  # which rays count as the thickest, and of how many 
 LEAST = 1e-30  # depth of the thickest rays that counts as one
 
 
-def unabsorbing(resolution: int) -> VoxelGrid:
-    """A fresh grid that absorbs nothing, whatever it learns: it shows what X-rays show."""
-    volume = VoxelGrid(resolution)
+def absorb_nothing(volume: VoxelGrid) -> None:
+    """Let a grid absorb nothing, whatever it learns: it shows what X-rays show then."""
     with torch.no_grad():
         volume.bias[1] = -math.inf
-    return volume
 
 
 def depth_factor(lines: Float[Tensor, "B N N"]) -> float:
