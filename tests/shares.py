@@ -26,9 +26,9 @@ from mnist3d.training.processes import ALONE, Processes
 from mnist3d.training.trainer import Trainer
 from mnist3d.volumes import HashGrid, VoxelGrid
 
-SIZE, VIEWS, STEPS = 12, 7, 20  # 7: no multiple of 2 or 3 processes
+SIZE, VIEWS, STEPS = 12, 7, 12  # 7: no multiple of 2 or 3 processes
 KINDS = ("default", "hash grid", "targets", "class balance", "growth", "somebody else's", "goes back", "in parts")
-STOPS = {2: 7, 1: 14, 3: STEPS}  # processes of the sessions of one run: the step at which each ends
+STOPS = {2: 4, 1: 8, 3: STEPS}  # processes of the sessions of one run: the step at which each ends
 
 
 class Smooth(Objective):
@@ -120,7 +120,7 @@ def main(folder: str, rank: int, count: int) -> None:
         trainer.run([GoesBack()] if kind == "goes back" and rank == 0 else [])
         found[kind] = numbers(trainer)
     # A run of three sessions, each on another number of processes; only the first of them reads the file.
-    trainer = build("default", processes, stop_after=7 if STOPS[count] < STEPS else None)
+    trainer = build("default", processes, stop_after=4 if STOPS[count] < STEPS else None)
     if count != 2 and rank == 0:
         trainer.load_state_dict(torch.load(place / "resume.pt", weights_only=True))
     trainer.run()

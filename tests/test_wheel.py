@@ -86,8 +86,8 @@ def server(environment, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def trained(mnist3d_run):
-    """A run of twenty steps by a preset's name, in the folder `run`."""
-    return mnist3d_run("mnist3d train --config hash_grid --trainer.max_steps 20 --viewer.enabled false --run_dir run")
+    """A run of four steps by a preset's name, in the folder `run`."""
+    return mnist3d_run("mnist3d train --config digits --trainer.max_steps 4 --viewer.enabled false --run_dir run")
 
 
 def test_the_wheel_holds_presets_pages_licence_and_citation(wheel):
