@@ -10,7 +10,7 @@ from torch import Generator, Tensor
 
 from mnist3d.geometry.grids import voxel_centres
 from mnist3d.geometry.rotations import PoseOptions, sample_rotations
-from mnist3d.reconstruction import gan_start, judging, refinement, unknown_views
+from mnist3d.reconstruction import gan_start, judging, known_views, refinement, unknown_views
 from mnist3d.reconstruction.ab_initio import Annealing, start_from_noise
 from mnist3d.reconstruction.fourier import coefficients, half_disc, slices, volume_transform
 from mnist3d.reconstruction.fsc import correlation, shell_correlation
@@ -26,7 +26,7 @@ from mnist3d.reconstruction.state_file import read_state, state_bytes
 from mnist3d.reconstruction.unknown_views import Stages, find_object
 from mnist3d.rendering.renderer import AbsorptionRenderer
 from mnist3d.training.objectives.base import Batch
-from mnist3d.volumes import HashGrid, VoxelGrid
+from mnist3d.volumes import HashGrid, Volume, VoxelGrid
 
 SIZE, COUNT = 16, 40
 BALLS = (
@@ -327,6 +327,44 @@ def test_known_views_are_learned(backend: str):
         empty = -10.0 * math.log10(float((-torch.expm1(-IMAGES[9::10])).square().mean()))
         assert result.psnr > empty + 10.0  # a tenth of the error of an empty view
         assert result.factor == 1.0
+
+
+class Hasty(Volume):
+    """A ball of one attenuation, which moves so far in a step that it is empty after a few: then it has no gradient."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.level = torch.nn.Parameter(torch.tensor(2.0))
+
+    def forward(self, points):
+        inside = (points.norm(dim=-1) < 0.6).to(points)
+        return torch.nn.functional.softplus(self.level) * inside, torch.zeros_like(inside)
+
+    def parameter_groups(self):
+        return [{"params": [self.level], "rate": 100.0}]
+
+
+@pytest.mark.parametrize("scales", [known_views.SCALES, (1.0,)])
+def test_a_fit_that_ends_empty_begins_anew_more_slowly(scales: tuple[float, ...], monkeypatch):
+    monkeypatch.setattr(known_views, "SCALES", scales)
+    told = []
+    result = fit_known(
+        Hasty(),
+        IMAGES,
+        ROTATIONS,
+        arbitrary=False,
+        steps=40,
+        batch=8,
+        generator=Generator().manual_seed(0),
+        tell=told.append,
+    )
+    empty = -10.0 * math.log10(float((-torch.expm1(-IMAGES[9::10])).square().mean()))
+    assert len(result.losses) == 40
+    assert told[-1] == 1.0
+    if scales == (1.0,):  # what it would be without
+        assert result.psnr == pytest.approx(empty, abs=0.01)
+    else:
+        assert result.psnr > empty + 1.0
 
 
 def test_poses_move_only_if_they_may_and_never_those_of_held_out_images():

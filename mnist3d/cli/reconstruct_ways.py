@@ -137,9 +137,7 @@ def from_unknown(
     )
 
 
-def _last_stage(
-    volume: Volume, options: Any, observed: Observed, found: Found, watch: Watch
-) -> tuple[Fitted, str]:
+def _last_stage(volume: Volume, options: Any, observed: Observed, found: Found, watch: Watch) -> tuple[Fitted, str]:
     """Fit a volume of any kind from the directions that were found; and what it was fitted to, in words.
 
     Of images that are mostly noise it would learn the noise, which the found volume is free of: its views then stand

@@ -9,7 +9,8 @@ from jaxtyping import Float
 from torch import Generator, Tensor
 
 from ..rendering.renderer import AbsorptionRenderer
-from ..volumes.base import Volume
+from ..volumes.base import Volume, grid_shape
+from ..volumes.occupancy import MovingOccupancy
 from ..volumes.voxel_grid import VoxelGrid
 from ..volumes.wrappers import UnabsorbedField
 from .images import moved_by
@@ -18,6 +19,9 @@ from .so3 import rotation_of
 HELD_OUT = 10  # of so many images one is never learned from
 RATE, LAST_RATE = 0.06, 0.05  # of the volume, as `mnist3d train` has it; what is left of it at the end
 BETAS = 0.9, 0.99
+# At first there is too much matter everywhere, so each weight goes down at each step. A field whose weights stand for
+# many places can be empty before that is over: then the fit begins anew with a share of the rates.
+EMPTY, SCALES = 0.01, (1.0, 0.3, 0.1, 0.03)  # of the mean that is wanted, all that a view shows; the shares
 POSE_RATE = 0.003  # radians a step, and world units, at first
 DEPTH = 1.0  # optical depth that the thickest rays of line integrals are brought to, where views are nearly linear
 THICK, SOME = 0.999, 10**6  # which rays count as the thickest, and of how many pixels they are found
@@ -49,7 +53,7 @@ class Fitted:
         rotations: of all images, refined or as they were given.
         shifts: how far each object lies off the middle of its image, pixels, right and down; 0 where they did not move.
         psnr: of the views of held-out images, dB; NaN where none was held out.
-        losses: mean squared error of each step.
+        losses: mean squared error of each step, of a fit that was begun anew those of the last time.
     """
 
     factor: float
@@ -76,6 +80,9 @@ def fit_known(
 
         minimise mean |view(volume, R) - (1 - exp(-lines))|^2
 
+    One without a grid is not asked where it is empty (`MovingOccupancy`). A fit that ends empty begins anew at lower
+    rates.
+
     Args:
         volume: any backend; is trained in place.
         lines: line integrals, not shifted.
@@ -97,28 +104,48 @@ def fit_known(
     turns = torch.zeros(count, 3, requires_grad=refine_poses)
     moves = torch.zeros(count, 2, requires_grad=refine_shifts)  # world units: a step of a turn moves the rim as far
     free = [each for each in (turns, moves) if each.requires_grad]
-    optimiser = _adam(volume, free)
-    losses: list[float] = []
-    order = torch.empty(0, dtype=torch.long)
+    start = {name: value.clone() for name, value in volume.state_dict().items()}
     volume.train()
-    for step in range(steps):
-        if len(order) < batch:
-            order = torch.cat([order, learned[torch.randperm(len(learned), generator=generator)]])
-        chosen, order = order[:batch], order[batch:]
-        progress = step / steps
-        if volume.grow(step, progress):
-            optimiser = _adam(volume, free)
-        for group in optimiser.param_groups:
-            group["lr"] = group["first"] * (LAST_RATE + (1.0 - LAST_RATE) * 0.5 * (1.0 + math.cos(math.pi * progress)))
-        turned = rotation_of(turns[chosen]) @ rotations[chosen] if refine_poses else rotations[chosen]
-        view = renderer(field, turned, generator=generator)[:, 0]
-        view = moved_by(view, moves[chosen] * (size / 2.0)) if refine_shifts else view
-        loss = (view - wanted[chosen]).square().mean()
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-        losses.append(float(loss.detach()))
-        tell((step + 1) / steps)
+
+    def descend(scale: float, may_end: bool) -> list[float]:
+        """Losses of all steps; of some, where the volume has become empty and no gradient would fill it again."""
+        optimiser, losses, grown = _adam(volume, free), [], False
+        occupancy = MovingOccupancy() if grid_shape(volume) is None else None
+        order = torch.empty(0, dtype=torch.long)
+        for step in range(steps):
+            if len(order) < batch:
+                order = torch.cat([order, learned[torch.randperm(len(learned), generator=generator)]])
+            chosen, order = order[:batch], order[batch:]
+            progress = step / steps
+            if volume.grow(step, progress):
+                optimiser, grown = _adam(volume, free), True
+            falling = LAST_RATE + (1.0 - LAST_RATE) * 0.5 * (1.0 + math.cos(math.pi * progress))
+            for group in optimiser.param_groups:
+                group["lr"] = group["first"] * scale * falling
+            turned = rotation_of(turns[chosen]) @ rotations[chosen] if refine_poses else rotations[chosen]
+            cells = None if occupancy is None else occupancy.at_step(step, volume, generator)
+            view = renderer(field, turned, generator=generator, occupancy=cells)[:, 0]
+            if may_end and not grown and float(view.detach().amax()) < EMPTY * float(wanted[chosen].mean()):
+                return losses
+            view = moved_by(view, moves[chosen] * (size / 2.0)) if refine_shifts else view
+            loss = (view - wanted[chosen]).square().mean()
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+            losses.append(float(loss.detach()))
+            tell((step + 1) / steps)
+        return losses
+
+    losses: list[float] = []
+    for scale in SCALES:
+        if scale < SCALES[0]:
+            volume.load_state_dict(start)
+            with torch.no_grad():
+                turns.zero_()
+                moves.zero_()
+        losses = descend(scale, may_end=scale > SCALES[-1])
+        if len(losses) == steps:
+            break
     volume.eval()
     with torch.no_grad():
         found = rotation_of(turns.detach()) @ rotations if refine_poses else rotations

@@ -144,8 +144,8 @@ class AbsorptionRenderer(nn.Module):
             rotation: (3, 3) or (B, 3, 3), a tensor or a NumPy array; x_camera = rotation @ x_world.
             generator: random numbers for training, on the CPU: each sample of a field lies at random within its
                 step. None: in the middle of it. A grid needs no random numbers.
-            occupancy: cells of the field that are not empty; the field is evaluated only there. It must not have
-                changed since they were computed.
+            occupancy: cells of the field that are not empty; the field is evaluated only there, and only there has
+                it a gradient. It must not have changed much since they were computed.
             part: which of the rotations to render, with the random numbers that they have when all are; default all.
             at_once: views of which samples are kept for the gradient at a time, >= 1; those of other views are computed
                 again when it is asked for. Default all. Of a grid the compiled kernels keep none.
@@ -264,6 +264,8 @@ def _ask(
         return volume(points)
     asked = occupancy(points)
     if not asked.any():
+        if torch.is_grad_enabled():  # a gradient needs a way into the field
+            return volume(points)
         return torch.zeros_like(points[..., 0]), torch.zeros_like(points[..., 0])
     found = torch.stack(volume(points[asked]))
     filled = found.new_zeros(2, *asked.shape)

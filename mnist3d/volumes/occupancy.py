@@ -1,7 +1,7 @@
-"""Where a field is empty, so that a view without gradients need not ask there.
+"""Where a field is empty, so that a view need not ask there.
 
-A coarse grid of flags, computed once from a volume that does not change meanwhile. Not for training, where a cell
-that is empty now may fill, nor for dense volumes, whose kernel reads every voxel.
+A coarse grid of flags: computed once from a volume that does not change meanwhile, or kept up with one that is fitted.
+Not for dense volumes, whose kernel reads every voxel.
 """
 
 from dataclasses import dataclass
@@ -18,6 +18,9 @@ CELLS = 64  # an edge
 # Skipped along a whole diameter (2 world units) this intercepts 1/510 of the light: half a grey level of 8 bits.
 EMPTY_BELOW = 1.0 / 1020.0
 PROBES_AT_ONCE = 2**18
+# While a field is fitted. At first all of it moves, and what is empty for a moment may fill again. 0.01 along a whole
+# diameter intercepts a fiftieth of the light.
+MOVING_CELLS, FIRST, EVERY, DECAY, MOVING_EMPTY_BELOW = 48, 64, 16, 0.8, 0.01
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,47 @@ class Occupancy:
         extent = len(self.cells)
         i, j, k = ((points + 1.0) * (0.5 * extent)).long().clamp(0, extent - 1).unbind(dim=-1)
         return self.cells[k, j, i]
+
+
+class MovingOccupancy:
+    """The cells that a field which is being fitted may fill: those, and their neighbours, whose highest attenuation of
+    late is above 0.01.
+
+    Every 16 steps from the 64th on, the field is asked at a random point of each cell in the ball, and what was found
+    before counts four fifths. An empty cell is asked too, so it comes back where the field fills it.
+
+    Source:
+        Mueller et al., "Instant neural graphics primitives with a multiresolution hash encoding" (2022), appendix E.2.
+    """
+
+    def __init__(self) -> None:
+        self._most = torch.zeros(MOVING_CELLS, MOVING_CELLS, MOVING_CELLS)
+        self._found: Occupancy | None = None
+        axis = voxel_centres(MOVING_CELLS).float()
+        z, y, x = torch.meshgrid(axis, axis, axis, indexing="ij")
+        centres = torch.stack([x, y, z], dim=-1)
+        self._asked = centres.norm(dim=-1) < 1.0 + 3.0**0.5 / MOVING_CELLS
+        self._centres = centres[self._asked]
+
+    @torch.no_grad()
+    def at_step(self, step: int, field: Field, generator: torch.Generator) -> Occupancy | None:
+        """Where to ask in a step; None: everywhere, as it is early, or as all is empty.
+
+        Args:
+            step: done so far; each is asked for once, in turn.
+            field: as it is now, on the CPU or elsewhere.
+            generator: of the points, on the CPU.
+        """
+        if step < FIRST or step % EVERY:
+            return self._found
+        like = field.like()
+        points = self._centres + (torch.rand(self._centres.shape, generator=generator) - 0.5) * (2.0 / MOVING_CELLS)
+        found = torch.cat([field(part.to(like))[0].float().cpu() for part in points.split(PROBES_AT_ONCE)])
+        self._most[self._asked] = torch.maximum(DECAY * self._most[self._asked], found)
+        filled = (~(self._most < MOVING_EMPTY_BELOW)).float()  # NaN must be seen
+        cells = F.max_pool3d(filled[None], 3, stride=1, padding=1)[0] > 0
+        self._found = Occupancy(cells.to(like.device), len(points)) if bool(cells.any()) else None
+        return self._found
 
 
 @torch.no_grad()
