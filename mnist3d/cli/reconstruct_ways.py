@@ -117,8 +117,8 @@ def from_unknown(
         report["unexplained"] = float(poses.unexplained.mean())
         if report["unexplained"] > found.refined.unexplained + EXCESS:
             warnings.append(
-                f"the {type(volume).__name__} leaves {report['unexplained']:.0%} of the images unexplained, the volume before "
-                f"it {found.refined.unexplained:.0%}: give more --steps, or another --volume"
+                f"the {type(volume).__name__} leaves {report['unexplained']:.0%} of the images unexplained, the volume "
+                f"before it {found.refined.unexplained:.0%}: give more --steps, or another --volume"
             )
         report |= {"volume": type(volume).__name__, "steps": options.steps, "psnr_of_held_out_views": fitted.psnr}
     return Result(
