@@ -78,8 +78,8 @@ PARTS = {
     "reconstruction": Part(
         "One object from its images, views known or unknown.",
         "training rendering.renderer data.image_files data.images volumes.base volumes.occupancy volumes.voxel_grid "
-        "volumes.wrappers formats.contents formats.mrc formats.voxel_array storage.memory storage.optional storage.plain_files "
-        "kernels.absorption geometry.grids geometry.rotations errors",
+        "volumes.wrappers formats.contents formats.mrc formats.voxel_array storage.memory storage.optional "
+        "storage.plain_files kernels.absorption geometry.grids geometry.rotations errors",
     ),
     "distillation": Part(
         "One field fitted to another.", "rendering.renderer volumes geometry.grids geometry.rotations"
