@@ -42,6 +42,7 @@ TINY = {
     "viewer.enabled": "false",
 }
 NO_PAGE = ["--viewer.enabled", "false"]
+HASHED = ["--volume", "HashGrid", "--volume.bake_resolution", "8", "--volume.num_levels", "2"]
 VALID = {  # what each command is asked for, before it is made wrong; RUN is a finished run
     "train": [word for key, value in TINY.items() for word in (f"--{key}", value)] + ["--run_dir", "new"],
     "view": ["RUN", "--snapshot", "views.png", "--port", "0", "--host", "127.0.0.1"],
@@ -54,7 +55,7 @@ VALID = {  # what each command is asked for, before it is made wrong; RUN is a f
     "score": ["RUN", "--views", "2", "--output", "scores"],
     "presets": ["letters"],
     "project": ["RUN", "--output", "images.mrcs", "--views", "3", "--size", "8", "--snr", "1", "--max_shift", "1"],
-    "reconstruct": ["stack.mrcs", "--poses", "stack.csv", "--output", "found", "--steps", "2", *NO_PAGE],
+    "reconstruct": ["stack.mrcs", "--poses", "stack.csv", "--output", "found", "--steps", "2", *NO_PAGE, *HASHED],
     "fsc": ["RUN", "voxels.npz", "--output", "curve.csv", "--pixel_size", "1.2"],
 }
 SHARE = {"train": 10, "view": 3, "orbit": 4, "voxels": 3, "mesh": 3, "points": 2, "page": 2, "plot": 2}
