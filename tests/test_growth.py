@@ -1,6 +1,7 @@
 """Coarse to fine: what a growing grid keeps, and that a run that grows resumes to the bit."""
 
 import copy
+import functools
 import io
 from typing import Any
 
@@ -108,11 +109,17 @@ def test_values_at_the_border_of_their_range_stay_finite():
     assert volume.dense()[0, -1].min() > 50.0
 
 
+@functools.cache
+def uninterrupted(kind):
+    whole = make(kind=kind)
+    whole.run()
+    return whole
+
+
 @pytest.mark.parametrize("stop_after", [2, 3, 10, 15])
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_run_that_grows_resumes_to_the_bit(kind, stop_after):
-    whole = make(kind=kind)
-    whole.run()
+    whole = uninterrupted(kind)
     assert edge(whole.volume) == 12
     assert levels(whole.volume) == (3 if kind is HashGrid else None)
     half = make(stop_after=stop_after, kind=kind)
