@@ -5,10 +5,10 @@
     python benchmarks/known_views.py --table FILE               the table
 
 Line integrals of the head and of the chair of benchmarks/reconstruction.py, 300 of 32 x 32 from all directions, 270 to
-learn from. Each backend has its default arguments, but for the grid, which has 32^3 voxels, and for "baked at N"
-(`--volume.bake_resolution N`). "plain PyTorch" is that
-grid by `grid_sample` along the rays, without a kernel of mnist3d. The number of steps is what fits into the time, by
-the time of the first ones; the learning rate falls over them.
+learn from. Each backend has its default arguments, but for the grid, which has 32^3 voxels, and for "baked at 32"
+(`--volume.bake_resolution 32`). "plain PyTorch" is that grid by `grid_sample` along the rays, without a kernel of
+mnist3d. The number of steps is what fits into the time, by the time of the first ones; the learning rate falls over
+them.
 """
 
 import argparse
@@ -31,7 +31,7 @@ from mnist3d.volumes import OWN_VOLUMES, Volume
 VIEWS = 300
 SECONDS = [10.0, 60.0]
 SHOWN = ["brain", "chair"]
-NAMES = ["plain PyTorch", *OWN_VOLUMES, "HashGrid, baked at 64", "TriPlane, baked at 64", "FourierMLP, baked at 48"]
+NAMES = ["plain PyTorch", *OWN_VOLUMES, *(f"{name}, baked at 32" for name in ("HashGrid", "TriPlane", "FourierMLP"))]
 FIRST = 4  # steps whose time is measured, after as many that load what is loaded once
 
 
