@@ -32,7 +32,8 @@ VIEWS = 300
 SECONDS = [10.0, 60.0]
 SHOWN = ["brain", "chair"]
 NAMES = ["plain PyTorch", *OWN_VOLUMES, *(f"{name}, baked at 32" for name in ("HashGrid", "TriPlane", "FourierMLP"))]
-FIRST = 4  # steps whose time is measured, after as many that load what is loaded once
+FIRST = 4  # steps that load what is loaded once
+ENOUGH = 2.0  # seconds, at least, of the steps whose time is measured
 
 
 class PlainGrid(Volume):
@@ -80,9 +81,11 @@ def measured(name: str, object_: str, seconds: float) -> dict[str, object]:
     """A line of the results."""
     data = simulate(in_the_ball(OBJECTS[object_]()), views=VIEWS, size=SIZE, generator=Generator().manual_seed(0))
     fitted(name, data, FIRST)
-    _, some = fitted(name, data, FIRST)
-    _, more = fitted(name, data, 2 * FIRST)
-    steps = max(1, int(seconds / max((more - some) / FIRST, 1e-4)))
+    count, took = FIRST, 0.0
+    while took < ENOUGH:
+        count *= 4 if took else 1
+        _, took = fitted(name, data, count)
+    steps = max(1, int(seconds * count / took))
     psnr, took = fitted(name, data, steps)
     return {"volume": name, "object": object_, "budget": seconds, "steps": steps, "psnr": psnr, "cpu_seconds": took}
 
