@@ -60,6 +60,18 @@ def test_what_is_filled_is_asked_and_what_comes_or_goes_is_noticed():
     assert bool(found(points_in(ball)).all())
 
 
+def test_what_counts_as_empty_goes_by_the_depth_of_what_is_fitted():
+    faint = Ball()
+    with torch.no_grad():
+        faint.scale.fill_(0.005)
+    found = MovingOccupancy(depth=0.01).at_step(FIRST, faint, Generator().manual_seed(0))
+    assert found is not None
+    assert bool(found(points_in(faint)).all())
+    assert MovingOccupancy(depth=1.0).at_step(FIRST, faint, Generator().manual_seed(0)) is None
+    assert MovingOccupancy(first=100).at_step(99, Ball(), Generator().manual_seed(0)) is None
+    assert MovingOccupancy(first=100).at_step(100, Ball(), Generator().manual_seed(0)) is not None
+
+
 def test_a_field_of_nothing_is_asked_everywhere_and_one_that_is_broken_too():
     ball, generator = Ball(), Generator().manual_seed(0)
     with torch.no_grad():

@@ -192,7 +192,7 @@ def test_one_image_without_its_pose_is_refused(capsys):
 
 def test_known_directions_that_are_turned_the_other_way_are_warned_of(monkeypatch, capsys):
     monkeypatch.setattr(reconstruct_files, "figure_bytes", lambda drawn: None)
-    monkeypatch.setattr(reconstruct_ways, "built", lambda *rest: VoxelGrid.from_array(volume()))
+    monkeypatch.setattr(reconstruct, "built", lambda *rest: VoxelGrid.from_array(volume()))
     monkeypatch.setattr(  # as if it had been fitted
         reconstruct_ways,
         "_fitted",

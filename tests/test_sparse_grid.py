@@ -21,7 +21,7 @@ from mnist3d.volumes import SparseGrid, VoxelGrid, load_volume
 from mnist3d.volumes.base import grid_shape
 from mnist3d.volumes.resampling import resampled
 from mnist3d.volumes.same_class import take_weights
-from mnist3d.volumes.wrappers import FrozenField
+from mnist3d.volumes.wrappers import FrozenField, GridField, UnabsorbedField
 
 RENDERER = AbsorptionRenderer(16, 24)
 BRIGHTNESS = 0.9
@@ -69,6 +69,22 @@ def holds(volume, point):
 def test_it_keeps_the_contract(volume):
     torch.manual_seed(0)
     check_volume(volume())
+
+
+def test_without_absorption_it_is_rendered_by_its_blocks_too():
+    volume = blob(prune_at=[2])
+    volume.grow(2, 0.5)
+    assert len(places(volume)) < 64
+    answers = []
+    for field in (UnabsorbedField(volume), UnabsorbedField(GridField(grid_of(volume)))):
+        view = views_of(field)
+        volume.zero_grad()
+        view.square().sum().backward()
+        answers.append((view, *(level.grad[0].clone() for level in volume.levels)))
+        assert all(not level.grad[1].any() for level in volume.levels)
+    assert UnabsorbedField(volume).blocks() is not None
+    for by_blocks, of_grid in zip(*answers, strict=True):
+        torch.testing.assert_close(by_blocks, of_grid, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)

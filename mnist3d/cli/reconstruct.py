@@ -17,7 +17,7 @@ from ..runs.signals import Ended
 from ..storage.memory import check_fits
 from ..storage.run_directory import RunDirectory, check_unused
 from ..viewer.options import ViewerOptions
-from ..volumes import Volume
+from ..volumes import Volume, VoxelGrid
 from .reconstruct_files import write_result
 from .reconstruct_watch import Watch, page_options
 from .reconstruct_ways import BATCH, EM, GAN, built, from_known, from_unknown
@@ -171,12 +171,13 @@ def main(arguments: Sequence[str]) -> None:
         for hint in observed.hints:
             print(f"WARNING: {hint}", flush=True)
         given = {key: options.arguments[key] for key in (flag.removeprefix("volume.") for flag, _ in options.given)}
+        kind = VoxelGrid if kind is None and options.poses is not None else kind
         volume = None if kind is None else built(kind, size, given, options.seed)
         run = RunDirectory(options.output)
         run.take(make=True)
         watch = Watch(work, page_options(options), options.output, size)
         try:
-            if options.poses is not None:
+            if options.poses is not None and volume is not None:
                 result = from_known(options, observed, edge, watch, volume)
             else:
                 result = from_unknown(options, observed, edge, watch, run, volume)

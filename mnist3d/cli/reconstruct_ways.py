@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 
-from ..errors import ConfigError, DataError
+from ..errors import DataError
 from ..formats.picking import split_pick
 from ..formats.reading import READERS
 from ..reconstruction.fourier import resized, soft_ball
@@ -22,9 +22,11 @@ from ..reconstruction.poses import read_poses
 from ..reconstruction.projection import line_integrals
 from ..reconstruction.state_file import STATE_FILE, fingerprint, read_state, state_bytes
 from ..reconstruction.unknown_views import POLISHED_FROM, Found, Stages, find_object
+from ..runs.building import build_volume
+from ..runs.config import Config
 from ..runs.memory import check_fit
 from ..storage.run_directory import RunDirectory
-from ..volumes.base import Volume
+from ..volumes.base import Volume, class_path
 from ..volumes.voxel_grid import VoxelGrid
 from .any_volume import any_volume
 from .reconstruct_files import Result
@@ -155,8 +157,8 @@ def _last_stage(volume: Volume, options: Any, observed: Observed, found: Found, 
     return fitted, f"{type(volume).__name__}: {NONE_HELD_OUT if math.isnan(fitted.psnr) else words}"
 
 
-def from_known(options: Any, observed: Observed, edge: int, watch: Watch, fresh: Volume | None) -> Result:
-    """Fit a volume, a VoxelGrid where none is given; arguments as of `from_unknown`."""
+def from_known(options: Any, observed: Observed, edge: int, watch: Watch, volume: Volume) -> Result:
+    """Fit a volume; the other arguments as of `from_unknown`."""
     size, count = observed.lines.shape[-1], len(observed.lines)
     # A .star file's origins are in angstrom: pixels of another unit, or of none, cannot stand for its own.
     angstrom = observed.pixel_size * size / edge if observed.unit == "angstrom" else None
@@ -164,7 +166,6 @@ def from_known(options: Any, observed: Observed, edge: int, watch: Watch, fresh:
     shifts = poses.shifts * size / edge
     shifted = bool(shifts.any())
     lines = moved_back(observed.lines, shifts) if shifted else observed.lines
-    volume = built(VoxelGrid, size, {}, options.seed) if fresh is None else fresh
     watch.open()
     fitted = _fitted(volume, lines, poses.rotations, options, observed, watch, 0.0, shifted)
     attenuation = _attenuation(volume, size, fitted.factor)
@@ -229,12 +230,9 @@ def built(kind: type[Volume], size: int, arguments: Mapping[str, Any], seed: int
         ConfigError: it cannot be built so, or does not fit into the memory.
     """
     arguments = {**({"resolution": size} if kind is VoxelGrid else {}), **arguments}
-    check_fit(kind, arguments)
+    check_fit(kind, arguments, views=BATCH, image_size=size)
     torch.manual_seed(seed)
-    try:
-        return kind(**arguments)
-    except (TypeError, ValueError, ArithmeticError) as error:
-        raise ConfigError(f"volume.{' '.join(str(error).split())}") from None
+    return build_volume(Config(volume={"class_path": class_path(kind), "init_args": arguments}))
 
 
 def _fitted(
@@ -273,8 +271,9 @@ def _fitted(
 def _attenuation(volume: Volume, size: int, factor: float) -> Float[Tensor, "N N N"]:
     """Of a volume that was fitted, per world unit, on a grid of the images' size."""
     dense = volume.dense()
-    grid = dense[0].detach() if dense is not None else VoxelGrid.from_field(volume, size).dense()[0].detach()
-    return resized(grid, size, 3) / factor
+    if dense is None or len({*dense.shape[1:]}) > 1:
+        dense = VoxelGrid.from_field(volume, size).dense()
+    return resized(dense[0].detach(), size, 3) / factor
 
 
 def _views(attenuation: Float[Tensor, "N N N"], rotations: Float[Tensor, "B 3 3"], size: int) -> Float[Tensor, "B N N"]:

@@ -1,5 +1,6 @@
 """One object from images whose directions are known: any volume, by gradient through the renderer."""
 
+import copy
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from torch import Generator, Tensor
 
 from ..rendering.renderer import AbsorptionRenderer
 from ..volumes.base import Volume, grid_shape
-from ..volumes.occupancy import MovingOccupancy
+from ..volumes.occupancy import FIRST, MovingOccupancy
 from ..volumes.voxel_grid import VoxelGrid
 from ..volumes.wrappers import UnabsorbedField
 from .images import moved_by
@@ -80,8 +81,8 @@ def fit_known(
 
         minimise mean |view(volume, R) - (1 - exp(-lines))|^2
 
-    One without a grid is not asked where it is empty (`MovingOccupancy`). A fit that ends empty begins anew at lower
-    rates.
+    One without a grid is not asked where it is empty (`MovingOccupancy`). A fit that becomes empty before it grows
+    begins anew from the volume's state, at lower rates.
 
     Args:
         volume: any backend; is trained in place.
@@ -104,13 +105,14 @@ def fit_known(
     turns = torch.zeros(count, 3, requires_grad=refine_poses)
     moves = torch.zeros(count, 2, requires_grad=refine_shifts)  # world units: a step of a turn moves the rim as far
     free = [each for each in (turns, moves) if each.requires_grad]
-    start = {name: value.clone() for name, value in volume.state_dict().items()}
+    start = copy.deepcopy(volume.state_dict())
+    depth = factor / depth_factor(lines)  # of the thickest rays
     volume.train()
 
     def descend(scale: float, may_end: bool) -> list[float]:
         """Losses of all steps; of some, where the volume has become empty and no gradient would fill it again."""
-        optimiser, losses, grown = _adam(volume, free), [], False
-        occupancy = MovingOccupancy() if grid_shape(volume) is None else None
+        optimiser, losses, grown, seen = _adam(volume, free, scale), [], False, False
+        occupancy = MovingOccupancy(depth, round(FIRST / scale)) if grid_shape(volume) is None else None
         order = torch.empty(0, dtype=torch.long)
         for step in range(steps):
             if len(order) < batch:
@@ -118,15 +120,17 @@ def fit_known(
             chosen, order = order[:batch], order[batch:]
             progress = step / steps
             if volume.grow(step, progress):
-                optimiser, grown = _adam(volume, free), True
+                optimiser, grown = _adam(volume, free, scale), True
             falling = LAST_RATE + (1.0 - LAST_RATE) * 0.5 * (1.0 + math.cos(math.pi * progress))
             for group in optimiser.param_groups:
-                group["lr"] = group["first"] * scale * falling
+                group["lr"] = group["first"] * falling
             turned = rotation_of(turns[chosen]) @ rotations[chosen] if refine_poses else rotations[chosen]
             cells = None if occupancy is None else occupancy.at_step(step, volume, generator)
             view = renderer(field, turned, generator=generator, occupancy=cells)[:, 0]
-            if may_end and not grown and float(view.detach().amax()) < EMPTY * float(wanted[chosen].mean()):
+            empty = float(view.detach().amax()) < EMPTY * float(wanted[chosen].mean())
+            if may_end and seen and empty and not grown:
                 return losses
+            seen = seen or not empty  # a start that is dark fills by and by
             view = moved_by(view, moves[chosen] * (size / 2.0)) if refine_shifts else view
             loss = (view - wanted[chosen]).square().mean()
             optimiser.zero_grad()
@@ -157,8 +161,8 @@ def fit_known(
     return Fitted(factor, found, moves.detach() * (size / 2.0), psnr, losses)
 
 
-def _adam(volume: Volume, free: list[Tensor]) -> torch.optim.Adam:
-    """Of a volume's weights and of what poses may move by; each group knows its first rate."""
-    groups = [{**group, "first": RATE * group.get("rate", 1.0)} for group in volume.parameter_groups()]
+def _adam(volume: Volume, free: list[Tensor], scale: float) -> torch.optim.Adam:
+    """Of a volume's weights, whose rates are scaled, and of what poses may move by; each group knows its first rate."""
+    groups = [{**group, "first": scale * RATE * group.get("rate", 1.0)} for group in volume.parameter_groups()]
     groups += [{"params": free, "first": POSE_RATE}] if free else []
     return torch.optim.Adam(groups, lr=RATE, betas=BETAS)

@@ -113,20 +113,31 @@ def check_opened(name: str, volume: Volume) -> None:
     check_fits(needed, f"{name}: its grid of {what} voxels takes", "look at it on a larger machine", VolumeFileError)
 
 
-def check_fit(volume_class: type[Volume], arguments: dict[str, Any], copies: int | None = None) -> None:
-    """Refuse a volume that would not fit into the memory while it is fitted to another one.
+def check_fit(
+    volume_class: type[Volume],
+    arguments: dict[str, Any],
+    copies: int | None = None,
+    *,
+    views: int = VIEWS_OF_A_FIT,
+    image_size: int | None = None,
+) -> None:
+    """Refuse a volume that would not fit into the memory while it is fitted to another one, or to images.
 
     Args:
         volume_class: of the volume.
         arguments: of its constructor; what is wrong with them is left to who builds it.
         copies: of the weights, which are counted alone: `COPIES_WHILE_BUILT` or `COPIES_WHILE_TAKEN`. None: the fit.
+        views: of a step of the fit.
+        image_size: their edge, pixels. None: that of a run's defaults.
 
     Raises:
         ConfigError: it would not fit.
     """
     spec = {"class_path": class_path(volume_class), "init_args": arguments}
     config = Config(volume=spec, watchdog="off", adversarial=AdversarialOptions(weight=0.0))
-    config = replace(config, trainer=replace(config.trainer, views=VIEWS_OF_A_FIT))
+    config = replace(config, trainer=replace(config.trainer, views=views))
+    if image_size is not None:
+        config = replace(config, renderer=replace(config.renderer, image_size=image_size))
     volume = _shapes_of_volume(config)
     if volume is None:
         return

@@ -18,9 +18,9 @@ CELLS = 64  # an edge
 # Skipped along a whole diameter (2 world units) this intercepts 1/510 of the light: half a grey level of 8 bits.
 EMPTY_BELOW = 1.0 / 1020.0
 PROBES_AT_ONCE = 2**18
-# While a field is fitted. At first all of it moves, and what is empty for a moment may fill again. 0.01 along a whole
-# diameter intercepts a fiftieth of the light.
-MOVING_CELLS, FIRST, EVERY, DECAY, MOVING_EMPTY_BELOW = 48, 64, 16, 0.8, 0.01
+# While a field is fitted. At first all of it moves, and what is empty for a moment may fill again.
+MOVING_CELLS, FIRST, EVERY, DECAY = 48, 64, 16, 0.8
+MOVING_EMPTY_BELOW = 0.01  # for a depth of 1: along a whole diameter it is a fiftieth of that
 
 
 @dataclass(frozen=True)
@@ -44,16 +44,22 @@ class Occupancy:
 
 class MovingOccupancy:
     """The cells that a field which is being fitted may fill: those, and their neighbours, whose highest attenuation of
-    late is above 0.01.
+    late is above a threshold.
 
-    Every 16 steps from the 64th on, the field is asked at a random point of each cell in the ball, and what was found
-    before counts four fifths. An empty cell is asked too, so it comes back where the field fills it.
+    Every 16 steps the field is asked at a random point of each cell in the ball, and what was found before counts four
+    fifths. An empty cell is asked too. It comes back where the field fills it, by its weights' or its neighbours' part
+    in other cells; by itself it has no gradient.
+
+    Args:
+        depth: optical depth of what is fitted; a cell whose attenuation is below a hundredth of it is empty.
+        first: step from which cells are skipped. Before, what has not come up yet would be taken for empty.
 
     Source:
         Mueller et al., "Instant neural graphics primitives with a multiresolution hash encoding" (2022), appendix E.2.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, depth: float = 1.0, first: int = FIRST) -> None:
+        self._empty_below, self._first = MOVING_EMPTY_BELOW * depth, first
         self._most = torch.zeros(MOVING_CELLS, MOVING_CELLS, MOVING_CELLS)
         self._found: Occupancy | None = None
         axis = voxel_centres(MOVING_CELLS).float()
@@ -71,13 +77,13 @@ class MovingOccupancy:
             field: as it is now, on the CPU or elsewhere.
             generator: of the points, on the CPU.
         """
-        if step < FIRST or step % EVERY:
+        if step < self._first or (step - self._first) % EVERY:
             return self._found
         like = field.like()
         points = self._centres + (torch.rand(self._centres.shape, generator=generator) - 0.5) * (2.0 / MOVING_CELLS)
         found = torch.cat([field(part.to(like))[0].float().cpu() for part in points.split(PROBES_AT_ONCE)])
         self._most[self._asked] = torch.maximum(DECAY * self._most[self._asked], found)
-        filled = (~(self._most < MOVING_EMPTY_BELOW)).float()  # NaN must be seen
+        filled = (~(self._most < self._empty_below)).float()  # NaN must be seen
         cells = F.max_pool3d(filled[None], 3, stride=1, padding=1)[0] > 0
         self._found = Occupancy(cells.to(like.device), len(points)) if bool(cells.any()) else None
         return self._found

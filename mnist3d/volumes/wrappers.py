@@ -3,6 +3,8 @@
 None of them is trained or saved, so none is a `Volume`.
 """
 
+from dataclasses import replace
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -128,6 +130,14 @@ class UnabsorbedField(Field):
         """The field's grid, absorbance 0."""
         grid = self.field.dense()
         return None if grid is None else torch.stack([grid[0], torch.zeros_like(grid[1])])
+
+    def blocks(self) -> Blocks | None:
+        """The field's blocks, absorbance 0."""
+        blocks = self.field.blocks()
+        if blocks is None:
+            return None
+        raw = torch.stack([blocks.raw[0], torch.full_like(blocks.raw[1], -torch.inf)])
+        return replace(blocks, raw=raw, empty_absorbance=0.0)
 
     def like(self) -> Tensor:
         """As the field."""
