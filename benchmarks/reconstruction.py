@@ -42,6 +42,7 @@ CASES = {  # flags of `project`, flags of `reconstruct`
     "SNR 1": (["--views", str(FULL), "--snr", "1"], []),
     "shifts of 2 pixels": (["--views", str(FULL), "--max_shift", "2"], ["--max_shift", "3"]),
     "SNR 0.1": (["--views", str(FULL), "--snr", "0.1"], []),
+    "SNR 0.1, shifts": (["--views", str(FULL), "--snr", "0.1", "--max_shift", "2"], ["--max_shift", "3"]),
     "GAN start": (["--views", "1000"], ["--start", "gan"]),
 }
 WRONG = {  # ways to fail, which must be said

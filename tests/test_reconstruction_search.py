@@ -12,12 +12,13 @@ from mnist3d.geometry.grids import voxel_centres
 from mnist3d.geometry.rotations import PoseOptions, sample_rotations
 from mnist3d.reconstruction import gan_start, judging, known_views, refinement, unknown_views
 from mnist3d.reconstruction.ab_initio import Annealing, start_from_noise
-from mnist3d.reconstruction.fourier import coefficients, half_disc, slices, volume_transform
+from mnist3d.reconstruction.fourier import coefficients, half_disc, moved, slices, volume_transform
 from mnist3d.reconstruction.fsc import correlation, shell_correlation
 from mnist3d.reconstruction.gan_start import Noise, coarse_images, start_by_gan
 from mnist3d.reconstruction.images import Observed, moved_by
 from mnist3d.reconstruction.known_views import absorb_nothing, fit_known
-from mnist3d.reconstruction.pose_search import APART, Poses, better_of, draw, refine, search
+from mnist3d.reconstruction.pose_draws import chosen_by, draw, draw_shifts
+from mnist3d.reconstruction.pose_search import APART, Poses, better_of, refine, search
 from mnist3d.reconstruction.projection import line_integrals
 from mnist3d.reconstruction.refinement import begin, next_round, polish, refined
 from mnist3d.reconstruction.simulation import simulate
@@ -102,7 +103,10 @@ def test_poses_are_drawn_as_often_as_they_are_likely():
     arguments = {"spacing": math.radians(20.0), "shell": 6}
 
     def drawn(noise: float, draws: int) -> tuple[Tensor, Poses]:
-        return draw(volume(), IMAGES, noise, draws=draws, generator=Generator().manual_seed(0), **arguments)
+        still, generator = torch.zeros(COUNT, 2), Generator().manual_seed(0)
+        found = draw(volume(), IMAGES, still, noise, draws=draws, generator=generator, **arguments)
+        assert not bool(found.shifts.any())
+        return found.rotations, found.poses
 
     sure, best = drawn(1e-3, 3)
     assert torch.equal(sure, best.rotations.expand(3, -1, -1, -1))
@@ -124,10 +128,47 @@ def test_poses_are_drawn_as_often_as_they_are_likely():
     assert often == pytest.approx(float(likely[place]), abs=4.0 * 0.5 / math.sqrt(2000))  # four standard errors
 
 
+def test_shifts_are_drawn_where_they_are_likely_and_within_reach():
+    """With little noise the nearest of the grid to the true one; with much, any of the square."""
+    frequencies = half_disc(7)
+    views = slices(volume_transform(volume()), ROTATIONS, frequencies)
+    images = moved(views, frequencies, SHIFTS, SIZE)
+
+    def drawn(certainty: float, reach: float, seed: int = 0) -> Tensor:
+        generator = Generator().manual_seed(seed)
+        return draw_shifts(images, views, frequencies, SIZE, certainty, reach, generator)
+
+    assert float((drawn(1e6, 3.0) - SHIFTS).abs().max()) < 0.5
+    assert bool((drawn(1e6, 0.2).abs() <= 0.2 + 1e-6).all())
+    unsure = torch.stack([drawn(0.0, 2.0, seed) for seed in range(100)])
+    assert float(unsure.abs().max()) <= 2.0
+    assert float(unsure.std()) == pytest.approx(4.0 / math.sqrt(12.0), rel=0.1)  # of a uniform width of 4
+    assert float(unsure.mean()) == pytest.approx(0.0, abs=0.1)
+
+
+def test_what_is_drawn_has_the_probabilities_of_a_softmax():
+    logits = torch.tensor([[0.0, 1.0, 2.0], [5.0, 5.0, -torch.inf]])
+    chosen = chosen_by(logits, 20_000, Generator().manual_seed(0))
+    often = torch.stack([(chosen == each).double().mean(1) for each in range(3)], dim=1)
+    torch.testing.assert_close(often, logits.double().softmax(1), atol=0.015, rtol=0.0)  # four standard errors
+
+
+def test_rounds_that_draw_shifts_find_them():
+    far = 2.0 * SHIFTS
+    noisy = moved_by(IMAGES, far) + 0.3 * torch.randn(IMAGES.shape, generator=Generator().manual_seed(3))
+    still = moving = begin(noisy, volume(), torch.zeros(COUNT, 2))
+    for _ in range(3):
+        still = next_round(still, noisy, noise=0.3)
+        moving = next_round(moving, noisy, noise=0.3, max_shift=3.0)
+    assert not bool(still.poses.shifts.any())
+    assert float((moving.poses.shifts - far).abs().mean()) < 0.75 * float(far.abs().mean())
+    assert moving.before < still.before
+
+
 def test_rounds_with_much_noise_draw_the_same_each_time():
     noisy = IMAGES + 0.5 * torch.randn(IMAGES.shape, generator=Generator().manual_seed(3))
     before = begin(noisy, volume(), torch.zeros(COUNT, 2))
-    first, again, other = (next_round(before, noisy, shifted=False, noise=0.5, seed=seed) for seed in (0, 0, 1))
+    first, again, other = (next_round(before, noisy, noise=0.5, seed=seed) for seed in (0, 0, 1))
     assert torch.equal(first.raw, again.raw)
     assert not torch.equal(first.raw, other.raw)
     assert not first.still
@@ -216,11 +257,11 @@ def test_white_noise_stays_white_in_coarse_images():
 
 def test_rounds_find_the_poses_and_go_on_from_a_file(tmp_path):
     state = begin(IMAGES, 0.5 * volume(), torch.zeros(COUNT, 2))  # of another scale, which the first search ignores
-    state = next_round(state, IMAGES, shifted=False)
+    state = next_round(state, IMAGES)
     (tmp_path / "state").write_bytes(state_bytes(Stages([volume()], [0.1], state), "mark"))
     reread = read_state(tmp_path / "state", "mark", COUNT, SIZE).rounds
     assert reread is not None
-    state, again = (next_round(each, IMAGES, shifted=False) for each in (state, reread))
+    state, again = (next_round(each, IMAGES) for each in (state, reread))
     assert torch.equal(state.raw, again.raw)
     assert torch.equal(state.poses.rotations, again.poses.rotations)
     assert (state.resolution, state.before, state.still) == (again.resolution, again.before, again.still)
@@ -232,7 +273,7 @@ def test_rounds_find_the_poses_and_go_on_from_a_file(tmp_path):
 def test_a_mask_is_kept():
     mask = torch.zeros(SIZE, SIZE, SIZE)
     mask[:, :, 8:] = 1.0
-    state = next_round(begin(IMAGES, volume(), torch.zeros(COUNT, 2)), IMAGES, shifted=False, mask=mask)
+    state = next_round(begin(IMAGES, volume(), torch.zeros(COUNT, 2)), IMAGES, mask=mask)
     found = refined(state, mask)
     assert float(found.volume[:, :, :8].max()) == 0.0  # the filter spreads it, so it is kept out once more
     assert float(found.volume.max()) > 0.0

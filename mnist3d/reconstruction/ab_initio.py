@@ -8,7 +8,19 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 
-from .fourier import coefficients, half_disc, insert, low_pass, resized, slices, soft_ball, solve, volume_transform
+from .fourier import (
+    coefficients,
+    half_disc,
+    insert,
+    low_pass,
+    moved,
+    resized,
+    slices,
+    soft_ball,
+    solve,
+    volume_transform,
+)
+from .pose_draws import chosen_by, draw_shifts
 from .so3 import rotation_grid
 
 SIZE = 16  # pixels: 2,000 directions are told apart, and a try takes seconds
@@ -45,6 +57,7 @@ def start_from_noise(
     generator: Generator,
     annealing: Annealing = CLEAR,
     tell: Callable[[float], None] = lambda share: None,
+    max_shift: float = 0.0,
 ) -> tuple[Float[Tensor, "K K K"], float]:
     """A volume of 16^3 voxels that explains the images from some directions, and how well.
 
@@ -56,6 +69,8 @@ def start_from_noise(
         generator: of all random numbers.
         annealing: how it is cooled down.
         tell: is handed the share that is done.
+        max_shift: how far the object may be off the middle, pixels of the images: a shift is drawn for each image after
+            its rotation then, and kept until the image's turn comes again. 0: it is in the middle.
 
     Returns:
         The volume, attenuation per world unit; the share of the images' power that it leaves unexplained, [0, 1].
@@ -72,6 +87,7 @@ def start_from_noise(
     ball = soft_ball(SIZE)
     volume = low_pass(torch.randn(SIZE, SIZE, SIZE, generator=generator), FIRST_SHELL).clamp_min(0.0) * ball
     volume *= coarse.sum((1, 2)).mean().clamp_min(1e-12) / (volume.sum() * 2.0 / SIZE)
+    shifts, reach = coarse.new_zeros(len(coarse), 2), max_shift * SIZE / images.shape[-1]
     sums, unexplained = None, 1.0
     for step in range(annealing.iterations):
         progress = step / max(annealing.iterations - 1, 1)
@@ -79,16 +95,18 @@ def start_from_noise(
         temperature = annealing.first * (annealing.last / annealing.first) ** progress
         weight = torch.sigmoid((shell + 0.5 - radius) / EDGE)[:, None]
         chosen = torch.randperm(len(images), generator=generator)[: annealing.batch]
-        image = (wanted[chosen] * weight).flatten(1)
+        image = (moved(wanted[chosen], frequencies, -shifts[chosen], SIZE) * weight).flatten(1)
         view = (slices(volume_transform(volume), grid, frequencies) * weight).flatten(1)
         score = image @ view.T - 0.5 * view.square().sum(1)  # log likelihood, but for the variance
         power = image.square().sum(1)
         left = (power - 2.0 * score.amax(1)).clamp_min(1e-12)
         variance = (left.median() / (2.0 * weight.square().sum())).clamp_min(1e-30)
-        likely = (score / (variance * temperature)).softmax(1).cumsum(1)
-        drawn = torch.rand(len(chosen), 1, generator=generator) * likely[:, -1:]
-        poses = grid[torch.searchsorted(likely, drawn)[:, 0].clamp_max(len(grid) - 1)]
-        new = insert(coarse[chosen], poses)
+        certainty = 1.0 / (variance * temperature)
+        drawn = chosen_by(score * certainty, 1, generator)[:, 0]
+        if reach > 0.0:
+            seen, its = view[drawn].unflatten(1, (-1, 2)), wanted[chosen] * weight
+            shifts[chosen] = draw_shifts(its, seen, frequencies, SIZE, certainty, reach, generator)
+        new = insert(coarse[chosen], grid[drawn], shifts[chosen])
         sums = new if sums is None else annealing.memory * sums + new
         volume = low_pass(solve(sums, FLOOR), shell + 1.0).clamp_min(0.0) * ball
         unexplained = float((left / power.clamp_min(1e-12)).mean())

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int
-from torch import Generator, Tensor
+from torch import Tensor
 
 from .fourier import coefficients, half_disc, moved, slices, volume_transform
 from .so3 import angle_between, rotation_grid, rotation_of
@@ -61,7 +61,7 @@ def search(
         candidates: K.
     """
     grid = rotation_grid(spacing)
-    wanted, view = _compared(volume, images, grid.flatten(0, 1), shell, shifts)
+    wanted, view = compared(volume, images, grid.flatten(0, 1), shell, shifts)
     power = view.square().sum(1)
     if normalised:
         view, power = view / power.sqrt().clamp_min(TINY)[:, None], torch.zeros_like(power)
@@ -70,7 +70,7 @@ def search(
     return torch.cat(parts, dim=1)
 
 
-def _compared(
+def compared(
     volume: Float[Tensor, "N N N"],
     images: Float[Tensor, "B N N"],
     rotations: Float[Tensor, "G 3 3"],
@@ -95,53 +95,6 @@ def _best(score: Float[Tensor, "B G"], grid: Float[Tensor, "D P 3 3"], candidate
             best = torch.where(angle_between(rotations, found[-1][:, None]) < APART, -torch.inf, best)
         found.append(rotations[torch.arange(len(best)), best.argmax(1)])
     return torch.stack(found)
-
-
-def draw(
-    volume: Float[Tensor, "N N N"],
-    images: Float[Tensor, "B N N"],
-    noise: float,
-    *,
-    spacing: float,
-    shell: int,
-    draws: int,
-    generator: Generator,
-) -> tuple[Float[Tensor, "K B 3 3"], Poses]:
-    """Rotations of a grid drawn for each image by how likely they are, and the likeliest.
-
-        p(R) ~ exp(-|image - view(R)|^2 / (2 noise^2))
-
-    Where noise hides which rotation is right, the likeliest is mostly a wrong one that fits the noise, and a volume
-    made of these fits it too; draws do not.
-
-    Args:
-        volume: attenuation per world unit.
-        images: line integrals, not shifted.
-        noise: standard deviation of a pixel, > 0.
-        spacing: of the grid, radians.
-        shell: up to which image and view are compared.
-        draws: K.
-        generator: of the draws.
-
-    Source:
-        Scheres, "RELION: implementation of a Bayesian approach to cryo-EM structure determination" (2012), whose sum
-        over all rotations is a mean of draws here.
-    """
-    grid = rotation_grid(spacing).flatten(0, 1)
-    wanted, view = _compared(volume, images, grid, shell)
-    # Of noise, real and imaginary part of a coefficient have a variance of size^2 noise^2 / 2 each.
-    certainty = 2.0 / (images.shape[-1] * noise) ** 2
-    drawn, best, left = [], [], []
-    for part in torch.arange(len(images)).split(max(1, SCORES_AT_ONCE // len(grid))):
-        score = wanted[part] @ view.T - 0.5 * view.square().sum(1)
-        most, place = score.max(1)
-        best.append(grid[place])
-        left.append(wanted[part].square().sum(1) - 2.0 * most)
-        likely = (score * certainty).softmax(1).cumsum(1)
-        chosen = torch.rand(len(part), draws, generator=generator) * likely[:, -1:]
-        drawn.append(grid[torch.searchsorted(likely, chosen).clamp_max(len(grid) - 1)])
-    unexplained = torch.cat(left) / wanted.square().sum(1).clamp_min(1e-30)
-    return torch.cat(drawn).transpose(0, 1), Poses(torch.cat(best), torch.zeros(len(images), 2), unexplained)
 
 
 def refine(

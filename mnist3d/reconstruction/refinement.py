@@ -11,7 +11,8 @@ from torch import Generator, Tensor
 
 from .fourier import filtered, insert, low_pass, resized, solve
 from .fsc import HALF_MAPS, crossing, shell_correlation
-from .pose_search import SEARCH_SHELL, Poses, better_of, draw, refine, search
+from .pose_draws import draw
+from .pose_search import SEARCH_SHELL, Poses, better_of, refine, search
 from .projection import line_integrals
 
 FIRST_SHELL = 4  # of a volume that is not refined yet
@@ -96,7 +97,7 @@ def next_round(
     state: Rounds,
     images: Float[Tensor, "B N N"],
     *,
-    shifted: bool,
+    max_shift: float = 0.0,
     mask: Float[Tensor, "N N N"] | None = None,
     noise: float = 0.0,
     seed: int = 0,
@@ -110,9 +111,9 @@ def next_round(
     Args:
         state: before.
         images: line integrals, dimensionless.
-        shifted: whether the object is off the middle of the images.
+        max_shift: how far the object may be off the middle of the images, pixels; 0: it is in the middle.
         mask: where matter may be, [0, 1]; None: in the ball.
-        noise: standard deviation of a pixel where it hides the poses: they are drawn then, and shifts stay; else 0.
+        noise: standard deviation of a pixel where it hides the poses, which are drawn then; else 0.
         seed: of the draws of all rounds.
         tell: is handed the share of the round that is done.
     """
@@ -125,9 +126,10 @@ def next_round(
         volume, its = state.volumes[half], images[chosen]
         if noise > 0.0:
             last = state.done + 1 >= MOST_ROUNDS
-            found, new = _drawn(volume, its, noise, min(shell, DRAWN_SHELL), generator, last)
+            before = state.poses.at(chosen).shifts
+            found, new = _drawn(volume, its, before, noise, min(shell, DRAWN_SHELL), generator, last, max_shift)
         else:
-            new = _posed(volume, its, state.poses.at(chosen), state.done, shell, shifted)
+            new = _posed(volume, its, state.poses.at(chosen), state.done, shell, max_shift > 0.0)
             found = insert(its, new.rotations, new.shifts if bool(new.shifts.any()) else None)
         poses.append(new)
         solved.append(solve(found))
@@ -184,12 +186,31 @@ def _posed(volume: Tensor, images: Tensor, poses: Poses, round_: int, shell: int
 
 
 def _drawn(
-    volume: Tensor, images: Tensor, noise: float, shell: int, generator: Generator, last: bool
+    volume: Tensor,
+    images: Tensor,
+    shifts: Tensor,
+    noise: float,
+    shell: int,
+    generator: Generator,
+    last: bool,
+    max_shift: float,
 ) -> tuple[Float[Tensor, "3 M M M"], Poses]:
     """Slices of the images at drawn poses, and the likeliest poses; after the last round these are made exact."""
-    drawn, best = draw(volume, images, noise, spacing=DRAWN_SPACING, shell=shell, draws=DRAWS, generator=generator)
-    sums = torch.stack([insert(images, rotations) for rotations in drawn]).sum(0)
-    return sums, refine(volume, images, best, shell=shell, iterations=AFTER, shifted=False) if last else best
+    found = draw(
+        volume,
+        images,
+        shifts,
+        noise,
+        spacing=DRAWN_SPACING,
+        shell=shell,
+        draws=DRAWS,
+        generator=generator,
+        max_shift=max_shift,
+    )
+    sums = torch.stack([insert(images, *each) for each in zip(found.rotations, found.shifts, strict=True)]).sum(0)
+    if not last:
+        return sums, found.poses
+    return sums, refine(volume, images, found.poses, shell=shell, iterations=AFTER, shifted=max_shift > 0.0)
 
 
 def _kept(curve: Float[Tensor, " S"], resolution: float) -> Float[Tensor, " G"]:

@@ -107,13 +107,18 @@ def find_object(
     stages = stages or Stages()
     factor = depth_factor(observed.lines)
     observed = replace(observed, lines=observed.lines * factor, noise=observed.noise * factor)
-    lines, shifted = observed.lines, max_shift > 0.0
+    lines = observed.lines
+    max_shift = min(max_shift, 0.5 * lines.shape[-1])  # a shift of a whole image is none
+    shifted = max_shift > 0.0
     start = None if start is None else _as_strong_as(observed, start)
-    shifts = centre_of_mass(lines).clamp(-max_shift, max_shift) if shifted else lines.new_zeros(len(lines), 2)
+    noisy = observed.signal_to_noise < NOISY_BELOW
+    shifts = lines.new_zeros(len(lines), 2)
+    if shifted and not noisy:  # of a noisy image the centre of mass is that of its noise
+        shifts = centre_of_mass(lines).clamp(-max_shift, max_shift)
     centred = moved_back(lines, shifts) if shifted else lines
     count = 1 if start is not None else seeds
     starts = GAN_STARTS if by_gan else STARTS
-    hidden_by = observed.noise if observed.signal_to_noise < NOISY_BELOW and not shifted else 0.0
+    hidden_by = observed.noise if noisy else 0.0
     for number in range(len(stages.starts), count):
 
         def told_start(share: float, number: int = number) -> None:
@@ -124,10 +129,14 @@ def find_object(
         elif by_gan:
             volume = start_by_gan(centred, seed + number, tell=lambda share: told_start(STARTED * share))
         else:
-            annealing = NOISY if observed.signal_to_noise < NOISY_BELOW else CLEAR
-            generator = Generator().manual_seed(seed + number)
-            volume, _ = start_from_noise(centred, generator, annealing, lambda share: told_start(STARTED * share))
-        volume, left = _tried(observed, centred, volume, shifted, hidden_by, told_start)
+            volume, _ = start_from_noise(
+                centred,
+                Generator().manual_seed(seed + number),
+                NOISY if noisy else CLEAR,
+                lambda share: told_start(STARTED * share),
+                max_shift if noisy else 0.0,
+            )
+        volume, left = _tried(centred, volume, max_shift, hidden_by, told_start)
         stages.starts.append(volume)
         stages.left.append(left)
         save(stages)
@@ -145,7 +154,7 @@ def find_object(
 
         told_round(0.0)
         stages.rounds = next_round(
-            stages.rounds, lines, shifted=shifted, mask=mask, noise=hidden_by, seed=seed, tell=told_round
+            stages.rounds, lines, max_shift=max_shift, mask=mask, noise=hidden_by, seed=seed, tell=told_round
         )
         save(stages)
     result = refined(stages.rounds, mask)
@@ -169,18 +178,17 @@ def find_object(
 
 
 def _tried(
-    observed: Observed,
     centred: Float[Tensor, "B N N"],
     volume: Float[Tensor, "K K K"],
-    shifted: bool,
+    max_shift: float,
     hidden_by: float,
     tell: Callable[[float], None],
 ) -> tuple[Float[Tensor, "K K K"], float]:
     """A coarse volume, refined a little, and the share of the images that it leaves unexplained."""
     coarse = resized(centred[:TRIED_ON], SIZE, 2)
-    state = begin(coarse, volume, coarse.new_zeros(len(coarse), 2))
+    state, scale = begin(coarse, volume, coarse.new_zeros(len(coarse), 2)), SIZE / centred.shape[-1]
     for number in range(TRIED_ROUNDS):
-        state = next_round(state, coarse, shifted=shifted, noise=hidden_by * SIZE / centred.shape[-1])
+        state = next_round(state, coarse, max_shift=max_shift * scale, noise=hidden_by * scale)
         tell(STARTED + (1.0 - STARTED) * (number + 1) / TRIED_ROUNDS)
     return refined(state).volume, state.before
 
