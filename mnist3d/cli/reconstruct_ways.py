@@ -15,8 +15,9 @@ from ..formats.picking import split_pick
 from ..formats.reading import READERS
 from ..reconstruction.fourier import resized, soft_ball
 from ..reconstruction.images import Observed, moved_back
-from ..reconstruction.judging import EXCESS, LEAST, border_tells, unexplained_by
+from ..reconstruction.judging import EXCESS, LEAST, unexplained_by
 from ..reconstruction.known_views import Fitted, absorb_nothing, depth_factor, fit_known
+from ..reconstruction.noise import is_told
 from ..reconstruction.pose_search import Poses
 from ..reconstruction.poses import read_poses
 from ..reconstruction.projection import line_integrals
@@ -176,7 +177,7 @@ def from_known(options: Any, observed: Observed, edge: int, watch: Watch, volume
     left = ((views - lines) * scale).square().sum((1, 2)) / power
     found, unexplained = Poses(fitted.rotations, shifts, left), float(left.mean())
     noise = (size * observed.noise * scale) ** 2 / power
-    noise_share = float(noise.mean().clamp(max=1.0)) if border_tells(observed) else math.nan
+    noise_share = float(noise.mean().clamp(max=1.0)) if is_told(observed.lines, observed.noise) else math.nan
     report = {
         "images": count,
         "directions": "known, refined" if options.refine_poses else "known",

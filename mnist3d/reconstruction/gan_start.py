@@ -21,8 +21,8 @@ from ..training.trainer import Trainer
 from ..volumes.voxel_grid import VoxelGrid
 from .ab_initio import SIZE
 from .fourier import resized, soft_ball
-from .images import RING, radius_of
 from .known_views import absorb_nothing
+from .pixels import RING, radius_of
 
 # Found by trials of the GAN alone: research/log.md.
 STEPS, VOLUME_RATE, DISCRIMINATOR_RATE, PENALTY = 4000, 0.03, 0.001, 0.1

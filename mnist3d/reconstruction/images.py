@@ -7,18 +7,18 @@ from typing import Literal, get_args
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 
 from ..errors import DataError
-from ..geometry.grids import voxel_places
 from .fourier import PIXELS_AT_ONCE, resized
+from .noise import noise_of
+from .pixels import RING, disc, radius_of
 from .stack_files import Stack
 
 InputKind = Literal["transmission", "absorption", "line_integral"]
 INPUT_KINDS: tuple[str, ...] = get_args(InputKind)
 DARKEST = 1e-3  # share of the light that passes, at least: its logarithm is an optical depth of 7
-RING = 1.05  # beyond this radius no ray meets the ball
 BRIGHT = 0.8, 1.25  # of what lies outside the object in a transmission, whose light is 1 there
 MOST_SIZE = 64  # pixels, unless more are asked for
 MOST = 0.75  # share of the images in which the middle must be the darker, to be believed; by chance it is in half
@@ -34,7 +34,7 @@ class Observed:
         said: why, in one line.
         pixel_size: of these images' pixels, after they were brought to their size.
         unit: of the pixel size.
-        noise: standard deviation of the line integrals where no ray meets the ball.
+        noise: standard deviation of the line integrals by `noise.noise_of`.
         hints: what looks wrong, and what to do, a line each.
     """
 
@@ -51,17 +51,6 @@ class Observed:
         """Variance of the object in the images, by that of the noise, inside the unit disc; infinite without noise."""
         total = float(self.lines[:, disc(self.lines.shape[-1])].var())
         return max(total - self.noise**2, 0.0) / self.noise**2 if self.noise > 1e-3 * total**0.5 else float("inf")
-
-
-def radius_of(size: int) -> Float[Tensor, "N N"]:
-    """Distance of each pixel's centre from the middle of the image, world units."""
-    axis = voxel_places(torch.arange(size, dtype=torch.float32), size)
-    return (axis[:, None].square() + axis.square()).sqrt()
-
-
-def disc(size: int) -> Bool[Tensor, "N N"]:
-    """The pixels whose rays meet the unit ball."""
-    return radius_of(size) < 1.0
 
 
 def guess_kind(values: Float[np.ndarray, "B N N"]) -> tuple[InputKind | None, str]:
@@ -152,7 +141,7 @@ def observe(
         share = dark / values.size
         said += f"; {share:.2%} of the pixels let less than a thousandth pass, and count as a thousandth"
     outside = lines[:, radius_of(edge) > RING]
-    noise = float(outside.std())
+    noise = noise_of(lines)
     own = stack.pixel_size if pixel_size is None else pixel_size
     found_unit = unit or (stack.unit if own is not None and pixel_size is None else "angstrom" if own else "pixel")
     hints = _hints(lines.numpy(), kind, math.exp(-float(outside.median())))

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from .fourier import IMAGES_AT_ONCE, coefficients, half_disc, moved
-from .images import RING, Observed, disc, radius_of
+from .images import Observed
 from .pose_search import Poses
 from .projection import line_integrals
 from .refinement import compared_shell
@@ -19,8 +19,6 @@ SUPPORT = 1.0 / 3.0  # share of the other starts, at least, that must agree with
 EXCESS = 0.04  # share of the images' power that is left unexplained beyond the noise
 COVERED = 0.8  # share of the finest shell that is believed which the images' slices cover, at least
 PLACES = 2000  # at which that is measured
-CUT_OUT = 0.2  # noise at the border, by what noise there is at least inside, below which the border was cut out
-TAKEN_AWAY = 0.1  # how far the middle is below the border, in standard deviations, where matter must be negative
 LEAST = 1e-30  # power that counts as some
 
 
@@ -46,27 +44,12 @@ def unexplained_by(
 
 
 def noise_share_of(observed: Observed, resolution: float) -> float:
-    """What white noise of the strength at the border adds to the images' power up to a shell, as a share of it."""
+    """What white noise of its strength adds to the images' power up to a shell, as a share of it."""
     size = observed.lines.shape[-1]
     frequencies = half_disc(compared_shell(resolution, size))
     power = coefficients(observed.lines, frequencies).square().sum((1, 2))
     noise = observed.noise**2 * size**2 * len(frequencies)
     return float((noise / power.clamp_min(LEAST)).mean().clamp(max=1.0))
-
-
-def border_tells(observed: Observed) -> bool:
-    """Whether the noise can be measured at the border: not where images were masked to a circle, as noise inside tells.
-
-    Values below those of the border, where the object adds to them, are noise. Without an object they would be as far
-    below, in the mean square, as noise is above: 1 / sqrt(2) of its standard deviation.
-    """
-    size = observed.lines.shape[-1]
-    level = observed.lines[:, radius_of(size) > RING].median()
-    inside = observed.lines[:, disc(size)] - level
-    if float(inside.mean()) < -TAKEN_AWAY * float(inside.std()):
-        return True  # the object takes away from them: another mistake
-    below = float(inside.clamp_max(0.0).square().mean().sqrt())
-    return observed.noise >= CUT_OUT * below
 
 
 def coverage(rotations: Float[Tensor, "B 3 3"], shell: float) -> float:
@@ -100,7 +83,7 @@ def warnings_of(
     Args:
         agreement: of the other starts with the best, correlations.
         unexplained: share of the images' power.
-        noise_share: likewise; NaN where the border of the images does not tell.
+        noise_share: likewise; NaN where the images do not tell.
         covered: of `coverage`.
         count: of the images.
         resolution: shell up to which the half-maps agree.
@@ -120,7 +103,8 @@ def warnings_of(
     if math.isnan(noise_share) and unexplained > EXCESS:
         found.append(
             f"the volume leaves {unexplained:.0%} of the images unexplained, and how much of that is noise cannot be "
-            "said, as the border of the images holds none: give images that were not masked to a circle"
+            "said, as there is none at the border and none in the finest detail: give images that were neither "
+            "masked nor smoothed"
         )
     elif unexplained > noise_share + EXCESS or not math.isfinite(unexplained):
         found.append(

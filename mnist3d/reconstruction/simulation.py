@@ -9,7 +9,8 @@ from jaxtyping import Float
 from torch import Generator, Tensor
 
 from ..geometry.rotations import PoseOptions, sample_rotations
-from .images import disc, moved_by
+from .images import moved_by
+from .pixels import disc
 from .pose_search import Poses
 from .projection import line_integrals
 

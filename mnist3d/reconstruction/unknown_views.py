@@ -13,8 +13,9 @@ from .fourier import coefficients, half_disc, resized, slices, volume_transform
 from .fsc import correlation
 from .gan_start import start_by_gan
 from .images import Observed, centre_of_mass, moved_back
-from .judging import EXCESS, LEAST, border_tells, coverage, noise_share_of, unexplained_by, warnings_of
+from .judging import EXCESS, LEAST, coverage, noise_share_of, unexplained_by, warnings_of
 from .known_views import depth_factor
+from .noise import is_told
 from .refinement import (
     FIRST_SHELL,
     MOST_ROUNDS,
@@ -170,7 +171,7 @@ def find_object(
         volume = volume if mask is None else volume * mask
     # Of the volume that is handed back: the rounds compared the images with the halves before.
     left = replace(result.poses, unexplained=unexplained_by(volume, lines, result.poses, resolution))
-    noise_share = noise_share_of(observed, resolution) if border_tells(observed) else math.nan
+    noise_share = noise_share_of(observed, resolution) if is_told(observed.lines, observed.noise) else math.nan
     covered = coverage(left.rotations, resolution)
     warnings = warnings_of(agreement, float(left.unexplained.mean()), noise_share, covered, len(lines), resolution)
     result = Refined(result.volume / factor, result.halves / factor, left, result.curve)
