@@ -16,7 +16,7 @@ from mnist3d.cli.program import run_command
 from mnist3d.errors import UserError
 from mnist3d.geometry.rotations import PoseOptions, sample_rotations
 from mnist3d.reconstruction import judging, known_views, refinement, report, unknown_views
-from mnist3d.reconstruction.fourier import soft_ball
+from mnist3d.reconstruction.fourier import coefficients, half_disc, soft_ball
 from mnist3d.reconstruction.images import Observed
 from mnist3d.reconstruction.known_views import Fitted, depth_factor
 from mnist3d.reconstruction.noise import is_told, noise_of
@@ -142,15 +142,22 @@ def test_noise_is_measured_also_where_the_images_were_masked(masked: bool, level
     views = line_integrals(volume(), rotations, size)
     noisy = views + level * torch.randn(views.shape, generator=generator)
     lines = noisy * disc(size) if masked else noisy
+    noise, filled = noise_of(lines)
     # 60 images with 28 of 256 pixels at the border, or 50 of 256 coefficients in the corners; views hold little there
-    assert noise_of(lines) == pytest.approx(level, rel=0.15)
-    assert is_told(lines, noise_of(lines))
+    assert noise == pytest.approx(level, rel=0.15)
+    assert filled == (float(disc(size).float().mean()) if masked else 1.0)
+    assert is_told(lines, noise)
+    seen = Observed(lines, "line_integral", "", 1.0, "pixel", noise, filled=filled)
+    signal = float(views[:, disc(size)].var()) / level**2
+    assert seen.signal_to_noise == pytest.approx(signal, rel=0.3, abs=0.3)
+    of_views, of_all = (coefficients(each, half_disc(7)).square().sum() for each in (views, lines))
+    assert judging.noise_share_of(seen, 7.0) == pytest.approx(1.0 - float(of_views / of_all), abs=0.05)
 
 
 def test_images_without_noise_have_none_masked_or_not():
     for lines in (IMAGES, IMAGES * disc(SIZE)):
-        assert noise_of(lines) < 0.03 * float(lines.std())
-    assert noise_of(torch.zeros(3, 8, 8)) == 0.0
+        assert noise_of(lines)[0] < 0.03 * float(lines.std())
+    assert noise_of(torch.zeros(3, 8, 8)) == (0.0, 1.0)
 
 
 def test_shares_that_are_nearly_equal_have_a_histogram():

@@ -176,7 +176,7 @@ def from_known(options: Any, observed: Observed, edge: int, watch: Watch, volume
     power = (lines * scale).square().sum((1, 2)).clamp_min(LEAST)
     left = ((views - lines) * scale).square().sum((1, 2)) / power
     found, unexplained = Poses(fitted.rotations, shifts, left), float(left.mean())
-    noise = (size * observed.noise * scale) ** 2 / power
+    noise = (size * observed.white_noise * scale) ** 2 / power
     noise_share = float(noise.mean().clamp(max=1.0)) if is_told(observed.lines, observed.noise) else math.nan
     report = {
         "images": count,

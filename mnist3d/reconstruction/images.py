@@ -34,8 +34,9 @@ class Observed:
         said: why, in one line.
         pixel_size: of these images' pixels, after they were brought to their size.
         unit: of the pixel size.
-        noise: standard deviation of the line integrals by `noise.noise_of`.
+        noise: standard deviation of a pixel's noise, by `noise.noise_of`.
         hints: what looks wrong, and what to do, a line each.
+        filled: share of the pixels that hold noise; less than 1 where images were masked.
     """
 
     lines: Float[Tensor, "B N N"]
@@ -45,12 +46,20 @@ class Observed:
     unit: str
     noise: float
     hints: tuple[str, ...] = ()
+    filled: float = 1.0
 
     @property
     def signal_to_noise(self) -> float:
         """Variance of the object in the images, by that of the noise, inside the unit disc; infinite without noise."""
-        total = float(self.lines[:, disc(self.lines.shape[-1])].var())
-        return max(total - self.noise**2, 0.0) / self.noise**2 if self.noise > 1e-3 * total**0.5 else float("inf")
+        inside = disc(self.lines.shape[-1])
+        total, noise = float(self.lines[:, inside].var()), self.noise**2
+        of_noise = noise * min(self.filled / float(inside.float().mean()), 1.0)
+        return max(total - of_noise, 0.0) / noise if self.noise > 1e-3 * total**0.5 else float("inf")
+
+    @property
+    def white_noise(self) -> float:
+        """Standard deviation of the noise that would have the same power in an image that it fills."""
+        return self.noise * math.sqrt(self.filled)
 
 
 def guess_kind(values: Float[np.ndarray, "B N N"]) -> tuple[InputKind | None, str]:
@@ -141,11 +150,11 @@ def observe(
         share = dark / values.size
         said += f"; {share:.2%} of the pixels let less than a thousandth pass, and count as a thousandth"
     outside = lines[:, radius_of(edge) > RING]
-    noise = noise_of(lines)
+    noise, filled = noise_of(lines)
     own = stack.pixel_size if pixel_size is None else pixel_size
     found_unit = unit or (stack.unit if own is not None and pixel_size is None else "angstrom" if own else "pixel")
     hints = _hints(lines.numpy(), kind, math.exp(-float(outside.median())))
-    return Observed(lines, kind, said, (1.0 if own is None else own) * old / edge, found_unit, noise, hints)
+    return Observed(lines, kind, said, (1.0 if own is None else own) * old / edge, found_unit, noise, hints, filled)
 
 
 def _check_possible(path: Path, values: Float[np.ndarray, "B N N"], kind: InputKind) -> None:

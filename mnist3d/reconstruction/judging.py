@@ -48,7 +48,7 @@ def noise_share_of(observed: Observed, resolution: float) -> float:
     size = observed.lines.shape[-1]
     frequencies = half_disc(compared_shell(resolution, size))
     power = coefficients(observed.lines, frequencies).square().sum((1, 2))
-    noise = observed.noise**2 * size**2 * len(frequencies)
+    noise = observed.white_noise**2 * size**2 * len(frequencies)
     return float((noise / power.clamp_min(LEAST)).mean().clamp(max=1.0))
 
 

@@ -1,5 +1,7 @@
 """How much noise is in the images."""
 
+import math
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -12,8 +14,8 @@ SOME = 1000  # images whose spectrum is looked at
 VARIES = 1e-3  # of the largest standard deviation over the images: pixels with less are outside a mask
 
 
-def noise_of(lines: Float[Tensor, "B N N"]) -> float:
-    """Standard deviation of the noise of a pixel.
+def noise_of(lines: Float[Tensor, "B N N"]) -> tuple[float, float]:
+    """Standard deviation of the noise of a pixel, and the share of an image's pixels that hold noise.
 
     Measured where no ray meets the ball. Where images were masked to a circle nothing is left there: it is measured in
     the corners of their spectrum then, beyond the finest detail that a volume of so many voxels can show.
@@ -22,7 +24,11 @@ def noise_of(lines: Float[Tensor, "B N N"]) -> float:
         lines: line integrals.
     """
     border = float(lines[:, radius_of(lines.shape[-1]) > RING].std())
-    return border if is_told(lines, border) else max(border, _in_the_corners(lines))
+    if is_told(lines, border):
+        return border, 1.0
+    spread = lines.std(0)
+    filled = float((spread > VARIES * spread.max()).float().mean())
+    return max(border, _in_the_corners(lines) / math.sqrt(filled)), filled
 
 
 def is_told(lines: Float[Tensor, "B N N"], noise: float) -> bool:
@@ -43,11 +49,9 @@ def is_told(lines: Float[Tensor, "B N N"], noise: float) -> bool:
 
 
 def _in_the_corners(lines: Float[Tensor, "B N N"]) -> float:
-    """By the power beyond Nyquist's circle, which white noise has there as everywhere."""
-    size, some = lines.shape[-1], lines[:SOME]
-    spread = lines.std(0)
-    pixels = int((spread > VARIES * spread.max()).sum())
+    """By the power beyond Nyquist's circle, which noise that fills the images has there as everywhere."""
+    size = lines.shape[-1]
     axis = torch.fft.fftfreq(size) * size
     corners = (axis[:, None].square() + axis.square()).sqrt() > size / 2.0
-    power = torch.fft.fft2(some - lines.mean(0)).abs().square()[:, corners].mean()
-    return float((power / max(pixels, 1)).sqrt())
+    power = torch.fft.fft2(lines[:SOME] - lines.mean(0)).abs().square()[:, corners].mean()
+    return float(power.sqrt()) / size

@@ -119,7 +119,7 @@ def find_object(
     centred = moved_back(lines, shifts) if shifted else lines
     count = 1 if start is not None else seeds
     starts = GAN_STARTS if by_gan else STARTS
-    hidden_by = observed.noise if noisy else 0.0
+    hidden_by = observed.white_noise if noisy else 0.0
     for number in range(len(stages.starts), count):
 
         def told_start(share: float, number: int = number) -> None:
@@ -206,5 +206,5 @@ def _as_strong_as(observed: Observed, start: Float[Tensor, "N N N"]) -> Float[Te
     views = slices(volume_transform(resized(start, SIZE, 3)), rotation_grid(1.0).flatten(0, 1), frequencies)
     images = coefficients(resized(observed.lines[:TRIED_ON], SIZE, 2), frequencies)
     power, wanted = (float(each.square().sum((1, 2)).mean()) for each in (views, images))
-    noise = (observed.noise * SIZE / size) ** 2 * SIZE**2 * len(frequencies)
+    noise = (observed.white_noise * SIZE / size) ** 2 * SIZE**2 * len(frequencies)
     return start * math.sqrt(max(wanted - noise, EXCESS * wanted) / max(power, LEAST))
