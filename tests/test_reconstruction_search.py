@@ -165,13 +165,21 @@ def test_rounds_that_draw_shifts_find_them():
     assert moving.before < still.before
 
 
-def test_rounds_with_much_noise_draw_the_same_each_time():
+@pytest.mark.parametrize("reach", [0.0, 2.0])
+def test_rounds_with_much_noise_draw_the_same_each_time(reach: float, tmp_path):
     noisy = IMAGES + 0.5 * torch.randn(IMAGES.shape, generator=Generator().manual_seed(3))
     before = begin(noisy, volume(), torch.zeros(COUNT, 2))
-    first, again, other = (next_round(before, noisy, noise=0.5, seed=seed) for seed in (0, 0, 1))
+    first, again, other = (next_round(before, noisy, noise=0.5, seed=seed, max_shift=reach) for seed in (0, 0, 1))
     assert torch.equal(first.raw, again.raw)
     assert not torch.equal(first.raw, other.raw)
     assert not first.still
+    (tmp_path / "state").write_bytes(state_bytes(Stages([], [], first), "mark"))
+    reread = read_state(tmp_path / "state", "mark", COUNT, SIZE).rounds
+    assert reread is not None
+    then, resumed = (next_round(each, noisy, noise=0.5, seed=0, max_shift=reach) for each in (first, reread))
+    assert torch.equal(then.raw, resumed.raw)
+    assert torch.equal(then.poses.shifts, resumed.poses.shifts)
+    assert bool(then.poses.shifts.any()) == (reach > 0.0)
 
 
 def test_no_step_makes_it_worse():
