@@ -25,7 +25,7 @@ from .known_views import absorb_nothing
 from .pixels import RING, radius_of
 
 # Found by trials of the GAN alone: research/log.md.
-STEPS, VOLUME_RATE, DISCRIMINATOR_RATE, PENALTY = 4000, 0.03, 0.001, 0.1
+STEPS, VOLUME_RATE, DISCRIMINATOR_RATE, PENALTY = 4000, 0.03, 0.001, 0.03
 DEPTH = 1.0  # optical depth that the thickest rays are brought to, where views are neither black nor white
 
 

@@ -30,6 +30,7 @@ from .so3 import rotation_grid
 
 STARTED = 0.8  # of the time of a start, about, before it is tried
 TRIED_ON, TRIED_ROUNDS = 1000, 2  # images and rounds of refinement at 16 pixels that each start is tried on
+GAN_ROUNDS = 8  # likewise of a start by a discriminator, which knows less of the poses
 POLISHED_FROM = 0.9  # of Nyquist's shell: a volume whose halves agree less would learn the noise
 STARTS, GAN_STARTS, REFINES = 0.35, 0.8, 0.95  # of the time, about, at the end of each stage
 
@@ -137,7 +138,8 @@ def find_object(
                 lambda share: told_start(STARTED * share),
                 max_shift if noisy else 0.0,
             )
-        volume, left = _tried(centred, volume, max_shift, hidden_by, told_start)
+        rounds = GAN_ROUNDS if by_gan and start is None else TRIED_ROUNDS
+        volume, left = _tried(centred, volume, rounds, max_shift, hidden_by, told_start)
         stages.starts.append(volume)
         stages.left.append(left)
         save(stages)
@@ -181,6 +183,7 @@ def find_object(
 def _tried(
     centred: Float[Tensor, "B N N"],
     volume: Float[Tensor, "K K K"],
+    rounds: int,
     max_shift: float,
     hidden_by: float,
     tell: Callable[[float], None],
@@ -188,9 +191,9 @@ def _tried(
     """A coarse volume, refined a little, and the share of the images that it leaves unexplained."""
     coarse = resized(centred[:TRIED_ON], SIZE, 2)
     state, scale = begin(coarse, volume, coarse.new_zeros(len(coarse), 2)), SIZE / centred.shape[-1]
-    for number in range(TRIED_ROUNDS):
+    for number in range(rounds):
         state = next_round(state, coarse, max_shift=max_shift * scale, noise=hidden_by * scale)
-        tell(STARTED + (1.0 - STARTED) * (number + 1) / TRIED_ROUNDS)
+        tell(STARTED + (1.0 - STARTED) * (number + 1) / rounds)
     return refined(state).volume, state.before
 
 
