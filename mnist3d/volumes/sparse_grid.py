@@ -14,6 +14,7 @@ from ..geometry.arrays import computed
 from ..geometry.grids import WORLD_EXTENT, grid_size
 from ..kernels.block_absorption import BLOCK, Blocks, sample_blocks
 from . import _sparse_blocks as structure
+from ._sparse_choice import most_seen
 from ._sparse_values import check_whole_fits, layers_of, raw_of, upsampled
 from .base import Volume
 from .growth import checked_growths, checked_times, coarser, still_to_come
@@ -26,6 +27,7 @@ MOST_RAW = 16.0  # beyond, softplus and sigmoid are at the ends of what float32 
 STARTING_RAW = 8.0  # of voxels from elsewhere: beyond, sigmoid and softplus pass on no gradient that a step could use
 COMING_BACK = 0.1  # attenuation of the voxels of a block that comes back, of the largest that counts as empty
 KEPT = 0.4  # of the blocks in the ball by a pruning, as is told before a run
+READ_BY_FINER = 2  # finer blocks that read a pruned grid's, of eight for each, as is told before a run
 BLOCKS_AT_ONCE = 2**9  # bounds the memory of doubles
 GPU_GRID = 2**21  # voxels: a grid of 128^3 is rendered faster whole there, and takes 16 MiB
 CHANNELS = 2
@@ -41,7 +43,8 @@ class SparseGrid(Volume):
 
     All blocks in the unit ball are there at the start. At each time of `prune_at` those without matter are left out,
     but for a halo: blocks with matter within 4 voxels stay, or come back, so that gradients reach them and the matter
-    can grow. The view is that of a `VoxelGrid` of these values. It is rendered block by block on a CPU, so memory and
+    can grow. With `keep_at_most` no more blocks than that stay: those that change the views most, and a tenth beside
+    them. Matter that is hidden, or black before black, goes first. The view is that of a `VoxelGrid` of these values. It is rendered block by block on a CPU, so memory and
     time of a step are those of the blocks that are there.
 
     Args:
@@ -55,6 +58,8 @@ class SparseGrid(Volume):
         initial_brightness: Mean of 1 - absorbance at the start, in (0, 1).
         initial_noise: Standard deviation of the raw values of the finest level at the start, >= 0.
         blocks: Number of blocks of a saved volume; null: all in the unit ball, with which a run starts.
+        keep_at_most: Share of the cube's blocks that a pruning keeps at most, > 0 and <= 1: those that change the views
+            most. null: all with matter.
 
     Raises:
         ValueError: a value outside its range.
@@ -64,7 +69,12 @@ class SparseGrid(Volume):
         and their neighbours); Museth, "VDB: High-resolution sparse volumes with dynamic topology" (2013), blocks.
     """
 
-    RUNS_OWN: ClassVar[dict[str, str | None]] = {"prune_at": "prunes_left", "empty_below": None, "blocks": None}
+    RUNS_OWN: ClassVar[dict[str, str | None]] = {
+        "prune_at": "prunes_left",
+        "empty_below": None,
+        "keep_at_most": None,
+        "blocks": None,
+    }
 
     def __init__(
         self,
@@ -76,6 +86,7 @@ class SparseGrid(Volume):
         initial_brightness: float = 0.27,
         initial_noise: float = 0.3,
         blocks: int | None = None,
+        keep_at_most: float | None = None,
     ) -> None:
         super().__init__()
         self._final = grid_size(resolution)
@@ -86,7 +97,9 @@ class SparseGrid(Volume):
             raise ValueError(f"initial_noise={initial_noise}: must be finite and >= 0")
         if not 0.0 < empty_below < math.inf:
             raise ValueError(f"empty_below={empty_below}: must be finite and > 0")
-        self.empty_below = empty_below
+        if keep_at_most is not None and not 0.0 < keep_at_most <= 1.0:
+            raise ValueError(f"keep_at_most={keep_at_most}: must be > 0 and <= 1, or null")
+        self.empty_below, self.keep_at_most = empty_below, keep_at_most
         self._schedules = checked_growths(grow_at, max(self._final)), checked_times("prune_at", prune_at)
         self.growths_left, self.prunes_left = (nn.Buffer(torch.tensor(len(times))) for times in self._schedules)
         self.grow_at, self.prune_at = (list(times) for times in self._schedules)
@@ -134,7 +147,10 @@ class SparseGrid(Volume):
         first = prunes[0] if prunes else math.inf
         to_come = sum(at > first and (at < 1) == (first < 1) for at in growths)
         whole = len(structure.blocks_in_ball(self._stage(to_come)))
-        return max(whole, round(KEPT * len(structure.blocks_in_ball(self._final))) if to_come else 0)
+        kept = KEPT * len(structure.blocks_in_ball(self._final))
+        if self.keep_at_most is not None:
+            kept = min(kept, READ_BY_FINER * self.keep_at_most * math.prod(structure.blocks_along(self._final)))
+        return max(whole, round(kept) if to_come else 0)
 
     def extra_repr(self) -> str:
         """Resolution, what it will grow to, and how many blocks are there."""
@@ -220,11 +236,16 @@ class SparseGrid(Volume):
             self._reshape(grown.places.cpu().numpy(), (grown.grow_at, grown.prune_at))
 
     def _worth_keeping(self, places: np.ndarray, raw: Float[Tensor, "2 N 8 8 8"]) -> np.ndarray:
-        """The blocks with matter and their halo; all where there is none, as nothing could come of nothing."""
+        """The blocks with matter and their halo, at most so many as may stay; all where there is no matter, as nothing
+        could come of nothing."""
         matter = (F.softplus(raw[0]) / self.voxel_step > self.empty_below).cpu()
         matter &= structure.read_voxels_of(places, self.resolution)
         kept = structure.within_reach(matter, places, self.resolution, REACH)
-        return kept if len(kept) else places
+        most = math.prod(structure.blocks_along(self.resolution))
+        most = max(1, int(most * self.keep_at_most)) if self.keep_at_most is not None else most
+        if len(kept) <= most:
+            return kept if len(kept) else places
+        return most_seen(self._blocks(), places, matter, most, REACH)
 
     def _reshape(self, places: np.ndarray, stage: tuple[Times, Times]) -> None:
         """Take other blocks, of this resolution or a finer one, with the values that are there now."""
@@ -328,7 +349,8 @@ class SparseGrid(Volume):
         return ""
 
     def take_voxels(self, grid: Float[Tensor, "2 Z Y X"]) -> None:
-        """Show what a grid shows, resampled to the resolution, in the blocks with matter and their halo.
+        """Show what a grid shows, resampled to the resolution, in the blocks with matter and their halo; with
+        `keep_at_most` in no more than those.
 
         No growth is left, as a coarse start would blur it. Raw values end at +-8, where a step's gradient ends.
         """
@@ -344,3 +366,5 @@ class SparseGrid(Volume):
                 some = slice(begin, begin + blocks.shape[1])
                 self.levels[-1][:, some] = raw_of(blocks[0], blocks[1], step, STARTING_RAW).to(self.bias) - self.bias
                 begin = some.stop
+            if self.keep_at_most is not None:
+                self._reshape(self._worth_keeping(self.places.cpu().numpy(), self.raw()), ([], self.prune_at))

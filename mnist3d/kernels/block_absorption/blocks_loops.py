@@ -19,7 +19,7 @@ EDGE = 8  # voxels of a block
 CELLS = EDGE + 1
 ROW, PLANE, NUMBERS = np.uint32(2 * CELLS), np.uint32(2 * CELLS**2), np.uint32(2 * CELLS**3)
 
-__all__ = ["CELLS", "draw", "draw_backward", "pack", "tiles_per_edge", "unpack"]
+__all__ = ["CELLS", "draw", "draw_backward", "influence", "pack", "tiles_per_edge", "unpack"]
 
 
 @compiled
@@ -203,6 +203,50 @@ def _turn_ray(cells, size, turn, count, work, base, u, v, to_turn):
         to_turn[0, axis] += u * at * scale
         to_turn[1, axis] += v * at * scale
         to_turn[2, axis] += along * scale
+
+
+@compiled
+def _owners(u, v, turn, size, slots, count, depth, owner):
+    """Which block each sample belongs to: that of the nearest voxel, -1 for one that is not there."""
+    kind = depth.dtype.type
+    half, nothing = kind(0.5), kind(0.0)
+    for k in range(count):
+        block = 0
+        for axis in range(2, -1, -1):
+            origin, slope = _axis(u, v, turn, size, axis)
+            place = kind(origin) + depth[k] * kind(slope) - half
+            voxel = min(np.int64(max(place, nothing)), np.int64(size[axis]) - 1)
+            block = block * slots.shape[2 - axis] + (voxel >> 3)
+        owner[k] = slots.flat[block]
+
+
+@compiled
+def influence(cells, table, slots, size, turns, num_samples, pixels, squares):
+    """Add to each block's number, pixel by pixel, the square of what the pixel would change by without the block."""
+    work = np.empty((BUFFERS, num_samples), cells.dtype)
+    cell, base = np.empty((3, num_samples), np.int32), np.empty(num_samples, np.uint32)
+    owner, passed = np.empty(num_samples, np.int32), np.empty(num_samples)
+    opacity, colour = work[5], work[6]
+    for turn in turns:
+        for y in range(pixels):
+            v = (2.0 * y + 1.0) / pixels - 1.0
+            for x in range(pixels):
+                u = (2.0 * x + 1.0) / pixels - 1.0
+                count = _place_ray(u, v, turn, size, table, num_samples, work, cell, base)
+                _read_ray(cells, count, work, base)
+                _owners(u, v, turn, size, slots, count, work[0], owner)
+                through = 1.0
+                for k in range(count):
+                    passed[k] = through
+                    through *= 1.0 - opacity[k]
+                light, k = 0.0, count - 1
+                while k >= 0:
+                    block, behind = owner[k], light
+                    while k >= 0 and owner[k] == block:
+                        light += opacity[k] * (colour[k] - light)
+                        k -= 1
+                    if block >= 0:
+                        squares[block] += (passed[k + 1] * (light - behind)) ** 2
 
 
 @compiled

@@ -16,6 +16,7 @@ from torch.autograd.function import once_differentiable
 from ..block_absorption import blocks_loops as loops
 from ..numba_runtime import run_chunks, spans
 
+GROUPS = 8  # of views, whose numbers are added in order: so many threads can share them, with the same result
 CORNERS = tuple(product((0, 1), repeat=3))  # (z, y, x), in the order of `blocks_loops.pack`
 
 
@@ -42,6 +43,34 @@ def render_blocks_numba(
     """
     grid = slots.contiguous().numpy().astype(np.int32), np.array(resolution[::-1]), empty_absorbance
     return _Blocks.apply(opacity, absorbance, rotation, grid, image_size, num_samples)  # type: ignore[return-value]
+
+
+def block_influence_numba(
+    opacity: Float[Tensor, "N 8 8 8"],
+    absorbance: Float[Tensor, "N 8 8 8"],
+    rotation: Float[Tensor, "B 3 3"],
+    slots: Int[Tensor, "bz by bx"],
+    resolution: tuple[int, int, int],
+    empty_absorbance: float,
+    image_size: int,
+    num_samples: int,
+) -> Float[Tensor, " N"]:
+    """See `block_influence`; takes the opacity of one step. Bit-equal on any number of threads."""
+    threads = torch.get_num_threads()
+    lie, size = slots.contiguous().numpy().astype(np.int32), np.array(resolution[::-1])
+    cells, table, _ = _pack(opacity, absorbance, (lie, size, empty_absorbance), threads)
+    turns = rotation.detach().double().contiguous().numpy()
+    groups = spans(len(turns), GROUPS)
+    squares = np.zeros((len(groups), len(opacity)))
+    chunks = max(1, min(threads, len(groups)))
+
+    def add(chunk: int) -> None:
+        for group in range(chunk, len(groups), chunks):
+            some = turns[slice(*groups[group])]
+            loops.influence(cells.reshape(-1), table, lie, size, some, num_samples, image_size, squares[group])
+
+    run_chunks(add, chunks)
+    return torch.from_numpy(squares.sum(0) / max(1, rotation.shape[0] * image_size**2))
 
 
 class _Blocks(torch.autograd.Function):

@@ -10,7 +10,7 @@ from ...geometry.parts import in_parts
 from ..absorption.cases import random_rotations
 from ..choice import TOLERANCES, Case, Run, Twins, announce, say_once, verdict
 from .layout import BLOCK
-from .reference import render_blocks_reference
+from .reference import block_influence_reference, render_blocks_reference
 
 IMPLEMENTATIONS = ("auto", "reference", "numba")
 QUANTITIES = ("image", "gradient to opacity", "gradient to absorbance", "gradient to rotation")
@@ -39,6 +39,16 @@ def implementation(impl: str, tensors: tuple[Tensor, ...], at_once: int | None) 
     elif impl == "numba" and obstacle:
         raise ValueError(f"impl='numba' cannot take {obstacle}: tensors must be float32 or float64, on the CPU")
     return (_parted(at_once), True) if impl == "reference" else (_numba(), False)
+
+
+def influence_implementation(impl: str, tensors: tuple[Tensor, ...]) -> Run:
+    """Who computes `block_influence`: whoever renders these tensors; arguments and errors as of `implementation`."""
+    _, by_torch = implementation(impl, tensors, None)
+    if by_torch:
+        return block_influence_reference
+    from .blocks_numba import block_influence_numba
+
+    return block_influence_numba
 
 
 def cases() -> Iterator[Case]:

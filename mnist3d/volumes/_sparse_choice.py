@@ -1,0 +1,64 @@
+"""Which blocks of a grid the views would miss least, where no more than so many may stay.
+
+From the views alone; what is matter and what a block begins with is the affair of `sparse_grid`.
+"""
+
+from dataclasses import replace
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from ..geometry.rotations import PoseOptions, sample_rotations
+from ..kernels.block_absorption import Blocks, block_influence, blocks_along
+from ._sparse_blocks import AROUND, within_reach
+
+VIEWS, PIXELS = 48, 64  # by which blocks are judged, from all sides
+LEFT_OUT_AT_ONCE = 0.15  # of the blocks: two that hide each other's like must not go together
+HALO = 0.1  # of those that stay: beside matter, whatever they show, so that it can grow where it is seen most
+
+
+def most_seen(
+    blocks: Blocks, places: np.ndarray, matter: Bool[Tensor, "N 8 8 8"], most: int, reach: int
+) -> np.ndarray:
+    """The blocks that change the views most, and some beside them, as ascending flat places.
+
+    Those with the least `block_influence` are left out a few at a time, as each that goes lets others be seen. The
+    views and so the choice are always the same.
+
+    Args:
+        blocks: the grid.
+        places: flat, of its blocks.
+        matter: flags of their voxels.
+        most: how many stay, >= 1.
+        reach: voxels; a block beside others is one that has matter of theirs within so many.
+    """
+    shown = most - int(HALO * most)
+    kept, influence = _seen(blocks, shown)
+    matter, places, influence = matter[kept], places[kept.numpy()], influence[kept].numpy()
+    near = within_reach(matter, places, blocks.resolution, reach)
+    beside = near[~np.isin(near, places)]
+    along = blocks_along(blocks.resolution)
+    grid = np.zeros(tuple(n + 2 for n in along))
+    grid[tuple(at + 1 for at in np.unravel_index(places, along))] = influence
+    k, j, i = (at + 1 for at in np.unravel_index(beside, along))
+    around = np.max([grid[k + z, j + y, i + x] for z, y, x in AROUND], axis=0, initial=0.0)
+    chosen = beside[np.argsort(-around, kind="stable")[: most - len(places)]]
+    return np.sort(np.concatenate([places, chosen])).astype(np.int32)
+
+
+def _seen(blocks: Blocks, most: int) -> tuple[Bool[Tensor, " N"], Float[Tensor, " N"]]:
+    """Which blocks stay, and the influence of each as it was found last."""
+    slots = blocks.slots.long()
+    kept = torch.ones(blocks.raw.shape[1], dtype=torch.bool, device=slots.device)
+    influence = torch.zeros(len(kept), dtype=torch.float64, device=slots.device)
+    seed = 0
+    while (count := int(kept.sum())) > most:
+        directions = sample_rotations(VIEWS, torch.Generator().manual_seed(seed), PoseOptions("sphere"))
+        left = replace(blocks, slots=torch.where((slots >= 0) & kept[slots.clamp_min(0)], slots, -1).int())
+        influence = block_influence(left, directions.to(blocks.raw), PIXELS, max(blocks.resolution))
+        order = influence.masked_fill(~kept, -1.0).argsort(descending=True, stable=True)
+        kept[order[max(most, round((1.0 - LEFT_OUT_AT_ONCE) * count)) :]] = False
+        seed += 1
+    return kept.cpu(), influence.cpu()
