@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from .activation import activated, activated_in_place
+from .activation import activated
 from .implementations import IMPLEMENTATIONS, implementation, influence_implementation
 from .layout import BLOCK, Blocks, blocks_along, cut, sample_blocks, whole
 
@@ -55,11 +55,9 @@ def render_blocks(
     if len(rotation) == 0:  # nothing to compare two implementations on
         nothing = 0.0 * (blocks.raw.sum() + rotation.sum())
         return rotation.new_zeros(0, image_size, image_size) + nothing
-    render, keeps_all = implementation(impl, (blocks.raw, rotation), at_once)
-    share = 2.0 / num_samples / blocks.voxel_step
-    opacity, absorbance = (activated if keeps_all else activated_in_place)(blocks.raw, share)
+    render = implementation(impl, (blocks.raw, rotation), at_once)
     grid = blocks.slots, blocks.resolution, blocks.empty_absorbance
-    return render(opacity, absorbance, rotation, *grid, image_size, num_samples)
+    return render(blocks.raw, 2.0 / num_samples / blocks.voxel_step, rotation, *grid, image_size, num_samples)
 
 
 @torch.no_grad()
