@@ -15,7 +15,7 @@ from ..geometry.grids import WORLD_EXTENT, grid_size
 from ..kernels.block_absorption import BLOCK, Blocks, sample_blocks
 from . import _sparse_blocks as structure
 from ._sparse_choice import most_seen
-from ._sparse_values import check_whole_fits, layers_of, raw_of, upsampled
+from ._sparse_values import check_whole_fits, layers_of, raw_of, summed
 from .base import Volume
 from .growth import checked_growths, checked_times, coarser, still_to_come
 from .initial import scaled_normal
@@ -165,10 +165,7 @@ class SparseGrid(Volume):
 
     def raw(self) -> Float[Tensor, "2 N 8 8 8"]:
         """What is trained, of the blocks that are there: all levels together."""
-        raw = computed(self.bias) + computed(self.levels[-1])
-        for level in list(self.levels)[:-1]:
-            raw = raw + upsampled(computed(level), self.faces)
-        return raw
+        return summed(computed(self.bias), [computed(level) for level in self.levels], self.faces)
 
     def blocks(self) -> Blocks | None:
         """What is there; None for a small grid on a GPU, which is rendered faster as a whole."""
