@@ -91,7 +91,7 @@ class _Summed(torch.autograd.Function):
             values = level.movedim(0, -1)
             for axis in range(2):
                 values = _finer(values, _beside(values, faces, axis), weights, slice(None))
-            beside = _beside(values, faces, 2)
+            values, beside = values.contiguous(), _beside(values, faces, 2)
             for some in _parts(raw):
                 raw[:, some] += _finer(values, beside, weights, some).movedim(1, 0)
         ctx.save_for_backward(faces)
