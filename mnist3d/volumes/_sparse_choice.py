@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..geometry.rotations import PoseOptions, sample_rotations
 from ..kernels.block_absorption import Blocks, block_influence, blocks_along
+from ..storage.memory import give_back
 from ._sparse_blocks import AROUND, within_reach
 
 VIEWS, PIXELS = 48, 64  # by which blocks are judged, from all sides
@@ -55,10 +56,11 @@ def _seen(blocks: Blocks, most: int) -> tuple[Bool[Tensor, " N"], Float[Tensor, 
     influence = torch.zeros(len(kept), dtype=torch.float64, device=slots.device)
     seed = 0
     while (count := int(kept.sum())) > most:
+        give_back()
         directions = sample_rotations(VIEWS, torch.Generator().manual_seed(seed), PoseOptions("sphere"))
         left = replace(blocks, slots=torch.where((slots >= 0) & kept[slots.clamp_min(0)], slots, -1).int())
         influence = block_influence(left, directions.to(blocks.raw), PIXELS, max(blocks.resolution))
         order = influence.masked_fill(~kept, -1.0).argsort(descending=True, stable=True)
-        kept[order[max(most, round((1.0 - LEFT_OUT_AT_ONCE) * count)) :]] = False
+        kept[order[max(most, int((1.0 - LEFT_OUT_AT_ONCE) * count)) :]] = False
         seed += 1
     return kept.cpu(), influence.cpu()

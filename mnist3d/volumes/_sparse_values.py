@@ -88,10 +88,14 @@ class _Summed(torch.autograd.Function):
         raw = bias + levels[-1]
         for level in levels[:-1]:
             weights = _linear(level.shape[-1], level.device, level.dtype)
-            values = level.movedim(0, -1)
+            values = level.movedim(0, -1).contiguous()
             for axis in range(2):
-                values = _finer(values, _beside(values, faces, axis), weights, slice(None))
-            values, beside = values.contiguous(), _beside(values, faces, 2)
+                beside = _beside(values, faces, axis)
+                finer = values.new_empty(len(values), *values.shape[2:], BLOCK)
+                for some in _parts(raw):
+                    finer[some] = _finer(values, beside, weights, some)
+                values = finer
+            beside = _beside(values, faces, 2)
             for some in _parts(raw):
                 raw[:, some] += _finer(values, beside, weights, some).movedim(1, 0)
         ctx.save_for_backward(faces)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from ..geometry.arrays import computed
 from ..geometry.grids import WORLD_EXTENT, grid_size
 from ..kernels.block_absorption import BLOCK, Blocks, sample_blocks
+from ..storage.memory import give_back
 from . import _sparse_blocks as structure
 from ._sparse_choice import most_seen
 from ._sparse_values import check_whole_fits, layers_of, raw_of, summed
@@ -174,7 +175,10 @@ class SparseGrid(Volume):
         return self._blocks()
 
     def _blocks(self) -> Blocks:
-        return Blocks(self.raw(), self.voxel_step, self.slots, self.resolution, self.empty_absorbance)
+        return self._of(self.raw())
+
+    def _of(self, raw: Float[Tensor, "2 N 8 8 8"]) -> Blocks:
+        return Blocks(raw, self.voxel_step, self.slots, self.resolution, self.empty_absorbance)
 
     def dense(self) -> Float[Tensor, "2 Z Y X"]:
         """The whole grid, for those who need it; differentiable in the parameters.
@@ -235,6 +239,7 @@ class SparseGrid(Volume):
     def _worth_keeping(self, places: np.ndarray, raw: Float[Tensor, "2 N 8 8 8"]) -> np.ndarray:
         """The blocks with matter and their halo, at most so many as may stay; all where there is no matter, as nothing
         could come of nothing."""
+        give_back()
         matter = (F.softplus(raw[0]) / self.voxel_step > self.empty_below).cpu()
         matter &= structure.read_voxels_of(places, self.resolution)
         kept = structure.within_reach(matter, places, self.resolution, REACH)
@@ -242,7 +247,7 @@ class SparseGrid(Volume):
         most = max(1, int(most * self.keep_at_most)) if self.keep_at_most is not None else most
         if len(kept) <= most:
             return kept if len(kept) else places
-        return most_seen(self._blocks(), places, matter, most, REACH)
+        return most_seen(self._of(raw), places, matter, most, REACH)
 
     def _reshape(self, places: np.ndarray, stage: tuple[Times, Times]) -> None:
         """Take other blocks, of this resolution or a finer one, with the values that are there now."""
@@ -255,8 +260,11 @@ class SparseGrid(Volume):
             new = torch.where((now < 0)[:, None, None, None], fresh.reshape(CHANNELS, 1, 1, 1, 1), new)
         else:
             new = self._finer(places, finer)
+        give_back()
         self._take_stage(*stage, places)
-        self.levels[-1].copy_(new - self.bias)
+        self.levels[-1].copy_(new.sub_(self.bias))
+        del new
+        give_back()
 
     def _finer(self, places: np.ndarray, finer: tuple[int, int, int]) -> Float[Tensor, "2 N 8 8 8"]:
         """Raw values of the blocks of a finer grid, interpolated as the views are."""

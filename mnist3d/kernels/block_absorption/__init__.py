@@ -8,7 +8,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from .activation import activated
 from .implementations import IMPLEMENTATIONS, implementation, influence_implementation
 from .layout import BLOCK, Blocks, blocks_along, cut, sample_blocks, whole
 
@@ -96,9 +95,8 @@ def block_influence(
     """
     _check(blocks, rotation, image_size, num_samples, None)
     find = influence_implementation(impl, (blocks.raw, rotation))
-    opacity, absorbance = activated(blocks.raw, 2.0 / num_samples / blocks.voxel_step)
     grid = blocks.slots, blocks.resolution, blocks.empty_absorbance
-    return find(opacity, absorbance, rotation, *grid, image_size, num_samples)
+    return find(blocks.raw, 2.0 / num_samples / blocks.voxel_step, rotation, *grid, image_size, num_samples)
 
 
 def _check(blocks: Blocks, rotation: Tensor, image_size: int, num_samples: int, at_once: int | None) -> None:

@@ -67,8 +67,8 @@ def render_raw_numba(
 
 
 def block_influence_numba(
-    opacity: Float[Tensor, "N 8 8 8"],
-    absorbance: Float[Tensor, "N 8 8 8"],
+    raw: Float[Tensor, "2 N 8 8 8"],
+    share: float,
     rotation: Float[Tensor, "B 3 3"],
     slots: Int[Tensor, "bz by bx"],
     resolution: tuple[int, int, int],
@@ -76,13 +76,13 @@ def block_influence_numba(
     image_size: int,
     num_samples: int,
 ) -> Float[Tensor, " N"]:
-    """See `block_influence`; takes the opacity of one step. Bit-equal on any number of threads."""
+    """See `block_influence`; takes the share of `activated`. Bit-equal on any number of threads."""
     threads, lie = torch.get_num_threads(), slots.contiguous().numpy().astype(np.int32)
-    table, sources, empty, size = _grid(slots, resolution, empty_absorbance, opacity.dtype)
-    values = torch.stack([opacity, absorbance], dim=-1).detach().numpy().reshape(-1)
+    table, sources, empty, size = _grid(slots, resolution, empty_absorbance, raw.dtype)
+    values = activated_beside(raw, share).numpy().reshape(-1)
     turns = rotation.detach().double().contiguous().numpy()
     groups = spans(len(turns), GROUPS)
-    squares = np.zeros((len(groups), len(opacity)))
+    squares = np.zeros((len(groups), raw.shape[1]))
     chunks = max(1, min(threads, len(groups)))
 
     def add(chunk: int) -> None:

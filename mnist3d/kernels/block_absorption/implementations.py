@@ -37,8 +37,7 @@ def implementation(impl: str, tensors: tuple[Tensor, ...], at_once: int | None) 
         from .blocks_numba import render_raw_numba
 
         return render_raw_numba
-    render = _parted(at_once)
-    return lambda raw, share, *rest: render(*activated(raw, share), *rest)
+    return _of_raw(_parted(at_once))
 
 
 def _chosen(impl: str, tensors: tuple[Tensor, ...]) -> str:
@@ -56,11 +55,16 @@ def _chosen(impl: str, tensors: tuple[Tensor, ...]) -> str:
 def influence_implementation(impl: str, tensors: tuple[Tensor, ...]) -> Run:
     """Who computes `block_influence`: whoever renders these tensors; arguments and errors as of `implementation`."""
     if _chosen(impl, tensors) == "reference":
-        return block_influence_reference
+        return _of_raw(block_influence_reference)
     _numba()
     from .blocks_numba import block_influence_numba
 
     return block_influence_numba
+
+
+def _of_raw(run: Run) -> Run:
+    """Of raw values and a share what is of opacity and absorbance."""
+    return lambda raw, share, *rest: run(*activated(raw, share), *rest)
 
 
 def cases() -> Iterator[Case]:
