@@ -20,9 +20,7 @@ LEFT_OUT_AT_ONCE = 0.15  # of the blocks: two that hide each other's like must n
 HALO = 0.1  # of those that stay: beside matter, whatever they show, so that it can grow where it is seen most
 
 
-def most_seen(
-    blocks: Blocks, places: np.ndarray, matter: Bool[Tensor, "N 8 8 8"], most: int, reach: int
-) -> np.ndarray:
+def most_seen(blocks: Blocks, places: np.ndarray, matter: Bool[Tensor, "N 8 8 8"], most: int, reach: int) -> np.ndarray:
     """The blocks that change the views most, and some beside them, as ascending flat places.
 
     Those with the least `block_influence` are left out a few at a time, as each that goes lets others be seen. The
@@ -37,9 +35,10 @@ def most_seen(
     """
     shown = most - int(HALO * most)
     kept, influence = _seen(blocks, shown)
+    unseen = places[(~kept & matter.flatten(1).any(dim=1)).numpy()]  # where nothing is seen nothing would grow
     matter, places, influence = matter[kept], places[kept.numpy()], influence[kept].numpy()
     near = within_reach(matter, places, blocks.resolution, reach)
-    beside = near[~np.isin(near, places)]
+    beside = near[~np.isin(near, np.concatenate([places, unseen]))]
     along = blocks_along(blocks.resolution)
     grid = np.zeros(tuple(n + 2 for n in along))
     grid[tuple(at + 1 for at in np.unravel_index(places, along))] = influence

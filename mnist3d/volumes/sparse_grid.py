@@ -28,7 +28,6 @@ MOST_RAW = 16.0  # beyond, softplus and sigmoid are at the ends of what float32 
 STARTING_RAW = 8.0  # of voxels from elsewhere: beyond, sigmoid and softplus pass on no gradient that a step could use
 COMING_BACK = 0.1  # attenuation of the voxels of a block that comes back, of the largest that counts as empty
 KEPT = 0.4  # of the blocks in the ball by a pruning, as is told before a run
-READ_BY_FINER = 2  # finer blocks that read a pruned grid's, of eight for each, as is told before a run
 BLOCKS_AT_ONCE = 2**9  # bounds the memory of doubles
 GPU_GRID = 2**21  # voxels: a grid of 128^3 is rendered faster whole there, and takes 16 MiB
 CHANNELS = 2
@@ -45,8 +44,8 @@ class SparseGrid(Volume):
     All blocks in the unit ball are there at the start. At each time of `prune_at` those without matter are left out,
     but for a halo: blocks with matter within 4 voxels stay, or come back, so that gradients reach them and the matter
     can grow. With `keep_at_most` no more blocks than that stay: those that change the views most, and a tenth beside
-    them. Matter that is hidden, or black before black, goes first. The view is that of a `VoxelGrid` of these values. It is rendered block by block on a CPU, so memory and
-    time of a step are those of the blocks that are there.
+    them. Matter that is hidden, or black before black, goes first. The view is that of a `VoxelGrid` of these values.
+    It is rendered block by block on a CPU, so memory and time of a step are those of the blocks that are there.
 
     Args:
         resolution: Voxels along each edge, or along (Z, Y, X), 1 to 1024.
@@ -150,7 +149,7 @@ class SparseGrid(Volume):
         whole = len(structure.blocks_in_ball(self._stage(to_come)))
         kept = KEPT * len(structure.blocks_in_ball(self._final))
         if self.keep_at_most is not None:
-            kept = min(kept, READ_BY_FINER * self.keep_at_most * math.prod(structure.blocks_along(self._final)))
+            kept = min(kept, self.keep_at_most * math.prod(structure.blocks_along(self._final)))
         return max(whole, round(kept) if to_come else 0)
 
     def extra_repr(self) -> str:
@@ -207,8 +206,8 @@ class SparseGrid(Volume):
     def grow(self, steps_done: int, progress: float) -> bool:
         """Double the resolution and choose the blocks anew when it is time (`grow_at`, `prune_at`).
 
-        The views stay the same, but for what is less than `empty_below`. All goes into the finest level, the coarser
-        ones begin at zero again.
+        The views stay the same, but for what is less than `empty_below` and what `keep_at_most` costs. All goes into
+        the finest level, the coarser ones begin at zero again.
         """
         growths, prunes = (still_to_come(times, steps_done, progress) for times in (self.grow_at, self.prune_at))
         grows, prune = len(growths) < len(self.grow_at), len(prunes) < len(self.prune_at)

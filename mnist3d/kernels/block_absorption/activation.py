@@ -33,7 +33,7 @@ def slopes_in_place(
 ) -> Float[Tensor, "N 8 8 8 2"]:
     """The gradient to raw values, in the memory of the one to `values`, which are all that it needs.
 
-        exp(-softplus(raw)) = 1 - sigmoid(raw),   so sigmoid(raw) = 1 - (1 - opacity)^(1 / share)
+    exp(-softplus(raw)) = 1 - sigmoid(raw),   so sigmoid(raw) = 1 - (1 - opacity)^(1 / share)
     """
     for begin in range(0, len(values), BLOCKS_AT_ONCE):
         some = slice(begin, begin + BLOCKS_AT_ONCE)

@@ -1,7 +1,7 @@
 """The renderer of a grid of blocks for the CPU: the same function as `reference.py`, compiled by numba.
 
-The autograd.Function around `blocks_loops.py`, what lies beside what, and the split over threads. `render_blocks` checks
-the shapes and chooses the implementation. Imports numba; import it lazily.
+The autograd.Function around `blocks_loops.py`, what lies beside what, and the split over threads. `render_blocks`
+checks the shapes and chooses the implementation. Imports numba; import it lazily.
 """
 
 from itertools import product
