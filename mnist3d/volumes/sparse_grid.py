@@ -15,7 +15,7 @@ from ..geometry.grids import WORLD_EXTENT, grid_size
 from ..kernels.block_absorption import BLOCK, Blocks, sample_blocks
 from ..storage.memory import give_back
 from . import _sparse_blocks as structure
-from ._sparse_choice import most_seen
+from ._sparse_choice import REACH, worth_keeping
 from ._sparse_values import check_whole_fits, layers_of, raw_of, summed
 from .base import Volume
 from .growth import checked_growths, checked_times, coarser, still_to_come
@@ -23,7 +23,6 @@ from .initial import scaled_normal
 from .resampling import undrawn
 
 COARSER = (2, 4)  # voxels along an edge of a block in the levels that are added, as VoxelGrid's at 1/4 and 1/2
-REACH = 4  # voxels: blocks that have matter within so many stay, so that it can grow into them
 MOST_RAW = 16.0  # beyond, softplus and sigmoid are at the ends of what float32 tells apart
 STARTING_RAW = 8.0  # of voxels from elsewhere: beyond, sigmoid and softplus pass on no gradient that a step could use
 COMING_BACK = 0.1  # attenuation of the voxels of a block that comes back, of the largest that counts as empty
@@ -174,10 +173,10 @@ class SparseGrid(Volume):
         return self._blocks()
 
     def _blocks(self) -> Blocks:
-        return self._of(self.raw())
+        return Blocks(self.raw(), self.voxel_step, self.slots, self.resolution, self.empty_absorbance)
 
-    def _of(self, raw: Float[Tensor, "2 N 8 8 8"]) -> Blocks:
-        return Blocks(raw, self.voxel_step, self.slots, self.resolution, self.empty_absorbance)
+    def _worth_keeping(self, places: np.ndarray) -> np.ndarray:
+        return worth_keeping(self._blocks(), places, self.empty_below, self.keep_at_most)
 
     def dense(self) -> Float[Tensor, "2 Z Y X"]:
         """The whole grid, for those who need it; differentiable in the parameters.
@@ -216,13 +215,13 @@ class SparseGrid(Volume):
             return False
         before, size, stage = self.places.cpu().numpy(), self.resolution, (growths, prunes)
         with torch.no_grad():
-            places = self._worth_keeping(before, self.raw()) if prune else before
+            places = self._worth_keeping(before) if prune else before
             if grows:
                 finer = self._stage(len(growths))
                 self._reshape(structure.overlapping(places, size, finer), stage)
                 places = self.places.cpu().numpy()
                 if pruned:
-                    places = self._worth_keeping(places, self.raw())
+                    places = self._worth_keeping(places)
             if grows or not np.array_equal(places, before):
                 self._reshape(places, stage)
                 return True
@@ -234,19 +233,6 @@ class SparseGrid(Volume):
         assert isinstance(grown, SparseGrid)
         with torch.no_grad():
             self._reshape(grown.places.cpu().numpy(), (grown.grow_at, grown.prune_at))
-
-    def _worth_keeping(self, places: np.ndarray, raw: Float[Tensor, "2 N 8 8 8"]) -> np.ndarray:
-        """The blocks with matter and their halo, at most so many as may stay; all where there is no matter, as nothing
-        could come of nothing."""
-        give_back()
-        matter = (F.softplus(raw[0]) / self.voxel_step > self.empty_below).cpu()
-        matter &= structure.read_voxels_of(places, self.resolution)
-        kept = structure.within_reach(matter, places, self.resolution, REACH)
-        most = math.prod(structure.blocks_along(self.resolution))
-        most = max(1, int(most * self.keep_at_most)) if self.keep_at_most is not None else most
-        if len(kept) <= most:
-            return kept if len(kept) else places
-        return most_seen(self._of(raw), places, matter, most, REACH)
 
     def _reshape(self, places: np.ndarray, stage: tuple[Times, Times]) -> None:
         """Take other blocks, of this resolution or a finer one, with the values that are there now."""
@@ -315,7 +301,9 @@ class SparseGrid(Volume):
         given = [value.cpu().long() for value in found if isinstance(value, Tensor)]
         if len(given) == len(found):
             growths, prunes, places = given
-            if wrong := self._wrong_stage(growths, prunes, places):
+            left = {"growths_left": growths, "prunes_left": prunes}
+            wrong = structure.wrong_counts(left, tuple(len(times) for times in self._schedules))
+            if wrong := wrong or structure.wrong_places(places, self._stage(int(growths))):
                 error_msgs.append(wrong)
                 return
             grow_at, prune_at = (
@@ -337,21 +325,6 @@ class SparseGrid(Volume):
         else:
             self._take_stage(grow_at, prune_at, places)
 
-    def _wrong_stage(self, growths: Tensor, prunes: Tensor, places: Tensor) -> str:
-        """What is wrong with a state from a file of anybody, before a place of it is read or written; or nothing."""
-        for name, left, times in (
-            ("growths_left", growths, self._schedules[0]),
-            ("prunes_left", prunes, self._schedules[1]),
-        ):
-            if left.ndim or not 0 <= int(left) <= len(times):
-                return f"{name} must be a number in [0, {len(times)}]"
-        blocks = math.prod(structure.blocks_along(self._stage(int(growths))))
-        if places.ndim != 1 or not 1 <= len(places) <= blocks or int(places.min()) < 0 or int(places.max()) >= blocks:
-            return f"places must be of 1 to {blocks} blocks, each in [0, {blocks - 1}]"
-        if bool((places.diff() <= 0).any()):
-            return "places must be ascending"
-        return ""
-
     def take_voxels(self, grid: Float[Tensor, "2 Z Y X"]) -> None:
         """Show what a grid shows, resampled to the resolution, in the blocks with matter and their halo; with
         `keep_at_most` in no more than those.
@@ -371,4 +344,4 @@ class SparseGrid(Volume):
                 self.levels[-1][:, some] = raw_of(blocks[0], blocks[1], step, STARTING_RAW).to(self.bias) - self.bias
                 begin = some.stop
             if self.keep_at_most is not None:
-                self._reshape(self._worth_keeping(self.places.cpu().numpy(), self.raw()), ([], self.prune_at))
+                self._reshape(self._worth_keeping(self.places.cpu().numpy()), ([], self.prune_at))
