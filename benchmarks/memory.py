@@ -7,6 +7,7 @@ pages of files, which any other program may have back; for a run the peak with t
 
 import copy
 import json
+import math
 import multiprocessing
 import os
 import resource
@@ -225,6 +226,16 @@ def write_knot(kind: str, path: str) -> None:
 
 
 def step_on_knot(name: str) -> dict[str, float | str]:
+    """A `step_on_file` of a knot."""
+    with tempfile.TemporaryDirectory(dir=Path.cwd()) as folder:
+        path = f"{folder}/knot.safetensors"
+        made = multiprocessing.get_context("spawn").Process(target=write_knot, args=(name.split(",")[0], path))
+        made.start()
+        made.join()
+        return {**step_on_file(path), "step": name}
+
+
+def step_on_file(path: str) -> dict[str, float | str]:
     """Two steps without a discriminator: views and their gradients, Adam, the average."""
     rotations, renderer = turntable(8), AbsorptionRenderer(128)
 
@@ -237,19 +248,14 @@ def step_on_knot(name: str) -> dict[str, float | str]:
             adam.zero_grad(set_to_none=True)
             following.follow(0.9)
 
-    with tempfile.TemporaryDirectory(dir=Path.cwd()) as folder:
-        kind, path = name.split(",")[0], f"{folder}/knot.safetensors"
-        made = multiprocessing.get_context("spawn").Process(target=write_knot, args=(kind, path))
-        made.start()
-        made.join()
-        steps(
-            SparseGrid(16) if kind == "SparseGrid" else VoxelGrid(16, grow_at=[]), 1
-        )  # so that its libraries are there
-        with Peak() as peak:
-            volume = load_volume(path)
-            steps(volume, 2)
-    filled = len(volume.places) / 32**3 if isinstance(volume, SparseGrid) else 1.0
-    return {"step": name, "MiB": round(peak.mib), "share_of_the_blocks": round(filled, 3)}
+    with open(path, "rb") as file:  # as little as can be is loaded before
+        of_blocks = b"SparseGrid" in file.read(2**16)
+    steps(SparseGrid(16) if of_blocks else VoxelGrid(16, grow_at=[]), 1)  # so that its libraries are there
+    with Peak() as peak:
+        volume = load_volume(path)
+        steps(volume, 2)
+    filled = len(volume.places) / math.prod(volume.slots.shape) if isinstance(volume, SparseGrid) else 1.0
+    return {"step": path, "MiB": round(peak.mib), "share_of_the_blocks": round(filled, 3)}
 
 
 def exports() -> dict[str, Callable[[Path], object]]:
@@ -312,8 +318,12 @@ def main(arguments: Sequence[str]) -> None:
     parser = OneLineParser(prog="memory.py", description="Peak memory of runs and exports.")
     parser.add_argument("--only", choices=("runs", "saves", "steps", "exports"), help="default all")
     parser.add_argument("--line", help="one line, in this process")
+    parser.add_argument("--step_on", help="a volume file: the step on it, in this process")
     parser.add_argument("--output", type=Path, help="JSON file; default none")
     options = parser.parse_args(arguments)
+    if options.step_on is not None:
+        print(json.dumps(step_on_file(options.step_on)))
+        return
     if options.line is not None:
         of_a_line = {**dict.fromkeys(RUNS, run), **dict.fromkeys(SAVES, save_and_resume)}
         measure = {**of_a_line, **dict.fromkeys(STEPS_ON_A_KNOT, step_on_knot)}.get(options.line, export)

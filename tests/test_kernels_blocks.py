@@ -7,13 +7,23 @@ import torch
 from torch import Tensor
 
 from mnist3d.kernels.absorption import random_rotations, render_grid
+from mnist3d.kernels.absorption.quadrature import ball_quadrature
 from mnist3d.kernels.absorption.reference import render_grid_reference
 from mnist3d.kernels.absorption.trilinear_numba import render_grid_numba
-from mnist3d.kernels.block_absorption import Blocks, blocks_along, cut, render_blocks, sample_blocks, whole
+from mnist3d.kernels.block_absorption import (
+    Blocks,
+    block_influence,
+    blocks_along,
+    cut,
+    render_blocks,
+    sample_blocks,
+    whole,
+)
 from mnist3d.kernels.block_absorption.activation import activated
 from mnist3d.kernels.block_absorption.blocks_numba import render_blocks_numba
 from mnist3d.kernels.block_absorption.reference import render_blocks_reference
 from mnist3d.kernels.choice import TOLERANCES
+from mnist3d.kernels.compositing import composite
 from mnist3d.testing import check_absorption_kernel
 
 EMPTY, STEP = 0.25, 2.0 / 24.0
@@ -137,6 +147,62 @@ def test_between_voxels_a_grid_of_blocks_is_the_grid():
     )
     torch.testing.assert_close(found, grid[0, :, 0, 0])
     assert torch.equal(cut(blocks.dense())[:, 1, :, :, 0], values[:, int(blocks.slots.flatten()[1]), :, :, 0])
+
+
+@pytest.mark.parametrize("impl", RENDERERS)
+def test_the_influence_of_a_block_is_what_the_views_change_by_without_its_samples(impl):
+    """Composited anew without the samples whose nearest voxel is the block's."""
+    blocks, pixels, samples = some_blocks(), 9, 14
+    rotation = random_rotations(3, torch.Generator().manual_seed(3))
+    camera, share = ball_quadrature(pixels, samples, dtype=torch.float64)
+    opacity, absorbance = activated(blocks.raw, 2.0 / samples / STEP)
+    empty = torch.tensor([0.0, EMPTY], dtype=torch.float64)
+    size = torch.tensor(blocks.resolution[::-1])
+    expected = torch.zeros(blocks.raw.shape[1], dtype=torch.float64)
+    for turn in rotation:
+        world = camera @ turn
+        shade, black = sample_blocks(torch.stack([opacity, absorbance]), blocks.slots, blocks.resolution, empty, world)
+        voxel = torch.minimum(((world + 1.0) / 2.0 * size).long().clamp_min(0), size - 1)  # the rest has no share
+        x, y, z = (voxel // 8).unbind(dim=-1)
+        owner = blocks.slots[z, y, x]
+        view = composite((share * shade)[None], black[None])
+        for block in range(len(expected)):
+            without = composite((share * shade * (owner != block))[None], black[None])
+            expected[block] += (view - without).square().sum() / (len(rotation) * pixels**2)
+    found = block_influence(blocks, rotation, pixels, samples, impl)
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-15)  # rounding of some hundred operations
+    assert (expected > 1e-6).sum() > 10
+
+
+@pytest.mark.parametrize("impl", RENDERERS)
+def test_what_is_hidden_or_black_before_nothing_has_no_influence(impl):
+    """27 blocks, of which the outer 26 let exp(-50) through; then black ones, and none that `slots` leaves out."""
+    slots = torch.arange(27, dtype=torch.int32).reshape(3, 3, 3)
+    raw = torch.full((2, 27, 8, 8, 8), 50.0, dtype=torch.float64)
+    raw[1] = -2.0
+    raw[:, 13] = torch.randn(2, 8, 8, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    blocks = Blocks(raw, STEP, slots, (24, 24, 24), EMPTY)
+    rotation = random_rotations(4, torch.Generator().manual_seed(0))
+    found = block_influence(blocks, rotation, 16, 24, impl)
+    assert found[13] < 1e-40
+    assert found[[4, 10, 12, 14, 16, 22]].min() > 1e-6  # in the middle of the six sides
+    black = replace(blocks, raw=torch.stack([raw[0], torch.full_like(raw[1], torch.inf)]))
+    assert block_influence(black, rotation, 16, 24, impl).max() < 1e-30  # the square of rounding
+    fewer = replace(blocks, slots=torch.where(slots == 4, -1, slots))
+    seen = block_influence(fewer, rotation, 16, 24, impl)
+    assert seen[4] == 0.0
+    assert seen[13] > 1e-6
+
+
+def test_influence_is_the_same_to_the_bit_on_any_number_of_threads(monkeypatch):
+    blocks, rotation, found = some_blocks(dtype=torch.float32), random_rotations(9, torch.Generator()).float(), []
+    for threads in (1, 3):
+        monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
+        found.append(block_influence(blocks, rotation, 12, 20, "numba"))
+    assert torch.equal(*found)
+    expected = block_influence(blocks, rotation, 12, 20, "reference")
+    torch.testing.assert_close(found[0], expected, rtol=1e-3, atol=1e-9)  # of differences of float32
+    assert block_influence(blocks, rotation[:0], 12, 20).equal(torch.zeros(21, dtype=torch.float64))
 
 
 @pytest.mark.parametrize(

@@ -206,11 +206,13 @@ def test_weights_are_counted_without_being_made(flags: str, built: Volume):
 
 def test_a_grid_of_blocks_takes_those_of_the_ball_until_it_is_pruned():
     flags = ("--volume", "SparseGrid", "--volume.resolution", "64", "--volume.grow_at", "[.3]", "--watchdog", "warn")
-    of_each = 5 * 2 * 4 * (8**3 + 4**3 + 2**3) + 32_000 + 8_000 * (torch.get_num_threads() - 1)
+    of_each = 5 * 2 * 4 * (8**3 + 4**3 + 2**3) + 20_000 + 4_200 * (torch.get_num_threads() - 1)
     for more, blocks in (
         ((), 408),  # of 8^3 in a cube of 64^3
         (("--volume.prune_at", "[.5]"), 408),
         (("--volume.prune_at", "[.2]"), round(0.4 * 408)),  # grown out of the 64 of 32^3
+        (("--volume.prune_at", "[.2]", "--volume.keep_at_most", ".2"), round(0.2 * 512)),
+        (("--volume.prune_at", "[.2]", "--volume.keep_at_most", ".01"), 64),
     ):
         told = memory.training_memory(config(*flags, *more), CPU)
         assert part(told, "volume.resolution") == blocks * of_each
@@ -220,7 +222,7 @@ def test_a_grid_of_blocks_takes_those_of_the_ball_until_it_is_pruned():
 
 def test_a_number_of_blocks_that_stays_is_what_a_grid_of_blocks_takes():
     flags = ("--volume", "SparseGrid", "--volume.resolution", "64", "--watchdog", "warn", "--volume.blocks", "20")
-    of_each = 5 * 2 * 4 * (8**3 + 4**3 + 2**3) + 32_000 + 8_000 * (torch.get_num_threads() - 1)
+    of_each = 5 * 2 * 4 * (8**3 + 4**3 + 2**3) + 20_000 + 4_200 * (torch.get_num_threads() - 1)
     assert part(memory.training_memory(config(*flags), CPU), "volume.resolution") == 20 * of_each
 
 
@@ -419,9 +421,9 @@ def test_a_small_file_that_asks_for_a_large_grid_is_not_looked_at(tmp_path: Path
     with pytest.raises(VolumeFileError, match="1024x1024x1024 voxels takes about 40 GiB"):
         memory.check_opened("a run", largest)
     memory.check_opened("a run", HashGrid())  # no grid
-    room(20 * 32_000)
+    room(20 * 20_000)
     memory.check_opened("a run", SparseGrid(512, blocks=20))  # views need no more
-    with pytest.raises(VolumeFileError, match="its grid of 21 blocks of 8\\^3 voxels takes about 656 KiB"):
+    with pytest.raises(VolumeFileError, match="its grid of 21 blocks of 8\\^3 voxels takes about 410 KiB"):
         memory.check_opened("a run", SparseGrid(512, blocks=21))
 
 

@@ -167,6 +167,68 @@ def test_a_halo_gets_gradients_and_blocks_come_back():
     assert (volume.levels[-1].grad[0, int(volume.slots[2, 2, 0])] != 0.0).any()
 
 
+def shell(**options: Any) -> SparseGrid:
+    """27 opaque blocks in the middle of 5^3, of which one sees 26, each beside others of another brightness."""
+    volume = SparseGrid(40, initial_noise=0.0, **options)
+    k, j, i = (volume.places // 25, volume.places // 5 % 5, volume.places % 5)
+    inside = ((k - 2).abs() <= 1) & ((j - 2).abs() <= 1) & ((i - 2).abs() <= 1)
+    with torch.no_grad():
+        volume.levels[-1][0] = torch.where(inside, 50.0, -30.0)[:, None, None, None]
+        volume.levels[-1][1] = (inside * (4.0 * ((k + j + i) % 2) - 2.0))[:, None, None, None]
+    return volume
+
+
+def test_with_a_bound_what_is_hidden_goes_first_and_what_is_seen_stays():
+    volume = shell(prune_at=[0.5], keep_at_most=28 / 125)  # of which 2 may lie beside the others
+    before = views_of(volume).detach()
+    middle, side = [0.0, 0.0, 0.0], [0.4, 0.0, 0.0]
+    assert volume.grow(0, 0.5)
+    assert len(places(volume)) == 28
+    assert (holds(volume, middle), holds(volume, side)) == (False, True)
+    matter = (volume.raw()[0] > 1.0).flatten(1).any(dim=1)
+    assert matter.sum() == 26
+    # what lies outside held exp(-34); behind the shell there is nothing to see
+    torch.testing.assert_close(views_of(volume), before, rtol=0.0, atol=1e-5)
+    assert before.max() > 0.2
+
+
+@pytest.mark.parametrize("most", [1, 2, 9, 26])
+def test_a_bound_is_kept_whatever_it_is(most):
+    volume = shell(prune_at=[0.5], keep_at_most=(most + 0.5) / 125)
+    assert volume.grow(0, 0.5)
+    assert len(places(volume)) == most
+    assert bool((places(volume).diff() > 0).all())
+
+
+def test_a_bound_holds_across_a_growth_and_for_what_is_taken_from_elsewhere():
+    volume = SparseGrid(64, grow_at=[0.6], prune_at=[0.5, 0.8], initial_brightness=BRIGHTNESS, keep_at_most=0.1)
+    with torch.no_grad():
+        volume.levels[-1].copy_(blob().levels[-1])
+    before = views_of(volume).detach()
+    assert volume.grow(0, 0.5)
+    assert len(places(volume)) == 6
+    assert volume.grow(0, 0.6)
+    assert len(places(volume)) == 51
+    assert volume.grow(0, 0.8) or len(places(volume)) == 51
+    assert len(places(volume)) <= 51
+    given = SparseGrid(64, keep_at_most=0.1)
+    given.take_voxels(grid_of(blob()).detach())
+    assert 40 < len(places(given)) <= 51
+    assert (views_of(given) - before).square().mean() < 1e-2
+
+
+def test_blocks_beside_what_is_seen_come_back_under_a_bound_too():
+    volume = shell(prune_at=[1, 2], keep_at_most=40 / 125)
+    volume.grow(1, 0.0)
+    assert len(places(volume)) == 40
+    assert (volume.raw()[0] > 1.0).flatten(1).any(dim=1).sum() == 26
+    views_of(volume).sum().backward()
+    slopes = volume.levels[-1].grad.flatten(2).abs().amax(dim=(0, 2))
+    empty = (volume.raw()[0] < 0.0).flatten(1).all(dim=1)
+    assert empty.sum() == 14
+    assert (slopes[empty] > 0.0).all()
+
+
 def test_nothing_at_all_keeps_its_blocks():
     volume = SparseGrid(16, initial_opacity=1e-6, initial_noise=0.0, prune_at=[0.5])
     assert not volume.grow(0, 0.5)
@@ -193,11 +255,12 @@ def test_it_grows_as_the_dense_grid(prune_at):
     assert SparseGrid(**volume.init_args).levels[-1].shape == volume.levels[-1].shape
 
 
-def make(seed=0, **options):
+def make(seed=0, keep_at_most=None, **options):
     """Matter at one end of the x axis, along which lie 4 blocks at first and 8 in the end."""
     torch.manual_seed(seed)
     settings = TrainerOptions(**{"max_steps": 12, "views": 3, **options})
-    volume = SparseGrid([32, 32, 64], grow_at=[5], prune_at=[2, 8], empty_below=0.3, initial_opacity=0.1)
+    given = {"empty_below": 0.3, "initial_opacity": 0.1, "keep_at_most": keep_at_most}
+    volume = SparseGrid([32, 32, 64], grow_at=[5], prune_at=[2, 8], **given)
     with torch.no_grad():
         for level in list(volume.levels)[::2]:
             level[0, volume.places % 4 > 0] -= 8.0
@@ -211,13 +274,16 @@ def saved(trainer):
     return torch.load(buffer, weights_only=True)
 
 
+@pytest.mark.parametrize("keep_at_most", [None, 0.2])
 @pytest.mark.parametrize("stop_after", [2, 3, 6, 9])
-def test_a_run_resumes_to_the_bit_before_and_after_a_pruning(stop_after):
-    whole = make()
+def test_a_run_resumes_to_the_bit_before_and_after_a_pruning(stop_after, keep_at_most):
+    whole = make(keep_at_most=keep_at_most)
     whole.run()
-    half = make(stop_after=stop_after)
+    half = make(stop_after=stop_after, keep_at_most=keep_at_most)
     half.run()
-    rest = make(seed=5)  # every weight and generator starts elsewhere: all must come from the state
+    rest = make(
+        seed=5, keep_at_most=keep_at_most
+    )  # every weight and generator starts elsewhere: all must come from the state
     rest.load_state_dict(saved(half))
     assert torch.equal(places(rest.volume), places(half.volume))
     rest.run()
@@ -305,6 +371,8 @@ def test_a_file_with_blocks_that_cannot_be_is_refused_in_one_line(tmp_path):
         ({"initial_opacity": 1.0}, r"initial_opacity=1.0: must be > 0 and < 1"),
         ({"initial_noise": -1.0}, r"initial_noise=-1.0: must be finite and >= 0"),
         ({"empty_below": 0.0}, r"empty_below=0.0: must be finite and > 0"),
+        ({"keep_at_most": 0.0}, r"keep_at_most=0.0: must be > 0 and <= 1, or null"),
+        ({"keep_at_most": 1.5}, r"keep_at_most=1.5: must be > 0 and <= 1, or null"),
         ({"prune_at": [0.5, 0.2]}, r"prune_at=\[0.5, 0.2\]: must be ascending"),
         ({"grow_at": [2.5]}, r"grow_at=\[2.5\]: must be ascending"),
         ({"resolution": 16, "blocks": 9}, r"blocks=9: must be in \[1, 8\], or null; the unit ball has 8 blocks"),

@@ -41,9 +41,9 @@ GRIDS = {"trilinear": 9, "slices": 6}
 COPIES_WHILE_BUILT, COPIES_WHILE_TAKEN = 3, 9
 VIEWS_OF_A_FIT = 8  # at a time
 GRIDS_OF_A_VIEW = 5  # the same where nothing learns
-# Of a grid of blocks, bytes of one of them in such a step, and of its gradient in each further thread: 9^3 voxels where
-# 8^3 are there, and those of the blocks before it.
-OF_BLOCK, OF_BLOCK_A_THREAD = 32_000, 8_000
+# Of a grid of blocks, bytes of one of them in such a step, and of its gradient in each further thread: raw values and
+# what they give, the gradients to both, and what the C library keeps of it.
+OF_BLOCK, OF_BLOCK_A_THREAD = 20_000, 4_200
 CHANNELS = 2
 # Bytes of a sample in the reference implementations, which keep all that lies between two operations.
 OF_SAMPLE = 80

@@ -102,3 +102,21 @@ def centres_of(places: np.ndarray, size: tuple[int, ...]) -> Float[Tensor, "N 8 
     shape = (len(places), BLOCK, BLOCK, BLOCK)
     parts = x[:, None, None, :], y[:, None, :, None], z[:, :, None, None]
     return torch.stack([part.expand(shape) for part in parts], dim=-1)
+
+
+def wrong_counts(left: dict[str, Tensor], most: tuple[int, ...]) -> str:
+    """What is wrong with how many times are still to come, as a file of anybody says by name; or nothing."""
+    for (name, count), largest in zip(left.items(), most, strict=True):
+        if count.ndim or not 0 <= int(count) <= largest:
+            return f"{name} must be a number in [0, {largest}]"
+    return ""
+
+
+def wrong_places(places: Tensor, size: tuple[int, ...]) -> str:
+    """What is wrong with places from a file of anybody, before a place of them is read or written; or nothing."""
+    blocks = int(np.prod(blocks_along(size)))
+    if places.ndim != 1 or not 1 <= len(places) <= blocks or int(places.min()) < 0 or int(places.max()) >= blocks:
+        return f"places must be of 1 to {blocks} blocks, each in [0, {blocks - 1}]"
+    if bool((places.diff() <= 0).any()):
+        return "places must be ascending"
+    return ""

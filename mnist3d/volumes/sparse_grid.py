@@ -13,15 +13,16 @@ from torch import Tensor, nn
 from ..geometry.arrays import computed
 from ..geometry.grids import WORLD_EXTENT, grid_size
 from ..kernels.block_absorption import BLOCK, Blocks, sample_blocks
+from ..storage.memory import give_back
 from . import _sparse_blocks as structure
-from ._sparse_values import check_whole_fits, layers_of, raw_of, upsampled
+from ._sparse_choice import REACH, worth_keeping
+from ._sparse_values import check_whole_fits, layers_of, raw_of, summed
 from .base import Volume
 from .growth import checked_growths, checked_times, coarser, still_to_come
 from .initial import scaled_normal
 from .resampling import undrawn
 
 COARSER = (2, 4)  # voxels along an edge of a block in the levels that are added, as VoxelGrid's at 1/4 and 1/2
-REACH = 4  # voxels: blocks that have matter within so many stay, so that it can grow into them
 MOST_RAW = 16.0  # beyond, softplus and sigmoid are at the ends of what float32 tells apart
 STARTING_RAW = 8.0  # of voxels from elsewhere: beyond, sigmoid and softplus pass on no gradient that a step could use
 COMING_BACK = 0.1  # attenuation of the voxels of a block that comes back, of the largest that counts as empty
@@ -41,8 +42,9 @@ class SparseGrid(Volume):
 
     All blocks in the unit ball are there at the start. At each time of `prune_at` those without matter are left out,
     but for a halo: blocks with matter within 4 voxels stay, or come back, so that gradients reach them and the matter
-    can grow. The view is that of a `VoxelGrid` of these values. It is rendered block by block on a CPU, so memory and
-    time of a step are those of the blocks that are there.
+    can grow. With `keep_at_most` no more blocks than that stay: those that change the views most, and a tenth beside
+    them. Matter that is hidden, or black before black, goes first. The view is that of a `VoxelGrid` of these values.
+    It is rendered block by block on a CPU, so memory and time of a step are those of the blocks that are there.
 
     Args:
         resolution: Voxels along each edge, or along (Z, Y, X), 1 to 1024.
@@ -55,6 +57,8 @@ class SparseGrid(Volume):
         initial_brightness: Mean of 1 - absorbance at the start, in (0, 1).
         initial_noise: Standard deviation of the raw values of the finest level at the start, >= 0.
         blocks: Number of blocks of a saved volume; null: all in the unit ball, with which a run starts.
+        keep_at_most: Share of the cube's blocks that a pruning keeps at most, > 0 and <= 1: those that change the views
+            most. null: all with matter.
 
     Raises:
         ValueError: a value outside its range.
@@ -64,7 +68,12 @@ class SparseGrid(Volume):
         and their neighbours); Museth, "VDB: High-resolution sparse volumes with dynamic topology" (2013), blocks.
     """
 
-    RUNS_OWN: ClassVar[dict[str, str | None]] = {"prune_at": "prunes_left", "empty_below": None, "blocks": None}
+    RUNS_OWN: ClassVar[dict[str, str | None]] = {
+        "prune_at": "prunes_left",
+        "empty_below": None,
+        "keep_at_most": None,
+        "blocks": None,
+    }
 
     def __init__(
         self,
@@ -76,6 +85,7 @@ class SparseGrid(Volume):
         initial_brightness: float = 0.27,
         initial_noise: float = 0.3,
         blocks: int | None = None,
+        keep_at_most: float | None = None,
     ) -> None:
         super().__init__()
         self._final = grid_size(resolution)
@@ -86,7 +96,9 @@ class SparseGrid(Volume):
             raise ValueError(f"initial_noise={initial_noise}: must be finite and >= 0")
         if not 0.0 < empty_below < math.inf:
             raise ValueError(f"empty_below={empty_below}: must be finite and > 0")
-        self.empty_below = empty_below
+        if keep_at_most is not None and not 0.0 < keep_at_most <= 1.0:
+            raise ValueError(f"keep_at_most={keep_at_most}: must be > 0 and <= 1, or null")
+        self.empty_below, self.keep_at_most = empty_below, keep_at_most
         self._schedules = checked_growths(grow_at, max(self._final)), checked_times("prune_at", prune_at)
         self.growths_left, self.prunes_left = (nn.Buffer(torch.tensor(len(times))) for times in self._schedules)
         self.grow_at, self.prune_at = (list(times) for times in self._schedules)
@@ -134,7 +146,10 @@ class SparseGrid(Volume):
         first = prunes[0] if prunes else math.inf
         to_come = sum(at > first and (at < 1) == (first < 1) for at in growths)
         whole = len(structure.blocks_in_ball(self._stage(to_come)))
-        return max(whole, round(KEPT * len(structure.blocks_in_ball(self._final))) if to_come else 0)
+        kept = KEPT * len(structure.blocks_in_ball(self._final))
+        if self.keep_at_most is not None:
+            kept = min(kept, self.keep_at_most * math.prod(structure.blocks_along(self._final)))
+        return max(whole, round(kept) if to_come else 0)
 
     def extra_repr(self) -> str:
         """Resolution, what it will grow to, and how many blocks are there."""
@@ -149,10 +164,7 @@ class SparseGrid(Volume):
 
     def raw(self) -> Float[Tensor, "2 N 8 8 8"]:
         """What is trained, of the blocks that are there: all levels together."""
-        raw = computed(self.bias) + computed(self.levels[-1])
-        for level in list(self.levels)[:-1]:
-            raw = raw + upsampled(computed(level), self.faces)
-        return raw
+        return summed(computed(self.bias), [computed(level) for level in self.levels], self.faces)
 
     def blocks(self) -> Blocks | None:
         """What is there; None for a small grid on a GPU, which is rendered faster as a whole."""
@@ -162,6 +174,9 @@ class SparseGrid(Volume):
 
     def _blocks(self) -> Blocks:
         return Blocks(self.raw(), self.voxel_step, self.slots, self.resolution, self.empty_absorbance)
+
+    def _worth_keeping(self, places: np.ndarray) -> np.ndarray:
+        return worth_keeping(self._blocks(), places, self.empty_below, self.keep_at_most)
 
     def dense(self) -> Float[Tensor, "2 Z Y X"]:
         """The whole grid, for those who need it; differentiable in the parameters.
@@ -190,8 +205,8 @@ class SparseGrid(Volume):
     def grow(self, steps_done: int, progress: float) -> bool:
         """Double the resolution and choose the blocks anew when it is time (`grow_at`, `prune_at`).
 
-        The views stay the same, but for what is less than `empty_below`. All goes into the finest level, the coarser
-        ones begin at zero again.
+        The views stay the same, but for what is less than `empty_below` and what `keep_at_most` costs. All goes into
+        the finest level, the coarser ones begin at zero again.
         """
         growths, prunes = (still_to_come(times, steps_done, progress) for times in (self.grow_at, self.prune_at))
         grows, prune = len(growths) < len(self.grow_at), len(prunes) < len(self.prune_at)
@@ -200,13 +215,13 @@ class SparseGrid(Volume):
             return False
         before, size, stage = self.places.cpu().numpy(), self.resolution, (growths, prunes)
         with torch.no_grad():
-            places = self._worth_keeping(before, self.raw()) if prune else before
+            places = self._worth_keeping(before) if prune else before
             if grows:
                 finer = self._stage(len(growths))
                 self._reshape(structure.overlapping(places, size, finer), stage)
                 places = self.places.cpu().numpy()
                 if pruned:
-                    places = self._worth_keeping(places, self.raw())
+                    places = self._worth_keeping(places)
             if grows or not np.array_equal(places, before):
                 self._reshape(places, stage)
                 return True
@@ -219,13 +234,6 @@ class SparseGrid(Volume):
         with torch.no_grad():
             self._reshape(grown.places.cpu().numpy(), (grown.grow_at, grown.prune_at))
 
-    def _worth_keeping(self, places: np.ndarray, raw: Float[Tensor, "2 N 8 8 8"]) -> np.ndarray:
-        """The blocks with matter and their halo; all where there is none, as nothing could come of nothing."""
-        matter = (F.softplus(raw[0]) / self.voxel_step > self.empty_below).cpu()
-        matter &= structure.read_voxels_of(places, self.resolution)
-        kept = structure.within_reach(matter, places, self.resolution, REACH)
-        return kept if len(kept) else places
-
     def _reshape(self, places: np.ndarray, stage: tuple[Times, Times]) -> None:
         """Take other blocks, of this resolution or a finer one, with the values that are there now."""
         finer = self._stage(len(stage[0]))
@@ -237,8 +245,11 @@ class SparseGrid(Volume):
             new = torch.where((now < 0)[:, None, None, None], fresh.reshape(CHANNELS, 1, 1, 1, 1), new)
         else:
             new = self._finer(places, finer)
+        give_back()
         self._take_stage(*stage, places)
-        self.levels[-1].copy_(new - self.bias)
+        self.levels[-1].copy_(new.sub_(self.bias))
+        del new
+        give_back()
 
     def _finer(self, places: np.ndarray, finer: tuple[int, int, int]) -> Float[Tensor, "2 N 8 8 8"]:
         """Raw values of the blocks of a finer grid, interpolated as the views are."""
@@ -290,7 +301,9 @@ class SparseGrid(Volume):
         given = [value.cpu().long() for value in found if isinstance(value, Tensor)]
         if len(given) == len(found):
             growths, prunes, places = given
-            if wrong := self._wrong_stage(growths, prunes, places):
+            left = {"growths_left": growths, "prunes_left": prunes}
+            wrong = structure.wrong_counts(left, tuple(len(times) for times in self._schedules))
+            if wrong := wrong or structure.wrong_places(places, self._stage(int(growths))):
                 error_msgs.append(wrong)
                 return
             grow_at, prune_at = (
@@ -312,23 +325,9 @@ class SparseGrid(Volume):
         else:
             self._take_stage(grow_at, prune_at, places)
 
-    def _wrong_stage(self, growths: Tensor, prunes: Tensor, places: Tensor) -> str:
-        """What is wrong with a state from a file of anybody, before a place of it is read or written; or nothing."""
-        for name, left, times in (
-            ("growths_left", growths, self._schedules[0]),
-            ("prunes_left", prunes, self._schedules[1]),
-        ):
-            if left.ndim or not 0 <= int(left) <= len(times):
-                return f"{name} must be a number in [0, {len(times)}]"
-        blocks = math.prod(structure.blocks_along(self._stage(int(growths))))
-        if places.ndim != 1 or not 1 <= len(places) <= blocks or int(places.min()) < 0 or int(places.max()) >= blocks:
-            return f"places must be of 1 to {blocks} blocks, each in [0, {blocks - 1}]"
-        if bool((places.diff() <= 0).any()):
-            return "places must be ascending"
-        return ""
-
     def take_voxels(self, grid: Float[Tensor, "2 Z Y X"]) -> None:
-        """Show what a grid shows, resampled to the resolution, in the blocks with matter and their halo.
+        """Show what a grid shows, resampled to the resolution, in the blocks with matter and their halo; with
+        `keep_at_most` in no more than those.
 
         No growth is left, as a coarse start would blur it. Raw values end at +-8, where a step's gradient ends.
         """
@@ -344,3 +343,5 @@ class SparseGrid(Volume):
                 some = slice(begin, begin + blocks.shape[1])
                 self.levels[-1][:, some] = raw_of(blocks[0], blocks[1], step, STARTING_RAW).to(self.bias) - self.bias
                 begin = some.stop
+            if self.keep_at_most is not None:
+                self._reshape(self._worth_keeping(self.places.cpu().numpy()), ([], self.prune_at))

@@ -1,12 +1,11 @@
 """Opacity of a step and absorbance from raw values, with a gradient that needs the two alone."""
 
-from typing import Any
-
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
-from torch.autograd.function import once_differentiable
+
+BLOCKS_AT_ONCE = 2**8  # bounds the memory of what lies between
 
 
 def activated(raw: Float[Tensor, "2 ..."], share: float) -> tuple[Float[Tensor, "..."], Float[Tensor, "..."]]:
@@ -19,32 +18,27 @@ def activated(raw: Float[Tensor, "2 ..."], share: float) -> tuple[Float[Tensor, 
     return -torch.expm1(F.softplus(raw[0]) * -share), torch.sigmoid(raw[1])
 
 
-def activated_in_place(raw: Float[Tensor, "2 ..."], share: float) -> tuple[Float[Tensor, "..."], Float[Tensor, "..."]]:
-    """`activated`, of which nothing but the results is kept for the gradient: a third of what autograd keeps.
+def activated_beside(raw: Float[Tensor, "2 N 8 8 8"], share: float) -> Float[Tensor, "N 8 8 8 2"]:
+    """`activated`, the two beside each other; a few blocks at a time, without a graph."""
+    raw = raw.detach()
+    values = raw.new_empty(*raw.shape[1:], 2)
+    for begin in range(0, len(values), BLOCKS_AT_ONCE):
+        some = slice(begin, begin + BLOCKS_AT_ONCE)
+        values[some, ..., 0], values[some, ..., 1] = activated(raw[:, some], share)
+    return values
 
-    Gradients:
-        To raw, once.
+
+def slopes_in_place(
+    gradient: Float[Tensor, "N 8 8 8 2"], values: Float[Tensor, "N 8 8 8 2"], share: float
+) -> Float[Tensor, "N 8 8 8 2"]:
+    """The gradient to raw values, in the memory of the one to `values`, which are all that it needs.
+
+    exp(-softplus(raw)) = 1 - sigmoid(raw),   so sigmoid(raw) = 1 - (1 - opacity)^(1 / share)
     """
-    return _Activated.apply(raw, share)  # type: ignore[return-value]
-
-
-class _Activated(torch.autograd.Function):
-    """exp(-softplus(raw)) is 1 - sigmoid(raw), so sigmoid(raw) = 1 - (1 - opacity)^(1 / share)."""
-
-    @staticmethod
-    def forward(ctx: Any, raw: Tensor, share: float) -> tuple[Tensor, Tensor]:  # type: ignore[override]
-        opacity = F.softplus(raw[0]).mul_(-share).expm1_().neg_()
-        absorbance = torch.sigmoid(raw[1])
-        ctx.save_for_backward(opacity, absorbance)
-        ctx.share = share
-        return opacity, absorbance
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, to_opacity: Tensor, to_absorbance: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
-        opacity, absorbance = ctx.saved_tensors
-        to_raw = opacity.new_empty(2, *opacity.shape)
-        torch.log1p(-opacity, out=to_raw[0]).div_(ctx.share).expm1_().neg_()
-        to_raw[0].mul_(1.0 - opacity).mul_(to_opacity).mul_(ctx.share)
-        torch.sub(1.0, absorbance, out=to_raw[1]).mul_(absorbance).mul_(to_absorbance)
-        return to_raw, None
+    for begin in range(0, len(values), BLOCKS_AT_ONCE):
+        some = slice(begin, begin + BLOCKS_AT_ONCE)
+        opacity, absorbance = values[some].unbind(dim=-1)
+        slope = torch.log1p(-opacity).div_(share).expm1_().neg_()
+        gradient[some, ..., 0] *= slope.mul_(1.0 - opacity).mul_(share)
+        gradient[some, ..., 1] *= (1.0 - absorbance).mul_(absorbance)
+    return gradient

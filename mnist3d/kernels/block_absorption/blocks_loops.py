@@ -3,9 +3,10 @@
 As `absorption/trilinear_loops.py`, ray by ray in passes over a buffer of one ray, with one pass more: samples in
 blocks that are not there are left out before anything is read.
 
-Layout: `cells` holds a block of 9^3 voxels with its two channels interleaved for each block of 8^3 cells, flat: the
-ninth are those of the next blocks, so that no cell reads from two. `table` says which of them a block of the grid is,
--1 for none.
+Layout: `values` holds 8^3 voxels with their two channels interleaved for each block that is there, flat. `table` says
+which of the blocks with a cell that reads a voxel of those a block of the grid is, -1 for none, and `sources` which
+blocks of values it and the seven next to it, upwards, are. A cell within a block is read at once, one of several blocks
+corner by corner. Nothing is copied.
 """
 
 import math
@@ -16,10 +17,12 @@ from ..absorption.trilinear_loops import APART, BUFFERS, TILE, add_to_cell, read
 from ..numba_runtime import compiled
 
 EDGE = 8  # voxels of a block
-CELLS = EDGE + 1
-ROW, PLANE, NUMBERS = np.uint32(2 * CELLS), np.uint32(2 * CELLS**2), np.uint32(2 * CELLS**3)
+ROW, PLANE, NUMBERS = np.uint32(2 * EDGE), np.uint32(2 * EDGE**2), np.uint32(2 * EDGE**3)
+# Of the 2^3 corners of a cell, where they are copied together.
+CORNERS, CORNER_ROW, CORNER_PLANE = 16, np.uint32(4), np.uint32(8)
+APART_BIT = np.uint32(2**31)  # set in the place of a cell of several blocks: which block of the table, which cell of it
 
-__all__ = ["CELLS", "draw", "draw_backward", "pack", "tiles_per_edge", "unpack"]
+__all__ = ["draw", "draw_backward", "influence", "tiles_per_edge"]
 
 
 @compiled
@@ -43,7 +46,7 @@ def _axis(u, v, turn, size, axis):
 
 
 @compiled
-def _place_ray(u, v, turn, size, table, num_samples, work, cell, base):
+def _place_ray(u, v, turn, size, table, sources, num_samples, work, cell, base):
     """Fill the workspace with the samples of one ray in blocks that are there, and return how many.
 
     The samples are those of `ball_quadrature`.
@@ -74,8 +77,13 @@ def _place_ray(u, v, turn, size, table, num_samples, work, cell, base):
     for k in range(count):
         found = table[z[k] >> 3, y[k] >> 3, x[k] >> 3]
         if found >= 0:
-            inside = ((z[k] & 7) * CELLS + (y[k] & 7)) * CELLS + (x[k] & 7)
-            base[kept] = np.uint32(np.uint32(found) * NUMBERS + np.uint32(2 * inside))
+            inside = ((z[k] & 7) * EDGE + (y[k] & 7)) * EDGE + (x[k] & 7)
+            if (z[k] & 7) == EDGE - 1 or (y[k] & 7) == EDGE - 1 or (x[k] & 7) == EDGE - 1:
+                base[kept] = APART_BIT | np.uint32(np.uint32(found) * np.uint32(EDGE**3) + np.uint32(inside))
+            elif sources[found, 0] >= 0:
+                base[kept] = np.uint32(np.uint32(sources[found, 0]) * NUMBERS + np.uint32(2 * inside))
+            else:
+                continue
             if kept < k:
                 for buffer in range(5):
                     work[buffer, kept] = work[buffer, k]
@@ -84,25 +92,49 @@ def _place_ray(u, v, turn, size, table, num_samples, work, cell, base):
 
 
 @compiled
-def _read_ray(cells, count, work, base):
+def _corner(sources, place, corner):
+    """Where in the values the first channel of a corner of a cell of several blocks lies, -1 for nowhere."""
+    inside = np.int64(place & np.uint32(EDGE**3 - 1))
+    z, y, x = (inside >> 6) + (corner >> 2), (inside >> 3 & 7) + (corner >> 1 & 1), (inside & 7) + (corner & 1)
+    block = np.int64((place & ~APART_BIT) >> np.uint32(9))
+    source = np.int64(sources[block, (z >> 3) * 4 + (y >> 3) * 2 + (x >> 3)])
+    return source if source < 0 else (((source * EDGE + (z & 7)) * EDGE + (y & 7)) * EDGE + (x & 7)) * 2
+
+
+@compiled
+def _gather(values, sources, empty, place, corners):
+    """Copy the corners of a cell of several blocks together, 0 and `empty` for those of no block."""
+    for corner in range(8):
+        at = _corner(sources, place, corner)
+        corners[2 * corner] = values[at] if at >= 0 else 0
+        corners[2 * corner + 1] = values[at + 1] if at >= 0 else empty
+
+
+@compiled
+def _read_ray(values, sources, empty, count, work, base, corners):
     """Opacity and colour (1 - absorbance) at each sample."""
     share, fx, fy, fz, opacity, colour = work[1], work[2], work[3], work[4], work[5], work[6]
     one = work.dtype.type(1.0)
     for k in range(count):
-        first, second = read_cell(cells, base[k], ROW, PLANE, fx[k], fy[k], fz[k])  # pyright: ignore[reportCallIssue]
+        if base[k] < APART_BIT:
+            first, second = read_cell(values, base[k], ROW, PLANE, fx[k], fy[k], fz[k])  # pyright: ignore[reportCallIssue]
+        else:
+            _gather(values, sources, empty, base[k], corners)
+            first, second = read_cell(corners, np.uint32(0), CORNER_ROW, CORNER_PLANE, fx[k], fy[k], fz[k])  # pyright: ignore[reportCallIssue]
         opacity[k] = first * share[k]
         colour[k] = one - second
 
 
 @compiled
-def draw(cells, table, size, turns, num_samples, image, first, stride):
+def draw(values, table, sources, empty, size, turns, num_samples, image, first, stride):
     """Forward: fill `image` for the tile rows first, first + stride, ..., counted through all views."""
     pixels = image.shape[1]
     tiles = (pixels + TILE - 1) // TILE
-    work = np.empty((BUFFERS, num_samples), cells.dtype)
+    work = np.empty((BUFFERS, num_samples), values.dtype)
+    corners = np.empty(CORNERS, values.dtype)
     cell, base = np.empty((3, num_samples), np.int32), np.empty(num_samples, np.uint32)
     opacity, colour = work[5], work[6]
-    one = cells.dtype.type(1.0)
+    one = values.dtype.type(1.0)
     for tile_row in range(first, len(turns) * tiles, stride):
         view, top = tile_row // tiles, tile_row % tiles * TILE
         turn = turns[view]
@@ -111,8 +143,8 @@ def draw(cells, table, size, turns, num_samples, image, first, stride):
                 v = (2.0 * y + 1.0) / pixels - 1.0
                 for x in range(left, min(left + TILE, pixels)):
                     u = (2.0 * x + 1.0) / pixels - 1.0
-                    count = _place_ray(u, v, turn, size, table, num_samples, work, cell, base)
-                    _read_ray(cells, count, work, base)
+                    count = _place_ray(u, v, turn, size, table, sources, num_samples, work, cell, base)
+                    _read_ray(values, sources, empty, count, work, base, corners)
                     passed, light = one, one - one
                     for k in range(count):
                         light += passed * opacity[k] * colour[k]
@@ -121,17 +153,20 @@ def draw(cells, table, size, turns, num_samples, image, first, stride):
 
 
 @compiled
-def draw_backward(cells, table, size, turns, num_samples, upstream, to_cells, to_turns, first, stride):
-    """Transpose of `draw`: add to `to_cells` and to `to_turns`, each skipped where it has no elements.
+def draw_backward(
+    values, table, sources, empty, size, turns, num_samples, upstream, to_values, to_turns, first, stride
+):
+    """Transpose of `draw`: add to `to_values` and to `to_turns`, each skipped where it has no elements.
 
     The recursion is that of `trilinear_loops.draw_backward`.
     """
     pixels = upstream.shape[1]
     tiles = (pixels + TILE - 1) // TILE
-    work = np.empty((BUFFERS + 1, num_samples), cells.dtype)
+    work = np.empty((BUFFERS + 1, num_samples), values.dtype)
+    corners = np.empty(CORNERS, values.dtype)
     cell, base = np.empty((3, num_samples), np.int32), np.empty(num_samples, np.uint32)
     share, opacity, colour, transmittance = work[1], work[5], work[6], work[7]
-    one = cells.dtype.type(1.0)
+    one = values.dtype.type(1.0)
     for tile_row in range(first, len(turns) * tiles, stride):
         view, top = tile_row // tiles, tile_row % tiles * TILE
         turn = turns[view]
@@ -140,8 +175,8 @@ def draw_backward(cells, table, size, turns, num_samples, upstream, to_cells, to
                 v = (2.0 * y + 1.0) / pixels - 1.0
                 for x in range(left, min(left + TILE, pixels)):
                     u = (2.0 * x + 1.0) / pixels - 1.0
-                    count = _place_ray(u, v, turn, size, table, num_samples, work, cell, base)
-                    _read_ray(cells, count, work, base)
+                    count = _place_ray(u, v, turn, size, table, sources, num_samples, work, cell, base)
+                    _read_ray(values, sources, empty, count, work, base, corners)
                     passed = one
                     for k in range(count):
                         transmittance[k] = passed
@@ -154,25 +189,57 @@ def draw_backward(cells, table, size, turns, num_samples, upstream, to_cells, to
                         colour[k] = -weighted * opacity[k] * g
                         behind += opacity[k] * gain
                         opacity[k] = weighted * gain * share[k]
-                    if to_cells.size:
-                        _spread_ray(to_cells, count, work, base)
+                    if to_values.size:
+                        _spread_ray(to_values, sources, count, work, base, corners)
                     if to_turns.size:
-                        _turn_ray(cells, size, turn, count, work, base, u, v, to_turns[view])
+                        _turn_ray(values, sources, empty, size, turn, count, work, base, corners, u, v, to_turns[view])
 
 
 @compiled
-def _spread_ray(to_cells, count, work, base):
+def _spread_ray(to_values, sources, count, work, base, corners):
     fx, fy, fz, to_first, to_second = work[2], work[3], work[4], work[5], work[6]
     for start in range(min(APART, count)):  # apart, as in `trilinear_loops`
         for k in range(start, count, APART):
-            add_to_cell(to_cells, base[k], ROW, PLANE, fx[k], fy[k], fz[k], to_first[k], to_second[k])  # pyright: ignore[reportCallIssue]
+            if base[k] < APART_BIT:
+                add_to_cell(to_values, base[k], ROW, PLANE, fx[k], fy[k], fz[k], to_first[k], to_second[k])  # pyright: ignore[reportCallIssue]
+                continue
+            corners[:] = 0
+            add_to_cell(  # pyright: ignore[reportCallIssue]
+                corners, np.uint32(0), CORNER_ROW, CORNER_PLANE, fx[k], fy[k], fz[k], to_first[k], to_second[k]
+            )
+            for corner in range(8):
+                at = _corner(sources, base[k], corner)
+                if at >= 0:
+                    to_values[at] += corners[2 * corner]
+                    to_values[at + 1] += corners[2 * corner + 1]
 
 
 @compiled
-def _turn_ray(cells, size, turn, count, work, base, u, v, to_turn):
+def _slope(cells, first, row, plane, axis, k, work):
+    """What a sample's gradient is worth along an axis, out of the corners of its cell."""
+    one = work.dtype.type(1.0)
+    slope = one - one
+    for corner in range(8):
+        index = first
+        weight = one
+        for other, stride in enumerate((np.uint32(2), row, plane)):
+            bit = corner >> other & 1
+            fraction = work[2 + other, k]
+            if bit:
+                index += stride
+            if other == axis:
+                weight *= one if bit else -one
+            else:
+                weight *= fraction if bit else one - fraction
+        slope += weight * (work[5, k] * cells[index] + work[6, k] * cells[index + np.uint32(1)])
+    return slope
+
+
+@compiled
+def _turn_ray(values, sources, empty, size, turn, count, work, base, corners, u, v, to_turn):
     """The gradient to the 3 x 3 matrix: where a sample is, is linear in it, and beyond the outermost centres nothing
     changes along that axis."""
-    depth, to_first, to_second = work[0], work[5], work[6]
+    depth = work[0]
     kind = work.dtype.type
     one = kind(1.0)
     for axis in range(3):
@@ -183,20 +250,11 @@ def _turn_ray(cells, size, turn, count, work, base, u, v, to_turn):
             place = kind(origin) + depth[k] * kind(grade)
             if not (one <= place < kind(size[axis])):
                 continue
-            slope = one - one
-            for corner in range(8):
-                index = base[k]
-                weight = one
-                for other, stride in enumerate((np.uint32(2), ROW, PLANE)):
-                    bit = corner >> other & 1
-                    fraction = work[2 + other, k]
-                    if bit:
-                        index += stride
-                    if other == axis:
-                        weight *= one if bit else -one
-                    else:
-                        weight *= fraction if bit else one - fraction
-                slope += weight * (to_first[k] * cells[index] + to_second[k] * cells[index + np.uint32(1)])
+            if base[k] < APART_BIT:
+                slope = _slope(values, base[k], ROW, PLANE, axis, k, work)
+            else:
+                _gather(values, sources, empty, base[k], corners)
+                slope = _slope(corners, np.uint32(0), CORNER_ROW, CORNER_PLANE, axis, k, work)
             at += slope
             along += slope * depth[k]
         scale = 0.5 * size[axis]
@@ -206,40 +264,45 @@ def _turn_ray(cells, size, turn, count, work, base, u, v, to_turn):
 
 
 @compiled
-def pack(first, second, sources, empty, cells, begin, end):
-    """Fill the blocks of cells begin ... end - 1 from the eight blocks that each reads, 0 and `empty` for -1."""
-    for block in range(begin, end):
-        for corner in range(8):
-            source = sources[block, corner]
-            z0, y0, x0 = EDGE * (corner >> 2), EDGE * (corner >> 1 & 1), EDGE * (corner & 1)
-            for z in range(1 if z0 else EDGE):
-                for y in range(1 if y0 else EDGE):
-                    target = cells[block, z0 + z, y0 + y]
-                    if source >= 0:
-                        one, two = first[source, z, y], second[source, z, y]
-                        for x in range(1 if x0 else EDGE):
-                            target[x0 + x, 0] = one[x]
-                            target[x0 + x, 1] = two[x]
-                    else:
-                        for x in range(1 if x0 else EDGE):
-                            target[x0 + x, 0] = 0
-                            target[x0 + x, 1] = empty
+def _owners(u, v, turn, size, slots, count, depth, owner):
+    """Which block each sample belongs to: that of the nearest voxel, -1 for one that is not there."""
+    kind = depth.dtype.type
+    half, nothing = kind(0.5), kind(0.0)
+    for k in range(count):
+        block = 0
+        for axis in range(2, -1, -1):
+            origin, slope = _axis(u, v, turn, size, axis)
+            place = kind(origin) + depth[k] * kind(slope) - half
+            voxel = min(np.int64(max(place, nothing)), np.int64(size[axis]) - 1)
+            block = block * slots.shape[2 - axis] + (voxel >> 3)
+        owner[k] = slots.flat[block]
 
 
 @compiled
-def unpack(parts, targets, first, second, begin, end):
-    """The transpose of `pack` for the blocks begin ... end - 1 of the gradients, which add the threads' parts."""
-    for block in range(begin, end):
-        for corner in range(8):
-            target = targets[block, corner]
-            if target < 0:  # outside the grid
-                continue
-            z0, y0, x0 = EDGE * (corner >> 2), EDGE * (corner >> 1 & 1), EDGE * (corner & 1)
-            for z in range(1 if z0 else EDGE):
-                for y in range(1 if y0 else EDGE):
-                    one, two = first[block, z, y], second[block, z, y]
-                    for part in range(len(parts)):
-                        source = parts[part, target, z0 + z, y0 + y]
-                        for x in range(1 if x0 else EDGE):
-                            one[x] += source[x0 + x, 0]
-                            two[x] += source[x0 + x, 1]
+def influence(values, table, sources, empty, slots, size, turns, num_samples, pixels, squares):
+    """Add to each block's number, pixel by pixel, the square of what the pixel would change by without the block."""
+    work = np.empty((BUFFERS, num_samples), values.dtype)
+    corners = np.empty(CORNERS, values.dtype)
+    cell, base = np.empty((3, num_samples), np.int32), np.empty(num_samples, np.uint32)
+    owner, passed = np.empty(num_samples, np.int32), np.empty(num_samples)
+    opacity, colour = work[5], work[6]
+    for turn in turns:
+        for y in range(pixels):
+            v = (2.0 * y + 1.0) / pixels - 1.0
+            for x in range(pixels):
+                u = (2.0 * x + 1.0) / pixels - 1.0
+                count = _place_ray(u, v, turn, size, table, sources, num_samples, work, cell, base)
+                _read_ray(values, sources, empty, count, work, base, corners)
+                _owners(u, v, turn, size, slots, count, work[0], owner)
+                through = 1.0
+                for k in range(count):
+                    passed[k] = through
+                    through *= 1.0 - opacity[k]
+                light, k = 0.0, count - 1
+                while k >= 0:
+                    block, behind = owner[k], light
+                    while k >= 0 and owner[k] == block:
+                        light += opacity[k] * (colour[k] - light)
+                        k -= 1
+                    if block >= 0:
+                        squares[block] += (passed[k + 1] * (light - behind)) ** 2

@@ -9,8 +9,9 @@ from torch import Tensor
 from ...geometry.parts import in_parts
 from ..absorption.cases import random_rotations
 from ..choice import TOLERANCES, Case, Run, Twins, announce, say_once, verdict
+from .activation import activated
 from .layout import BLOCK
-from .reference import render_blocks_reference
+from .reference import block_influence_reference, render_blocks_reference
 
 IMPLEMENTATIONS = ("auto", "reference", "numba")
 QUANTITIES = ("image", "gradient to opacity", "gradient to absorbance", "gradient to rotation")
@@ -19,8 +20,8 @@ SMALL = ((17, 12, 20), 2, 9, 14)
 LEFT_OUT = (1, 4, 5)
 
 
-def implementation(impl: str, tensors: tuple[Tensor, ...], at_once: int | None) -> tuple[Run, bool]:
-    """Who renders this call, and whether all that lies between can be differentiated again.
+def implementation(impl: str, tensors: tuple[Tensor, ...], at_once: int | None) -> Run:
+    """Who renders this call, out of raw values and the share of `activated`.
 
     Args:
         impl: as of `render_blocks`.
@@ -31,6 +32,16 @@ def implementation(impl: str, tensors: tuple[Tensor, ...], at_once: int | None) 
         ValueError: unknown `impl`, or tensors that the chosen one cannot take.
         ImportError: numba is asked for by name and cannot be imported.
     """
+    if _chosen(impl, tensors) == "numba":
+        _numba()
+        from .blocks_numba import render_raw_numba
+
+        return render_raw_numba
+    return _of_raw(_parted(at_once))
+
+
+def _chosen(impl: str, tensors: tuple[Tensor, ...]) -> str:
+    """The name of one of the two; arguments and errors as of `implementation`."""
     if impl not in IMPLEMENTATIONS:
         raise ValueError(f"impl={impl!r}: must be one of {', '.join(IMPLEMENTATIONS)}")
     obstacle = _obstacle(tensors)
@@ -38,7 +49,22 @@ def implementation(impl: str, tensors: tuple[Tensor, ...], at_once: int | None) 
         impl = _automatic(tensors, obstacle)
     elif impl == "numba" and obstacle:
         raise ValueError(f"impl='numba' cannot take {obstacle}: tensors must be float32 or float64, on the CPU")
-    return (_parted(at_once), True) if impl == "reference" else (_numba(), False)
+    return impl
+
+
+def influence_implementation(impl: str, tensors: tuple[Tensor, ...]) -> Run:
+    """Who computes `block_influence`: whoever renders these tensors; arguments and errors as of `implementation`."""
+    if _chosen(impl, tensors) == "reference":
+        return _of_raw(block_influence_reference)
+    _numba()
+    from .blocks_numba import block_influence_numba
+
+    return block_influence_numba
+
+
+def _of_raw(run: Run) -> Run:
+    """Of raw values and a share what is of opacity and absorbance."""
+    return lambda raw, share, *rest: run(*activated(raw, share), *rest)
 
 
 def cases() -> Iterator[Case]:

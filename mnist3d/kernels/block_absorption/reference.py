@@ -6,7 +6,7 @@ from torch import Tensor
 
 from ..absorption.quadrature import ball_quadrature
 from ..compositing import composite
-from .layout import sample_blocks
+from .layout import BLOCK, sample_blocks
 
 
 def render_blocks_reference(
@@ -26,3 +26,38 @@ def render_blocks_reference(
     empty = opacity.new_tensor([0.0, empty_absorbance])
     sampled = sample_blocks(torch.stack([opacity, absorbance]), slots, resolution, empty, world)
     return composite(share * sampled[0], sampled[1])
+
+
+def block_influence_reference(
+    opacity: Float[Tensor, "N 8 8 8"],
+    absorbance: Float[Tensor, "N 8 8 8"],
+    rotation: Float[Tensor, "B 3 3"],
+    slots: Int[Tensor, "bz by bx"],
+    resolution: tuple[int, int, int],
+    empty_absorbance: float,
+    image_size: int,
+    num_samples: int,
+) -> Float[Tensor, " N"]:
+    """See `block_influence`; takes the opacity of one step. One view at a time."""
+    camera, share = ball_quadrature(image_size, num_samples, dtype=opacity.dtype, device=opacity.device)
+    values, empty = torch.stack([opacity, absorbance]), opacity.new_tensor([0.0, empty_absorbance])
+    size = camera.new_tensor(resolution[::-1])
+    squares = torch.zeros(len(opacity) + 1, dtype=torch.float64, device=opacity.device)  # the last of no block
+    for turn in rotation:
+        world = camera @ turn
+        sampled = sample_blocks(values, slots, resolution, empty, world)
+        voxel = torch.minimum((0.5 * (world + 1.0) * size).clamp_min(0.0).floor(), size - 1.0).long()
+        x, y, z = (voxel // BLOCK).unbind(dim=-1)
+        owner = slots[z, y, x].long()
+        steps = zip((share * sampled[0]).unbind(dim=-1), (1.0 - sampled[1]).unbind(dim=-1), strict=True)
+        light = behind = torch.zeros_like(share[..., 0])
+        # From the back: once a block is passed, its light and what came from behind it are known.
+        passed = torch.cat([torch.ones_like(share[..., :1]), (1.0 - share * sampled[0]).cumprod(dim=-1)], dim=-1)
+        steps = list(steps)
+        for k in range(num_samples - 1, -1, -1):
+            light = light + steps[k][0] * (steps[k][1] - light)
+            ends = owner[..., k] != owner[..., k - 1] if k else torch.ones_like(owner[..., 0], dtype=torch.bool)
+            change = torch.where(ends, passed[..., k] * (light - behind), 0.0)
+            squares.index_add_(0, owner[..., k].flatten() % len(squares), change.double().square().flatten())
+            behind = torch.where(ends, light, behind)
+    return squares[:-1] / max(1, len(rotation) * image_size**2)
