@@ -14,7 +14,7 @@ from PIL import Image
 
 from mnist3d.errors import DataError, RunError
 from mnist3d.geometry.rotations import PoseOptions, sample_rotations
-from mnist3d.reconstruction.images import InputKind, Observed, centre_of_mass, guess_kind, moved_by, observe
+from mnist3d.reconstruction.images import InputKind, Observed, guess_kind, likely_shifts, moved_by, observe
 from mnist3d.reconstruction.pose_search import Poses
 from mnist3d.reconstruction.poses import UPRIGHT, csv_text, read_poses, star_tables, star_text
 from mnist3d.reconstruction.report import map_bytes, report_text, shown_factor
@@ -214,7 +214,9 @@ def test_signal_noise_and_the_middle_of_the_mass():
     lines = torch.zeros(50, 16, 16)
     lines[:, 6:10, 6:10] = 1.0
     moved = moved_by(lines, torch.tensor([[2.0, -1.0]]).expand(50, 2))
-    torch.testing.assert_close(centre_of_mass(moved), torch.tensor([[2.0, -1.0]]).expand(50, 2), rtol=0, atol=1e-4)
+    there = torch.tensor([[2.0, -1.0]]).expand(50, 2)
+    torch.testing.assert_close(likely_shifts(moved, 0.0, 3.0), there, rtol=0, atol=1e-4)
+    torch.testing.assert_close(likely_shifts(moved, 0.0, 1.0), there.clamp(-1.0, 1.0))
     noisy = lines + 0.1 * torch.randn(lines.shape, generator=generator)
     observed = observe(Path("stack"), Stack(noisy.numpy()))
     assert observed.noise == pytest.approx(0.1, rel=0.05)  # of 50 * 40 values

@@ -1,4 +1,4 @@
-"""What a reconstruction must not depend on, or must say: the images' scale, masks, noise that cannot be measured."""
+"""What a reconstruction must not depend on, or must say: the images' scale, masks."""
 
 import json
 import math
@@ -16,11 +16,9 @@ from mnist3d.cli.program import run_command
 from mnist3d.errors import UserError
 from mnist3d.geometry.rotations import PoseOptions, sample_rotations
 from mnist3d.reconstruction import judging, known_views, refinement, report, unknown_views
-from mnist3d.reconstruction.fourier import coefficients, half_disc, soft_ball
+from mnist3d.reconstruction.fourier import soft_ball
 from mnist3d.reconstruction.images import Observed
 from mnist3d.reconstruction.known_views import Fitted, depth_factor
-from mnist3d.reconstruction.noise import is_told, noise_of
-from mnist3d.reconstruction.pixels import disc
 from mnist3d.reconstruction.pose_search import Poses
 from mnist3d.reconstruction.projection import line_integrals
 from mnist3d.reconstruction.unknown_views import Found, find_object
@@ -118,46 +116,12 @@ def test_a_mask_holds_for_the_volume_and_not_for_the_half_maps(monkeypatch):
         assert float(result.refined.halves[:, :, :, : SIZE // 2].abs().max()) > 0.0
 
 
-def test_noise_is_not_measured_at_a_border_that_was_cut_out():
-    def seen(lines: Tensor) -> Observed:
-        border = lines[:, ~disc(SIZE)]
-        return Observed(lines, "line_integral", "", 1.0, "pixel", float(border.std()))
-
-    noisy = IMAGES + 0.5 * NOISE
-    masked = seen(noisy * disc(SIZE))
-    assert not is_told(masked.lines, masked.noise)
-    for lines in (IMAGES, noisy, -noisy * disc(SIZE), IMAGES - IMAGES.mean((1, 2), keepdim=True)):
-        assert is_told(lines, seen(lines).noise)
+def test_where_the_images_do_not_tell_of_their_noise_no_share_of_it_is_given():
+    masked = Observed(IMAGES + 0.5 * NOISE, "line_integral", "", 1.0, "pixel", 0.0, noise_known=False)
     assert math.isnan(find_object(masked, seeds=1, start=volume()).noise_share)
     (warning,) = judging.warnings_of([], 0.2, math.nan)
     assert "leaves 20% of the images unexplained, and how much of that is noise cannot be said" in warning
     assert judging.warnings_of([], 0.01, math.nan) == []
-
-
-@pytest.mark.parametrize("masked", [False, True])
-@pytest.mark.parametrize("level", [0.02, 2.0])
-def test_noise_is_measured_also_where_the_images_were_masked(masked: bool, level: float):
-    size, generator = 16, Generator().manual_seed(2)
-    rotations = sample_rotations(60, generator, PoseOptions("so3"))
-    views = line_integrals(volume(), rotations, size)
-    noisy = views + level * torch.randn(views.shape, generator=generator)
-    lines = noisy * disc(size) if masked else noisy
-    noise, filled = noise_of(lines)
-    # 60 images with 28 of 256 pixels at the border, or 50 of 256 coefficients in the corners; views hold little there
-    assert noise == pytest.approx(level, rel=0.15)
-    assert filled == (float(disc(size).float().mean()) if masked else 1.0)
-    assert is_told(lines, noise)
-    seen = Observed(lines, "line_integral", "", 1.0, "pixel", noise, filled=filled)
-    signal = float(views[:, disc(size)].var()) / level**2
-    assert seen.signal_to_noise == pytest.approx(signal, rel=0.3, abs=0.3)
-    of_views, of_all = (coefficients(each, half_disc(7)).square().sum() for each in (views, lines))
-    assert judging.noise_share_of(seen, 7.0) == pytest.approx(1.0 - float(of_views / of_all), abs=0.05)
-
-
-def test_images_without_noise_have_none_masked_or_not():
-    for lines in (IMAGES, IMAGES * disc(SIZE)):
-        assert noise_of(lines)[0] < 0.03 * float(lines.std())
-    assert noise_of(torch.zeros(3, 8, 8)) == (0.0, 1.0)
 
 
 def test_shares_that_are_nearly_equal_have_a_histogram():

@@ -12,6 +12,7 @@ from mnist3d.geometry.grids import voxel_centres
 from mnist3d.geometry.rotations import PoseOptions, sample_rotations
 from mnist3d.reconstruction import gan_start, judging, known_views, refinement, unknown_views
 from mnist3d.reconstruction.ab_initio import Annealing, start_from_noise
+from mnist3d.reconstruction.alignment import align
 from mnist3d.reconstruction.fourier import coefficients, half_disc, moved, slices, volume_transform
 from mnist3d.reconstruction.fsc import correlation, shell_correlation
 from mnist3d.reconstruction.gan_start import Noise, coarse_images, start_by_gan
@@ -162,7 +163,50 @@ def test_rounds_that_draw_shifts_find_them():
         moving = next_round(moving, noisy, noise=0.3, max_shift=3.0)
     assert not bool(still.poses.shifts.any())
     assert float((moving.poses.shifts - far).abs().mean()) < 0.75 * float(far.abs().mean())
-    assert moving.before < still.before
+    near_still, near_moving = (
+        correlation(align(found, volume()).apply(found), volume())
+        for found in (refined(each).volume for each in (still, moving))
+    )
+    assert near_moving > near_still + 0.003  # .01 to .02 with six other noises
+
+
+def test_a_start_from_noise_finds_shifts_too():
+    moved_images = moved_by(IMAGES, 2.0 * SHIFTS)
+    annealing = Annealing(40, batch=COUNT, memory=0.5)
+
+    def left(max_shift: float) -> float:
+        return start_from_noise(moved_images, Generator().manual_seed(0), annealing, max_shift=max_shift)[1]
+
+    # .57 of it, and with a wrong sign more than twice as much
+    assert left(2.0) < 0.75 * left(0.0)
+
+
+@pytest.mark.parametrize(
+    ("noise", "given", "drawn"), [(1.0, 3.0, 3.0), (1.0, 100.0, 8.0), (1.0, 0.0, 0.0), (0.0, 3.0, 0.0)]
+)
+def test_shifts_are_drawn_where_noise_hides_them_and_never_beyond_half_an_image(noise, given, drawn, monkeypatch):
+    """By the starts and by the rounds; without much noise the rounds find them by Gauss-Newton."""
+    starts: list[float] = []
+    rounds: list[tuple[float, float]] = []
+
+    def start(images, generator, annealing, tell, max_shift):
+        starts.append(max_shift)
+        return volume(), 0.1
+
+    def next_one(state, images, *, max_shift, noise, **more):
+        rounds.append((max_shift, noise))
+        return replace(state, done=state.done + 1, still=True)
+
+    monkeypatch.setattr(unknown_views, "start_from_noise", start)
+    monkeypatch.setattr(unknown_views, "next_round", next_one)
+    monkeypatch.setattr(unknown_views, "POLISHED_FROM", 2.0)
+    seen = observed(IMAGES + noise * torch.randn(IMAGES.shape, generator=Generator().manual_seed(0)), noise)
+    find_object(replace(seen, filled=0.81), seeds=1, max_shift=given)
+    assert starts == [drawn]
+    reach = min(given, 8.0)
+    # two at 16 pixels, which are those of the images, and one of the refinement; by the noise's power in a whole image
+    assert [each for each, _ in rounds] == [reach] * 3
+    assert [level for _, level in rounds] == pytest.approx([0.9 * noise * known_views.depth_factor(seen.lines)] * 3)
 
 
 @pytest.mark.parametrize("reach", [0.0, 2.0])
@@ -246,7 +290,7 @@ def test_views_are_made_as_noisy_as_images():
         draw_rotations=lambda: ROTATIONS,
     )
     batch.views = clean
-    objective = Noise(0.3)
+    objective = Noise(torch.full((SIZE, SIZE), 0.3))
     objective.prepare(batch)
     noise = -torch.log1p(-batch.views[:, 0]) - IMAGES
     # of 10,240 numbers: the standard deviation's own error is .3 / sqrt(2 * 10240) = .002, of which four

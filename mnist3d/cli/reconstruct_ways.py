@@ -17,7 +17,6 @@ from ..reconstruction.fourier import resized, soft_ball
 from ..reconstruction.images import Observed, moved_back
 from ..reconstruction.judging import EXCESS, LEAST, unexplained_by
 from ..reconstruction.known_views import Fitted, absorb_nothing, depth_factor, fit_known
-from ..reconstruction.noise import is_told
 from ..reconstruction.pose_search import Poses
 from ..reconstruction.poses import read_poses
 from ..reconstruction.projection import line_integrals
@@ -38,7 +37,7 @@ BATCH = 16  # images a step of a volume that is fitted by gradient
 VIEWS_AT_ONCE = 100
 LAST_STAGE = 0.7  # of the time, about, when `--volume` begins to be fitted to images whose directions were found
 NONE_HELD_OUT = "no view was held out: of less than ten images all are learned from"
-STATES = 2  # of the arrays in a state: others are not gone on with
+STATES = 3  # of the arrays in a state: others are not gone on with
 SAID_OF_MASK = "the half-maps' FSC is measured inside the mask: where that is tight, it looks better than it is"
 SAID_OF_HAND = "its hand is not determined: the mirror image explains the images as well"
 
@@ -177,7 +176,7 @@ def from_known(options: Any, observed: Observed, edge: int, watch: Watch, volume
     left = ((views - lines) * scale).square().sum((1, 2)) / power
     found, unexplained = Poses(fitted.rotations, shifts, left), float(left.mean())
     noise = (size * observed.white_noise * scale) ** 2 / power
-    noise_share = float(noise.mean().clamp(max=1.0)) if is_told(observed.lines, observed.noise) else math.nan
+    noise_share = float(noise.mean().clamp(max=1.0)) if observed.noise_known else math.nan
     report = {
         "images": count,
         "directions": "known, refined" if options.refine_poses else "known",
@@ -197,9 +196,7 @@ def from_known(options: Any, observed: Observed, edge: int, watch: Watch, volume
 
 def _said_of_rest(unexplained: float, noise_share: float) -> str:
     if math.isnan(noise_share):
-        return (
-            f"unexplained: {unexplained:.1%} of the images' power; the images' border does not tell how much is noise"
-        )
+        return f"unexplained: {unexplained:.1%} of the images' power; the images do not tell how much is noise"
     return f"unexplained: {unexplained:.1%} of the images' power, of which noise {noise_share:.1%}"
 
 

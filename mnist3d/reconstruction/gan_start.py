@@ -22,7 +22,7 @@ from ..volumes.voxel_grid import VoxelGrid
 from .ab_initio import SIZE
 from .fourier import resized, soft_ball
 from .known_views import absorb_nothing
-from .pixels import RING, radius_of
+from .noise import beyond_nyquist, share_of_noise
 
 # Found by trials of the GAN alone: research/log.md.
 STEPS, VOLUME_RATE, DISCRIMINATOR_RATE, PENALTY = 4000, 0.03, 0.001, 0.03
@@ -37,20 +37,20 @@ class Noise(Objective):
     A discriminator that is shown views without noise knows them by that, and teaches the volume to be noise.
 
     Args:
-        level: standard deviation of the optical depth, >= 0.
+        level: standard deviation of the optical depth of each pixel, >= 0.
     """
 
     name = "noise"
 
-    def __init__(self, level: float) -> None:
+    def __init__(self, level: Float[Tensor, "N N"]) -> None:
         super().__init__()
         self.level = level
 
     def prepare(self, batch: Batch) -> None:
         """Put noisy views in the place of the views."""
-        if self.level > 0.0:
-            noise = torch.randn(batch.views.shape, generator=batch.generator).to(batch.views)
-            batch.views = 1.0 - (1.0 - batch.views) * torch.exp(-self.level * noise)
+        if bool(self.level.any()):
+            noise = torch.randn(batch.views.shape, generator=batch.generator) * self.level
+            batch.views = 1.0 - (1.0 - batch.views) * torch.exp(-noise.to(batch.views))
 
     def loss(self, batch: Batch) -> None:
         """None."""
@@ -82,6 +82,8 @@ def coarse_images(lines: Float[Tensor, "B N N"]) -> Float[Tensor, "B 16 16"]:
 def start_by_gan(
     lines: Float[Tensor, "B N N"],
     seed: int,
+    noise: float = 0.0,
+    masked: bool = False,
     tell: Callable[[float], None] = lambda share: None,
 ) -> Float[Tensor, "K K K"]:
     """A volume of 16^3 voxels whose views, from all directions alike, a discriminator cannot tell from the images.
@@ -89,6 +91,8 @@ def start_by_gan(
     Args:
         lines: line integrals, dimensionless.
         seed: of the weights, and of all that is drawn; torch's global generator stays as it was.
+        noise: standard deviation of a pixel, which views are given too.
+        masked: whether the images hold noise in a part of their pixels only: then only there.
         tell: is handed the share that is done.
 
     Returns:
@@ -102,7 +106,10 @@ def start_by_gan(
     depths = coarse.flatten()[:: max(1, coarse.numel() // 10**6)]
     factor = DEPTH / max(float(depths.quantile(0.999)), 1e-12)
     images = -torch.expm1(-coarse * factor)[:, None]
-    noise = factor * float(coarse[:, radius_of(SIZE) > RING].std())
+    level = coarse.new_full((SIZE, SIZE), factor * noise * SIZE / lines.shape[-1])
+    if masked:
+        kept = share_of_noise(beyond_nyquist(lines))
+        level = level * F.interpolate(kept[None, None], (SIZE, SIZE), mode="area")[0, 0]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         volume = VoxelGrid(SIZE)
@@ -118,7 +125,7 @@ def start_by_gan(
             volume,
             AbsorptionRenderer(SIZE),
             image_set,
-            [Noise(noise), *objectives],
+            [Noise(level), *objectives],
             options=TrainerOptions(max_steps=STEPS, volume_rate=VOLUME_RATE, max_tilt=0.0),
             poses=PoseOptions("so3"),
             seed=seed,

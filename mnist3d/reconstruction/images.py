@@ -20,6 +20,7 @@ InputKind = Literal["transmission", "absorption", "line_integral"]
 INPUT_KINDS: tuple[str, ...] = get_args(InputKind)
 DARKEST = 1e-3  # share of the light that passes, at least: its logarithm is an optical depth of 7
 BRIGHT = 0.8, 1.25  # of what lies outside the object in a transmission, whose light is 1 there
+NOISE_PIXELS = 2**22  # of the images in which the noise is measured, whose transforms take ten times their memory
 MOST_SIZE = 64  # pixels, unless more are asked for
 MOST = 0.75  # share of the images in which the middle must be the darker, to be believed; by chance it is in half
 
@@ -37,6 +38,7 @@ class Observed:
         noise: standard deviation of a pixel's noise, by `noise.noise_of`.
         hints: what looks wrong, and what to do, a line each.
         filled: share of the pixels that hold noise; less than 1 where images were masked.
+        noise_known: whether that can be all the noise.
     """
 
     lines: Float[Tensor, "B N N"]
@@ -47,6 +49,7 @@ class Observed:
     noise: float
     hints: tuple[str, ...] = ()
     filled: float = 1.0
+    noise_known: bool = True
 
     @property
     def signal_to_noise(self) -> float:
@@ -150,11 +153,23 @@ def observe(
         share = dark / values.size
         said += f"; {share:.2%} of the pixels let less than a thousandth pass, and count as a thousandth"
     outside = lines[:, radius_of(edge) > RING]
-    noise, filled = noise_of(lines)
+    some = np.linspace(0, len(values) - 1, min(len(values), max(2, NOISE_PIXELS // old**2))).astype(int)
+    noise = noise_of(_lines(torch.from_numpy(np.ascontiguousarray(values[some])), kind, invert))
+    deviation = float(outside.std()) if noise.filled == 1.0 else noise.deviation * edge / old
     own = stack.pixel_size if pixel_size is None else pixel_size
     found_unit = unit or (stack.unit if own is not None and pixel_size is None else "angstrom" if own else "pixel")
     hints = _hints(lines.numpy(), kind, math.exp(-float(outside.median())))
-    return Observed(lines, kind, said, (1.0 if own is None else own) * old / edge, found_unit, noise, hints, filled)
+    return Observed(
+        lines,
+        kind,
+        said,
+        (1.0 if own is None else own) * old / edge,
+        found_unit,
+        deviation,
+        hints,
+        noise.filled,
+        noise.known,
+    )
 
 
 def _check_possible(path: Path, values: Float[np.ndarray, "B N N"], kind: InputKind) -> None:
@@ -204,14 +219,22 @@ def moved_by(lines: Float[Tensor, "B N N"], shifts: Float[Tensor, "B 2"]) -> Flo
     return torch.fft.irfft2(torch.fft.rfft2(lines) * torch.exp(-2j * torch.pi * (down + right)), s=(size, size))
 
 
-def centre_of_mass(lines: Float[Tensor, "B N N"]) -> Float[Tensor, "B 2"]:
-    """Where the middle of each image's mass lies off the middle of the image, pixels, right and down.
+def likely_shifts(lines: Float[Tensor, "B N N"], noise: float, max_shift: float) -> Float[Tensor, "B 2"]:
+    """How far each image's object is off the middle, pixels, right and down, by its centre of mass.
 
     The mass of an object is the same from everywhere, so the median of all images stands for it, which noise in one
-    image does not move.
+    image does not move. Where noise moves the centre of mass more than the object can lie off, little of what is found
+    is believed: of two normal distributions, one of shifts and one of errors, the likeliest shift.
+
+    Args:
+        lines: line integrals.
+        noise: standard deviation of a pixel.
+        max_shift: along each axis, pixels, > 0.
     """
     size = lines.shape[-1]
-    axis = torch.arange(size) - (size - 1) / 2.0
-    inside = lines * disc(size)
+    axis, within = torch.arange(size) - (size - 1) / 2.0, disc(size)
+    inside = lines * within
     mass = inside.sum((1, 2)).median().clamp_min(1e-12)
-    return torch.stack([(inside.sum(1) * axis).sum(1), (inside.sum(2) * axis).sum(1)], dim=-1) / mass
+    found = torch.stack([(inside.sum(1) * axis).sum(1), (inside.sum(2) * axis).sum(1)], dim=-1) / mass
+    error = noise**2 * (axis.square() * within).sum() / mass.square()
+    return (found / (1.0 + 3.0 * error / max_shift**2)).clamp(-max_shift, max_shift)

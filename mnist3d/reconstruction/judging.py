@@ -44,7 +44,7 @@ def unexplained_by(
 
 
 def noise_share_of(observed: Observed, resolution: float) -> float:
-    """What white noise of its strength adds to the images' power up to a shell, as a share of it."""
+    """What the noise of the images adds to the images' power up to a shell, as a share of it."""
     size = observed.lines.shape[-1]
     frequencies = half_disc(compared_shell(resolution, size))
     power = coefficients(observed.lines, frequencies).square().sum((1, 2))

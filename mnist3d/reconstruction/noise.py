@@ -1,6 +1,7 @@
 """How much noise is in the images."""
 
 import math
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
@@ -8,50 +9,75 @@ from torch import Tensor
 
 from .pixels import RING, disc, radius_of
 
-CUT_OUT = 0.2  # noise at the border, by what noise there is at least inside, below which the border was cut out
+BEYOND = 1.1  # by how much noise must be beyond that of the border, if the border is to have been cut out
+ENOUGH = 0.7  # share of what noise there is at least inside that must be found, if it is to be all
 TAKEN_AWAY = 0.1  # how far the middle is below the border, in standard deviations, where matter must be negative
-SOME = 1000  # images whose spectrum is looked at
-VARIES = 1e-3  # of the largest standard deviation over the images: pixels with less are outside a mask
+SOME, USUAL = 2**20, 0.999  # values that are looked at, and the share of them that is taken for usual
+CORE = 0.5  # within this radius no mask cuts anything out, world units
 
 
-def noise_of(lines: Float[Tensor, "B N N"]) -> tuple[float, float]:
-    """Standard deviation of the noise of a pixel, and the share of an image's pixels that hold noise.
-
-    Measured where no ray meets the ball. Where images were masked to a circle nothing is left there: it is measured in
-    the corners of their spectrum then, beyond the finest detail that a volume of so many voxels can show.
+@dataclass(frozen=True)
+class Noise:
+    """What was measured.
 
     Args:
-        lines: line integrals.
+        deviation: standard deviation of a pixel's noise.
+        filled: share of an image's pixels that hold noise; less than 1 where images were masked.
+        known: whether it can be all the noise.
     """
-    border = float(lines[:, radius_of(lines.shape[-1]) > RING].std())
-    if is_told(lines, border):
-        return border, 1.0
-    spread = lines.std(0)
-    filled = float((spread > VARIES * spread.max()).float().mean())
-    return max(border, _in_the_corners(lines) / math.sqrt(filled)), filled
+
+    deviation: float
+    filled: float = 1.0
+    known: bool = True
 
 
-def is_told(lines: Float[Tensor, "B N N"], noise: float) -> bool:
-    """Whether it can be all the noise: not where pixels inside are noisier, as in images masked and smoothed.
+def noise_of(lines: Float[Tensor, "B N N"]) -> Noise:
+    """The noise of images as a detector took them, white but for a mask.
 
-    Values below those of the border, where the object adds to them, are noise. Without an object they would be as far
-    below, in the mean square, as noise is above: 1 / sqrt(2) of its standard deviation.
+    It is measured where no ray meets the ball. Images that were masked have less there than inside: values below those
+    of the border, where the object adds to them, are noise. Theirs is measured in the corners of the spectrum, beyond
+    the finest detail that a volume of so many voxels can show.
 
     Args:
-        lines: line integrals.
-        noise: standard deviation that is to be believed.
+        lines: line integrals; in the pixels of their file, as bringing them to another size spreads what a mask left.
     """
-    size = lines.shape[-1]
-    inside = lines[:, disc(size)] - lines[:, radius_of(size) > RING].median()
-    if float(inside.mean()) < -TAKEN_AWAY * float(inside.std()):
-        return True  # the object takes away from them: another mistake
-    return noise >= CUT_OUT * float(inside.clamp_max(0.0).square().mean().sqrt())
+    ring = lines[:, radius_of(lines.shape[-1]) > RING]
+    border, inside = float(ring.std()), lines[:, disc(lines.shape[-1])] - ring.median()
+    taken_away = float(inside.mean()) < -TAKEN_AWAY * float(inside.std())  # by the object: another mistake
+    # Without an object as many values would be above as below, so it is that much at least.
+    least = math.sqrt(2.0 * float(inside.clamp_max(0.0).square().mean()))
+    if len(lines) < 2 or taken_away or least <= BEYOND * border:
+        return Noise(border)
+    finest = beyond_nyquist(lines)
+    white = math.sqrt(float(finest.square().mean((1, 2)).median()))
+    if white <= BEYOND * border:
+        return Noise(border, known=border >= ENOUGH * least)
+    deviation = white / math.sqrt(float(share_of_noise(finest).square().mean()))
+    return Noise(deviation, (white / deviation) ** 2, deviation >= ENOUGH * least)
 
 
-def _in_the_corners(lines: Float[Tensor, "B N N"]) -> float:
-    """By the power beyond Nyquist's circle, which noise that fills the images has there as everywhere."""
-    size = lines.shape[-1]
+def share_of_noise(finest: Float[Tensor, "B N N"]) -> Float[Tensor, "N N"]:
+    """How much of the noise a mask has left at each pixel, beside the middle, where it cuts nothing out, [0, 1].
+
+    Args:
+        finest: of `beyond_nyquist`.
+    """
+    spread = finest.abs().median(0).values
+    typical = spread[radius_of(finest.shape[-1]) < CORE].median()
+    return (spread / typical).clamp(max=1.0) if float(typical) > 0.0 else torch.ones_like(spread)
+
+
+def beyond_nyquist(lines: Float[Tensor, "B N N"]) -> Float[Tensor, "B N N"]:
+    """What the images hold in the corners of their spectrum, but for what is the same in all of them; white noise comes
+    out with the strength that it has.
+
+    Args:
+        lines: line integrals of at least two images.
+    """
+    count, size = lines.shape[:2]
     axis = torch.fft.fftfreq(size) * size
     corners = (axis[:, None].square() + axis.square()).sqrt() > size / 2.0
-    power = torch.fft.fft2(lines[:SOME] - lines.mean(0)).abs().square()[:, corners].mean()
-    return float(power.sqrt()) / size
+    limit = lines.abs().flatten()[:: max(1, lines.numel() // SOME)].quantile(USUAL)
+    same = lines.clamp(-limit, limit).mean(0)  # which a hot pixel is not
+    found = torch.fft.ifft2(torch.fft.fft2(lines - same) * corners).real
+    return found * math.sqrt(count / (count - 1) / float(corners.float().mean()))

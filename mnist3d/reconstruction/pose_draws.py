@@ -11,7 +11,7 @@ from .fourier import coefficients, half_disc
 from .pose_search import SCORES_AT_ONCE, Poses, compared
 from .so3 import rotation_grid
 
-SHIFT_SPACING = 0.5  # pixels at most: a sixth of a turn of the finest waves that are compared, or less
+SHIFT_SPACING = 0.5  # pixels at most, of a grid of shifts that lies elsewhere each time
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,8 @@ class Drawn:
     Args:
         rotations: K of them.
         shifts: drawn with each, pixels.
-        poses: the likeliest rotation for the shift that was given, and the first shift that was drawn.
+        poses: the likeliest rotation for the shift that was given, and the first of the shifts that were drawn, which
+            is handed on to the next round.
     """
 
     rotations: Float[Tensor, "K B 3 3"]
@@ -72,7 +73,8 @@ def draw(
     # Of noise, real and imaginary part of a coefficient have a variance of size^2 noise^2 / 2 each.
     certainty = 2.0 / (size * noise) ** 2
     drawn, moves, best, left = [], [], [], []
-    for part in torch.arange(len(images)).split(max(1, SCORES_AT_ONCE // len(grid))):
+    scores = max(len(grid), _cells(max_shift) ** 2)
+    for part in torch.arange(len(images)).split(max(1, SCORES_AT_ONCE // scores)):
         score = wanted[part] @ view.T - 0.5 * view.square().sum(1)
         most, place = score.max(1)
         best.append(grid[place])
@@ -112,7 +114,7 @@ def draw_shifts(
         max_shift: pixels, > 0.
         generator: of the draws, and of where in its cell of a grid each shift lies, which is new each time.
     """
-    cells = math.ceil(2.0 * max_shift / SHIFT_SPACING)
+    cells = _cells(max_shift)
     y, x = torch.meshgrid(torch.arange(cells), torch.arange(cells), indexing="ij")
     inside = torch.stack([x, y], dim=-1).flatten(0, 1) + torch.rand(2, generator=generator)
     grid = inside * (2.0 * max_shift / cells) - max_shift
@@ -120,6 +122,11 @@ def draw_shifts(
     turns = frequencies.to(grid) @ grid.T * (2.0 * math.pi / size)
     score = product.real @ turns.cos() - product.imag @ turns.sin()
     return grid[chosen_by(score * certainty, 1, generator)[:, 0]]
+
+
+def _cells(max_shift: float) -> int:
+    """Along an edge of the grid of shifts."""
+    return math.ceil(2.0 * max_shift / SHIFT_SPACING)
 
 
 def chosen_by(logits: Float[Tensor, "B G"], draws: int, generator: Generator) -> Int[Tensor, "B K"]:

@@ -12,10 +12,9 @@ from .alignment import align
 from .fourier import coefficients, half_disc, resized, slices, volume_transform
 from .fsc import correlation
 from .gan_start import start_by_gan
-from .images import Observed, centre_of_mass, moved_back
+from .images import Observed, likely_shifts, moved_back
 from .judging import EXCESS, LEAST, coverage, noise_share_of, unexplained_by, warnings_of
 from .known_views import depth_factor
-from .noise import is_told
 from .refinement import (
     FIRST_SHELL,
     MOST_ROUNDS,
@@ -60,7 +59,7 @@ class Found:
         agreement: correlation of each start's coarse volume with the best one's, aligned, mirror images taken for the
             same.
         left: the share that each start leaves unexplained, at 16 pixels.
-        noise_share: share of the images' power that noise accounts for, up to the resolution; NaN where the border does
+        noise_share: share of the images' power that noise accounts for, up to the resolution; NaN where the images do
             not tell.
         coverage: share of the shell of the resolution that the images' slices cover, [0, 1].
         warnings: in words.
@@ -115,8 +114,8 @@ def find_object(
     start = None if start is None else _as_strong_as(observed, start)
     noisy = observed.signal_to_noise < NOISY_BELOW
     shifts = lines.new_zeros(len(lines), 2)
-    if shifted and not noisy:  # of a noisy image the centre of mass is that of its noise
-        shifts = centre_of_mass(lines).clamp(-max_shift, max_shift)
+    if shifted:
+        shifts = likely_shifts(lines, observed.noise, max_shift)
     centred = moved_back(lines, shifts) if shifted else lines
     count = 1 if start is not None else seeds
     starts = GAN_STARTS if by_gan else STARTS
@@ -129,7 +128,13 @@ def find_object(
         if start is not None:
             volume = resized(start, SIZE, 3).clamp_min(0.0)
         elif by_gan:
-            volume = start_by_gan(centred, seed + number, tell=lambda share: told_start(STARTED * share))
+            volume = start_by_gan(
+                centred,
+                seed + number,
+                observed.noise,
+                observed.filled < 1.0,
+                lambda share: told_start(STARTED * share),
+            )
         else:
             volume, _ = start_from_noise(
                 centred,
@@ -173,7 +178,7 @@ def find_object(
         volume = volume if mask is None else volume * mask
     # Of the volume that is handed back: the rounds compared the images with the halves before.
     left = replace(result.poses, unexplained=unexplained_by(volume, lines, result.poses, resolution))
-    noise_share = noise_share_of(observed, resolution) if is_told(observed.lines, observed.noise) else math.nan
+    noise_share = noise_share_of(observed, resolution) if observed.noise_known else math.nan
     covered = coverage(left.rotations, resolution)
     warnings = warnings_of(agreement, float(left.unexplained.mean()), noise_share, covered, len(lines), resolution)
     result = Refined(result.volume / factor, result.halves / factor, left, result.curve)
