@@ -104,7 +104,9 @@ def test_a_star_file_names_the_stack_or_says_what_is_to_be_done(capsys):
         assert f"poses.star names {named}, {said}" in capsys.readouterr().out
     assert reconstruct_files._star_stack(Path("folder")) == "folder.mrcs"
     assert reconstruct_files._star_stack(Path()) == "stack.mrcs"
-    assert "takes no folder for a stack" in reconstruct_files._star_words(Path("folder"))[0]
+    assert "takes no folder for a stack" in reconstruct_files._star_words(Path("folder"), "transmission")[0]
+    assert "each value is a transmission" in reconstruct_files._star_words(Path("stack.mrcs"), "transmission")[0]
+    assert reconstruct_files._star_words(Path("stack.mrcs"), "line_integral") == []
 
 
 def test_a_unit_needs_its_pixel_size():

@@ -95,7 +95,7 @@ def write_result(run: RunDirectory, result: Result, stack: Path, edge: int) -> l
     poses = replace(result.poses, shifts=result.poses.shifts * edge / size)
     run.write("poses.csv", csv_text(poses))
     run.write("poses.star", star_text(poses, _star_stack(stack), edge, pixel * size / edge))
-    said += _star_words(stack)
+    said += _star_words(stack, observed.kind)
     if result.curve is not None:
         run.write("fsc.csv", curve_text(result.curve.tolist(), size, pixel))
         for threshold in (HALF, HALF_MAPS):
@@ -121,14 +121,19 @@ def _star_stack(stack: Path) -> str:
     return (Path(f"stack{STAR_STACK}") if unnamed else stack.with_suffix(STAR_STACK)).as_posix()
 
 
-def _star_words(stack: Path) -> list[str]:
-    """What is left to do before RELION finds the images; nothing where it finds them."""
+def _star_words(stack: Path, kind_of_images: str) -> list[str]:
+    """What is left to do before RELION finds the images and can use them; nothing where it can."""
     named = star_word(_star_stack(stack))
     if stack.suffix != STAR_STACK:
         kind = "folder" if stack.is_dir() else f"{stack.suffix} file"
         return [
             f"poses.star names {named}, as RELION takes no {kind} for a stack: write the images of {stack} there as "
             "line integrals, in the same order"
+        ]
+    if kind_of_images != "line_integral":
+        return [
+            f"poses.star names {named}, whose images RELION cannot use, as each value is a {kind_of_images} and not a "
+            "line integral: write them as line integrals, in the same order, and give RELION that stack"
         ]
     if named != stack.as_posix():
         return [f"poses.star names {named}, as a name in it holds no spaces: give the stack that name for RELION"]
