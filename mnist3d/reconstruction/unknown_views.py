@@ -114,7 +114,9 @@ def find_object(
     start = None if start is None else _as_strong_as(observed, start)
     noisy = observed.signal_to_noise < NOISY_BELOW
     shifts = lines.new_zeros(len(lines), 2)
-    if shifted:
+    if shifted and (
+        by_gan or not noisy
+    ):  # where they are drawn, noise in the middle of its mass would begin each chain
         shifts = likely_shifts(lines, observed.noise, max_shift)
     centred = moved_back(lines, shifts) if shifted else lines
     count = 1 if start is not None else seeds
