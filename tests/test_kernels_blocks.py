@@ -19,7 +19,7 @@ from mnist3d.kernels.block_absorption import (
     sample_blocks,
     whole,
 )
-from mnist3d.kernels.block_absorption.activation import activated
+from mnist3d.kernels.block_absorption.activation import activated, activated_beside
 from mnist3d.kernels.block_absorption.blocks_numba import render_blocks_numba
 from mnist3d.kernels.block_absorption.reference import render_blocks_reference
 from mnist3d.kernels.choice import TOLERANCES
@@ -203,6 +203,32 @@ def test_influence_is_the_same_to_the_bit_on_any_number_of_threads(monkeypatch):
     expected = block_influence(blocks, rotation, 12, 20, "reference")
     torch.testing.assert_close(found[0], expected, rtol=1e-3, atol=1e-9)  # of differences of float32
     assert block_influence(blocks, rotation[:0], 12, 20).equal(torch.zeros(21, dtype=torch.float64))
+
+
+def test_torch_itself_on_any_number_of_threads_changes_no_value_either():
+    """Of 300 blocks: torch shares out 32,768 numbers and more, and rounds the last of each share in another way."""
+    raw = 3.0 * torch.randn(2, 300, 8, 8, 8, generator=torch.Generator().manual_seed(0))
+    slots = torch.arange(343, dtype=torch.int32).reshape(7, 7, 7)
+    blocks = Blocks(raw, STEP, torch.where(slots < 300, slots, -1), (56, 56, 56), EMPTY)
+    rotation, found = random_rotations(2, torch.Generator().manual_seed(0)).float(), []
+    before = torch.get_num_threads()
+    try:
+        for threads in (1, 2, 3, 5):
+            torch.set_num_threads(threads)
+            found.append((activated_beside(raw, 0.7), block_influence(blocks, rotation, 12, 20, "numba")))
+    finally:
+        torch.set_num_threads(before)
+    for values, influence in found[1:]:
+        assert torch.equal(values, found[0][0])
+        assert torch.equal(influence, found[0][1])
+
+
+@pytest.mark.parametrize("wrong", [torch.nan, torch.inf, -torch.inf])
+def test_a_rotation_that_is_none_reads_nothing_outside(wrong):
+    blocks = some_blocks(left_out=(), dtype=torch.float32)
+    rotation = random_rotations(2, torch.Generator().manual_seed(0)).float()
+    rotation[0] = wrong
+    assert block_influence(blocks, rotation, 12, 20, "numba").shape == (27,)
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from ..geometry.grids import WORLD_EXTENT, grid_size
 from ..kernels.block_absorption import BLOCK, Blocks, sample_blocks
 from ..storage.memory import give_back
 from . import _sparse_blocks as structure
-from ._sparse_choice import REACH, worth_keeping
+from ._sparse_choice import REACH, matter_of, may_stay, worth_keeping
 from ._sparse_values import check_whole_fits, layers_of, raw_of, summed
 from .base import Volume
 from .growth import checked_growths, checked_times, coarser, still_to_come
@@ -26,7 +26,8 @@ COARSER = (2, 4)  # voxels along an edge of a block in the levels that are added
 MOST_RAW = 16.0  # beyond, softplus and sigmoid are at the ends of what float32 tells apart
 STARTING_RAW = 8.0  # of voxels from elsewhere: beyond, sigmoid and softplus pass on no gradient that a step could use
 COMING_BACK = 0.1  # attenuation of the voxels of a block that comes back, of the largest that counts as empty
-KEPT = 0.4  # of the blocks in the ball by a pruning, as is told before a run
+KEPT = 0.4  # of the blocks in the ball by a pruning without a bound, as is told before a run
+MOST_FINER = 4**3  # blocks of a grid twice as fine that read a block: two along each axis and one on either side
 BLOCKS_AT_ONCE = 2**9  # bounds the memory of doubles
 GPU_GRID = 2**21  # voxels: a grid of 128^3 is rendered faster whole there, and takes 16 MiB
 CHANNELS = 2
@@ -96,8 +97,9 @@ class SparseGrid(Volume):
             raise ValueError(f"initial_noise={initial_noise}: must be finite and >= 0")
         if not 0.0 < empty_below < math.inf:
             raise ValueError(f"empty_below={empty_below}: must be finite and > 0")
-        if keep_at_most is not None and not 0.0 < keep_at_most <= 1.0:
-            raise ValueError(f"keep_at_most={keep_at_most}: must be > 0 and <= 1, or null")
+        is_number = isinstance(keep_at_most, int | float)
+        if keep_at_most is not None and not (is_number and 0.0 < keep_at_most <= 1.0):
+            raise ValueError(f"keep_at_most={keep_at_most!r}: must be > 0 and <= 1, or null")
         self.empty_below, self.keep_at_most = empty_below, keep_at_most
         self._schedules = checked_growths(grow_at, max(self._final)), checked_times("prune_at", prune_at)
         self.growths_left, self.prunes_left = (nn.Buffer(torch.tensor(len(times))) for times in self._schedules)
@@ -140,16 +142,32 @@ class SparseGrid(Volume):
     def most_blocks(self) -> int:
         """How many blocks a run of it has at most, as far as that can be told: all in the ball until the first pruning,
         a part of them afterwards; without a time to come those that are there."""
-        growths, prunes = self._schedules
-        if not growths and not prunes:
+        if not any(self._schedules):
             return len(self.places)
-        first = prunes[0] if prunes else math.inf
-        to_come = sum(at > first and (at < 1) == (first < 1) for at in growths)
+        to_come = self._pruned_growths()
         whole = len(structure.blocks_in_ball(self._stage(to_come)))
-        kept = KEPT * len(structure.blocks_in_ball(self._final))
-        if self.keep_at_most is not None:
-            kept = min(kept, self.keep_at_most * math.prod(structure.blocks_along(self._final)))
-        return max(whole, round(kept) if to_come else 0)
+        return max(whole, self._most_once_pruned(0) if to_come else 0)
+
+    def most_while_growing(self) -> tuple[int, int]:
+        """How many blocks a run of it has at most before a growth, and at it: all that read those before, of which it
+        then chooses. Of growths after a pruning; (0, 0) if there is none."""
+        found = [(0, 0)]
+        for left in range(self._pruned_growths(), 0, -1):
+            before = self._most_once_pruned(left)
+            ball = len(structure.blocks_in_ball(self._stage(left - 1)))
+            found.append((before, min(MOST_FINER * before, ball)))
+        return max(found, key=lambda counts: counts[1])
+
+    def _pruned_growths(self) -> int:
+        """How many growths do not come before the first pruning, as far as that can be told."""
+        growths, prunes = self._schedules
+        first = prunes[0] if prunes else math.inf
+        return sum(at >= first and (at < 1) == (first < 1) for at in growths)
+
+    def _most_once_pruned(self, growths_left: int) -> int:
+        size = self._stage(growths_left)
+        ball = len(structure.blocks_in_ball(size))
+        return round(KEPT * ball) if self.keep_at_most is None else min(ball, may_stay(size, self.keep_at_most))
 
     def extra_repr(self) -> str:
         """Resolution, what it will grow to, and how many blocks are there."""
@@ -176,7 +194,8 @@ class SparseGrid(Volume):
         return Blocks(self.raw(), self.voxel_step, self.slots, self.resolution, self.empty_absorbance)
 
     def _worth_keeping(self, places: np.ndarray) -> np.ndarray:
-        return worth_keeping(self._blocks(), places, self.empty_below, self.keep_at_most)
+        blocks = self._blocks()
+        return worth_keeping(blocks, places, matter_of(blocks, places, self.empty_below), self.keep_at_most)
 
     def dense(self) -> Float[Tensor, "2 Z Y X"]:
         """The whole grid, for those who need it; differentiable in the parameters.
@@ -344,4 +363,14 @@ class SparseGrid(Volume):
                 self.levels[-1][:, some] = raw_of(blocks[0], blocks[1], step, STARTING_RAW).to(self.bias) - self.bias
                 begin = some.stop
             if self.keep_at_most is not None:
-                self._reshape(self._worth_keeping(self.places.cpu().numpy()), ([], self.prune_at))
+                # by the values that were given: those that are held end at a raw value that may be matter too
+                here = self.places.cpu().numpy()
+                matter = matter[np.isin(every, here)]
+                self._reshape(worth_keeping(self._blocks(), here, matter, self.keep_at_most), ([], self.prune_at))
+
+    @torch.no_grad()
+    def keep_to_bound(self) -> None:
+        """Leave out what is more than `keep_at_most`, such as of weights that were taken from elsewhere."""
+        places = self.places.cpu().numpy()
+        if len(places) > may_stay(self.resolution, self.keep_at_most):
+            self._reshape(self._worth_keeping(places), (self.grow_at, self.prune_at))
