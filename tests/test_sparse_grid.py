@@ -19,6 +19,7 @@ from mnist3d.runs.starting import start_from
 from mnist3d.storage import memory as free
 from mnist3d.testing import check_volume
 from mnist3d.training.options import TrainerOptions
+from mnist3d.training.processes import Processes
 from mnist3d.volumes import SparseGrid, VoxelGrid, load_volume
 from mnist3d.volumes.base import grid_shape
 from mnist3d.volumes.resampling import resampled
@@ -219,6 +220,27 @@ def test_a_bound_holds_across_a_growth_and_for_what_is_taken_from_elsewhere():
     assert (views_of(given) - before).square().mean() < 1e-2
 
 
+def test_at_a_growth_no_more_blocks_are_there_than_are_told(monkeypatch):
+    """Of blocks far from each other, each of which 64 finer ones read."""
+    volume = SparseGrid(128, initial_noise=0.0, grow_at=[0.6], prune_at=[0.5], keep_at_most=6 / 512)
+    inside = (places(volume)[:, None] == torch.tensor([147, 150, 170, 300, 365])).any(dim=1)
+    with torch.no_grad():
+        volume.levels[-1][0] = torch.where(inside, 50.0, -30.0)[:, None, None, None]
+    counts, reshaped = [], SparseGrid._reshape
+
+    def counted(self, places, stage):
+        counts.append(len(places))
+        reshaped(self, places, stage)
+
+    monkeypatch.setattr(SparseGrid, "_reshape", counted)
+    before, then = volume.most_while_growing()
+    assert volume.grow(0, 0.5)
+    assert volume.grow(0, 0.6)
+    assert (counts[0], before) == (6, 6)
+    assert 100 < counts[1] <= then == 6 * 64
+    assert counts[2] <= volume.most_blocks()
+
+
 def test_blocks_beside_what_is_seen_come_back_under_a_bound_too():
     volume = shell(prune_at=[1, 2], keep_at_most=40 / 125)
     volume.grow(1, 0.0)
@@ -356,6 +378,41 @@ def test_the_average_has_the_blocks_of_the_volume_and_every_stage_reloads(tmp_pa
     assert not same(trainer.averaged, trainer.volume)
     optimised = [weight for group in trainer.volume_optimiser.param_groups for weight in group["params"]]
     assert [id(weight) for weight in optimised] == [id(weight) for weight in trainer.volume.parameters()]
+
+
+@pytest.mark.parametrize("grew", [True, False])
+def test_all_processes_of_a_run_have_the_blocks_that_the_first_has_chosen(grew):
+    """Also where by this process's own choice nothing changed."""
+    first, second = make(), make(seed=1)
+    with torch.no_grad():  # as if rounding had told them apart
+        second.volume.levels[-1].copy_(first.volume.levels[-1])
+        second.volume.levels[-1][0, places(second.volume) % 4 == (2 if grew else 1)] += 12.0
+        if not grew:
+            second.volume.levels[-1][0] += 20.0
+    handed = []
+
+    class Two(Processes):
+        def largest(self, numbers):
+            return [max(1.0, float(number)) for number in numbers]
+
+        def handed_out_state(self, state):
+            handed.append(state)
+            return state if self.first else first.volume.state_dict()
+
+    for rank, trainer in enumerate((first, second)):
+        trainer.processes = Two(rank, 2)
+        trainer.steps_done = 1
+        trainer._grow(0.1)
+        assert handed == []
+        trainer.steps_done = 2
+        trainer._grow(0.2)
+        assert len(handed) == 1
+        handed.clear()
+        assert len(places(trainer.volume)) < 64
+    assert same(first.volume, second.volume)
+    assert torch.equal(places(first.averaged), places(second.averaged))
+    optimised = [weight for group in second.volume_optimiser.param_groups for weight in group["params"]]
+    assert [id(weight) for weight in optimised] == [id(weight) for weight in second.volume.parameters()]
 
 
 def test_going_back_across_a_pruning_prunes_again():
