@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from mnist3d.kernels import choice
 from mnist3d.kernels.absorption import random_rotations, render_grid
 from mnist3d.kernels.absorption.quadrature import ball_quadrature
 from mnist3d.kernels.absorption.reference import render_grid_reference
@@ -14,7 +15,9 @@ from mnist3d.kernels.block_absorption import (
     Blocks,
     block_influence,
     blocks_along,
+    blocks_numba,
     cut,
+    implementations,
     render_blocks,
     sample_blocks,
     whole,
@@ -134,6 +137,19 @@ def test_auto_proves_the_compiled_one_and_parts_are_the_whole():
     torch.testing.assert_close(few, all_at_once, rtol=1e-12, atol=1e-14)
     torch.testing.assert_close(*slopes, rtol=1e-10, atol=1e-13)
     assert render_blocks(blocks, rotation[:0], 9, 12).shape == (0, 9, 9)
+
+
+@pytest.mark.parametrize("wrong", ["render_raw_numba", "block_influence_numba"])
+def test_auto_proves_what_is_run(monkeypatch, wrong):
+    """One that is off by a thousandth is not taken, and the other operation's is."""
+    blocks, rotation = some_blocks(), random_rotations(2, torch.Generator().manual_seed(0))
+    right = getattr(blocks_numba, wrong)
+    monkeypatch.setattr(choice, "_verdicts", {})
+    monkeypatch.setattr(blocks_numba, wrong, lambda *arguments: 1.001 * right(*arguments))
+    render = implementations.implementation("auto", (blocks.raw, rotation), None)
+    influence = implementations.influence_implementation("auto", (blocks.raw, rotation))
+    assert (render is blocks_numba.render_raw_numba) == (wrong != "render_raw_numba")
+    assert (influence is blocks_numba.block_influence_numba) == (wrong != "block_influence_numba")
 
 
 def test_between_voxels_a_grid_of_blocks_is_the_grid():

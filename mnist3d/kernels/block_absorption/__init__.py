@@ -81,7 +81,7 @@ def block_influence(
     Args:
         blocks: the grid; of those that `slots` does not name the influence is 0.
         rotation, image_size, num_samples: as of `render_blocks`.
-        impl: likewise; "auto" takes the same one.
+        impl: likewise; "auto" compares the two once more, by what this returns.
 
     Returns:
         (N,), float64, of the blocks' device.
