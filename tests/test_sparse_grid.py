@@ -384,11 +384,12 @@ def test_the_average_has_the_blocks_of_the_volume_and_every_stage_reloads(tmp_pa
 def test_all_processes_of_a_run_have_the_blocks_that_the_first_has_chosen(grew):
     """Also where by this process's own choice nothing changed."""
     first, second = make(), make(seed=1)
+    finest, its = (list(trainer.volume.parameters())[-1] for trainer in (first, second))
     with torch.no_grad():  # as if rounding had told them apart
-        second.volume.levels[-1].copy_(first.volume.levels[-1])
-        second.volume.levels[-1][0, places(second.volume) % 4 == (2 if grew else 1)] += 12.0
+        its.copy_(finest)
+        its[0, places(second.volume) % 4 == (2 if grew else 1)] += 12.0
         if not grew:
-            second.volume.levels[-1][0] += 20.0
+            its[0] += 20.0
     handed = []
 
     class Two(Processes):

@@ -43,9 +43,10 @@ class SparseGrid(Volume):
 
     All blocks in the unit ball are there at the start. At each time of `prune_at` those without matter are left out,
     but for a halo: blocks with matter within 4 voxels stay, or come back, so that gradients reach them and the matter
-    can grow. With `keep_at_most` no more blocks than that stay: those that change the views most, and a tenth beside
-    them. Matter that is hidden, or black before black, goes first. The view is that of a `VoxelGrid` of these values.
-    It is rendered block by block on a CPU, so memory and time of a step are those of the blocks that are there.
+    can grow. With `keep_at_most` no more blocks than that stay: those with matter that change the views most, and a
+    tenth or more beside them. Matter that is hidden, or black before black, goes first. The view is that of a
+    `VoxelGrid` of these values. It is rendered block by block on a CPU, so memory and time of a step are those of the
+    blocks that are there.
 
     Args:
         resolution: Voxels along each edge, or along (Z, Y, X), 1 to 1024.
@@ -59,7 +60,7 @@ class SparseGrid(Volume):
         initial_noise: Standard deviation of the raw values of the finest level at the start, >= 0.
         blocks: Number of blocks of a saved volume; null: all in the unit ball, with which a run starts.
         keep_at_most: Share of the cube's blocks that a pruning keeps at most, > 0 and <= 1: those that change the views
-            most. null: all with matter.
+            most. null: all with matter, or, where there is none, all that are there.
 
     Raises:
         ValueError: a value outside its range.
@@ -365,7 +366,7 @@ class SparseGrid(Volume):
             if self.keep_at_most is not None:
                 # by the values that were given: those that are held end at a raw value that may be matter too
                 here = self.places.cpu().numpy()
-                matter = matter[np.isin(every, here)]
+                matter = matter[torch.from_numpy(np.isin(every, here))]
                 self._reshape(worth_keeping(self._blocks(), here, matter, self.keep_at_most), ([], self.prune_at))
 
     @torch.no_grad()

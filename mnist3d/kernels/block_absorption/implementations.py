@@ -97,8 +97,8 @@ def _automatic(operation: str, tensors: tuple[Tensor, ...], obstacle: str | None
 def twins(operation: str, dtype: torch.dtype) -> Twins:
     """The two as a call runs them, to be compared."""
     reference = block_influence_reference if operation == "block_influence" else render_blocks_reference
-    both = (_share_behind(run) for run in (_numba(operation), _of_raw(reference)))
-    return Twins(*both, cases, QUANTITIES, TOLERANCES[dtype])
+    fast, plain = _share_behind(_numba(operation)), _share_behind(_of_raw(reference))
+    return Twins(fast, plain, cases, QUANTITIES, TOLERANCES[dtype])
 
 
 def _share_behind(run: Run) -> Run:
