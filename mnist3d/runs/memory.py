@@ -257,8 +257,8 @@ def _of_blocks(config: Config, copies: int) -> int:
         return 0
     of_weights = copies * _bytes_of(started) // len(started.places)
     of_each = of_weights + OF_BLOCK + (torch.get_num_threads() - 1) * OF_BLOCK_A_THREAD
-    before, then = started.most_while_growing()
-    return max(started.most_blocks() * of_each, before * of_weights + then * OF_BLOCK_CHOSEN_FROM)
+    in_a_step, before, then = started.most_blocks()
+    return max(in_a_step * of_each, before * of_weights + then * OF_BLOCK_CHOSEN_FROM)
 
 
 def _of_discriminator(config: Config) -> tuple[int, int]:

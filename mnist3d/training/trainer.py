@@ -299,33 +299,13 @@ class Trainer:
 
     def _grow(self, progress: float) -> None:
         """Let the volume refine itself; the average grows alike, out of its own values."""
-        before = self.volume.init_args
-        grown = self.volume.grow(self.steps_done, progress)
-        if self.processes.count > 1 and self.volume.init_args != before:
-            grown = self._grown_as_the_first(grown)
-        if grown:
+        if self.processes.grown(self.volume, self.steps_done, progress):
             self.averaged.grow_like(self.volume, self.steps_done, progress)
             self.grown_at = self.steps_done
             # Not carried over: a finer voxel's gradient is an eighth of a coarser one's, so the second moments
             # would hold the first hundred steps back, and what had no gradient so far would leap; the first
             # moments have no memory (ADAM_BETAS).
             self.volume_optimiser = self._volume_adam()
-
-    def _grown_as_the_first(self, grown: bool) -> bool:
-        """The first process's volume in all of them, as what each has chosen may hang on rounding.
-
-        Args:
-            grown: whether this one's changed.
-
-        Returns:
-            Whether that of any did, so that all begin alike with what hangs on its parameters.
-        """
-        changed = self.processes.largest([grown])[0] > 0.0
-        if changed:
-            state = self.processes.handed_out_state(self.volume.state_dict() if self.processes.first else {})
-            if not self.processes.first:
-                self.volume.load_state_dict(state)
-        return changed
 
     def _volume_adam(self) -> torch.optim.Adam:
         # fused: one pass over the weights instead of some ten, the same up to rounding.

@@ -16,6 +16,7 @@ from ..kernels.block_absorption import BLOCK, Blocks, sample_blocks
 from ..storage.memory import give_back
 from . import _sparse_blocks as structure
 from ._sparse_choice import REACH, matter_of, may_stay, worth_keeping
+from ._sparse_count import MostBlocks, most_blocks
 from ._sparse_values import check_whole_fits, layers_of, raw_of, summed
 from .base import Volume
 from .growth import checked_growths, checked_times, coarser, still_to_come
@@ -26,8 +27,6 @@ COARSER = (2, 4)  # voxels along an edge of a block in the levels that are added
 MOST_RAW = 16.0  # beyond, softplus and sigmoid are at the ends of what float32 tells apart
 STARTING_RAW = 8.0  # of voxels from elsewhere: beyond, sigmoid and softplus pass on no gradient that a step could use
 COMING_BACK = 0.1  # attenuation of the voxels of a block that comes back, of the largest that counts as empty
-KEPT = 0.4  # of the blocks in the ball by a pruning without a bound, as is told before a run
-MOST_FINER = 4**3  # blocks of a grid twice as fine that read a block: two along each axis and one on either side
 BLOCKS_AT_ONCE = 2**9  # bounds the memory of doubles
 GPU_GRID = 2**21  # voxels: a grid of 128^3 is rendered faster whole there, and takes 16 MiB
 CHANNELS = 2
@@ -43,10 +42,9 @@ class SparseGrid(Volume):
 
     All blocks in the unit ball are there at the start. At each time of `prune_at` those without matter are left out,
     but for a halo: blocks with matter within 4 voxels stay, or come back, so that gradients reach them and the matter
-    can grow. With `keep_at_most` no more blocks than that stay: those with matter that change the views most, and a
-    tenth or more beside them. Matter that is hidden, or black before black, goes first. The view is that of a
-    `VoxelGrid` of these values. It is rendered block by block on a CPU, so memory and time of a step are those of the
-    blocks that are there.
+    can grow. With `keep_at_most` no more than that stay: those with matter that change the views most, and some beside
+    them. Matter that is hidden, or black before black, goes first. The view is that of a `VoxelGrid` of these values.
+    It is rendered block by block on a CPU, so memory and time of a step are those of the blocks that are there.
 
     Args:
         resolution: Voxels along each edge, or along (Z, Y, X), 1 to 1024.
@@ -98,8 +96,7 @@ class SparseGrid(Volume):
             raise ValueError(f"initial_noise={initial_noise}: must be finite and >= 0")
         if not 0.0 < empty_below < math.inf:
             raise ValueError(f"empty_below={empty_below}: must be finite and > 0")
-        is_number = isinstance(keep_at_most, int | float)
-        if keep_at_most is not None and not (is_number and 0.0 < keep_at_most <= 1.0):
+        if keep_at_most is not None and not (isinstance(keep_at_most, int | float) and 0.0 < keep_at_most <= 1.0):
             raise ValueError(f"keep_at_most={keep_at_most!r}: must be > 0 and <= 1, or null")
         self.empty_below, self.keep_at_most = empty_below, keep_at_most
         self._schedules = checked_growths(grow_at, max(self._final)), checked_times("prune_at", prune_at)
@@ -140,35 +137,12 @@ class SparseGrid(Volume):
         faces = structure.faces_of(places, self.resolution)
         self.faces = nn.Buffer(torch.tensor(faces, device=device), persistent=False)
 
-    def most_blocks(self) -> int:
-        """How many blocks a run of it has at most, as far as that can be told: all in the ball until the first pruning,
-        a part of them afterwards; without a time to come those that are there."""
+    def most_blocks(self) -> MostBlocks:
+        """How many blocks a run of it has at most; without a time to come those that are there."""
         if not any(self._schedules):
-            return len(self.places)
-        to_come = self._pruned_growths()
-        whole = len(structure.blocks_in_ball(self._stage(to_come)))
-        return max(whole, self._most_once_pruned(0) if to_come else 0)
-
-    def most_while_growing(self) -> tuple[int, int]:
-        """How many blocks a run of it has at most before a growth, and at it: all that read those before, of which it
-        then chooses. Of growths after a pruning; (0, 0) if there is none."""
-        found = [(0, 0)]
-        for left in range(self._pruned_growths(), 0, -1):
-            before = self._most_once_pruned(left)
-            ball = len(structure.blocks_in_ball(self._stage(left - 1)))
-            found.append((before, min(MOST_FINER * before, ball)))
-        return max(found, key=lambda counts: counts[1])
-
-    def _pruned_growths(self) -> int:
-        """How many growths do not come before the first pruning, as far as that can be told."""
-        growths, prunes = self._schedules
-        first = prunes[0] if prunes else math.inf
-        return sum(at >= first and (at < 1) == (first < 1) for at in growths)
-
-    def _most_once_pruned(self, growths_left: int) -> int:
-        size = self._stage(growths_left)
-        ball = len(structure.blocks_in_ball(size))
-        return round(KEPT * ball) if self.keep_at_most is None else min(ball, may_stay(size, self.keep_at_most))
+            return MostBlocks(len(self.places), 0, 0)
+        stages = [self._stage(left) for left in range(len(self._schedules[0]) + 1)]
+        return most_blocks(stages, *self._schedules, self.keep_at_most)
 
     def extra_repr(self) -> str:
         """Resolution, what it will grow to, and how many blocks are there."""
@@ -364,9 +338,8 @@ class SparseGrid(Volume):
                 self.levels[-1][:, some] = raw_of(blocks[0], blocks[1], step, STARTING_RAW).to(self.bias) - self.bias
                 begin = some.stop
             if self.keep_at_most is not None:
-                # by the values that were given: those that are held end at a raw value that may be matter too
                 here = self.places.cpu().numpy()
-                matter = matter[torch.from_numpy(np.isin(every, here))]
+                matter = matter[torch.from_numpy(np.isin(every, here))]  # as given: +-8 may be matter too
                 self._reshape(worth_keeping(self._blocks(), here, matter, self.keep_at_most), ([], self.prune_at))
 
     @torch.no_grad()
