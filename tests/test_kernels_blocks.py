@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from mnist3d.kernels import choice
 from mnist3d.kernels.absorption import random_rotations, render_grid
 from mnist3d.kernels.absorption.quadrature import ball_quadrature
 from mnist3d.kernels.absorption.reference import render_grid_reference
@@ -14,12 +15,14 @@ from mnist3d.kernels.block_absorption import (
     Blocks,
     block_influence,
     blocks_along,
+    blocks_numba,
     cut,
+    implementations,
     render_blocks,
     sample_blocks,
     whole,
 )
-from mnist3d.kernels.block_absorption.activation import activated
+from mnist3d.kernels.block_absorption.activation import activated, activated_beside
 from mnist3d.kernels.block_absorption.blocks_numba import render_blocks_numba
 from mnist3d.kernels.block_absorption.reference import render_blocks_reference
 from mnist3d.kernels.choice import TOLERANCES
@@ -136,6 +139,19 @@ def test_auto_proves_the_compiled_one_and_parts_are_the_whole():
     assert render_blocks(blocks, rotation[:0], 9, 12).shape == (0, 9, 9)
 
 
+@pytest.mark.parametrize("wrong", ["render_raw_numba", "block_influence_numba"])
+def test_auto_proves_what_is_run(monkeypatch, wrong):
+    """One that is off by a thousandth is not taken, and the other operation's is."""
+    blocks, rotation = some_blocks(), random_rotations(2, torch.Generator().manual_seed(0))
+    right = getattr(blocks_numba, wrong)
+    monkeypatch.setattr(choice, "_verdicts", {})
+    monkeypatch.setattr(blocks_numba, wrong, lambda *arguments: 1.001 * right(*arguments))
+    render = implementations.implementation("auto", (blocks.raw, rotation), None)
+    influence = implementations.influence_implementation("auto", (blocks.raw, rotation))
+    assert (render is blocks_numba.render_raw_numba) == (wrong != "render_raw_numba")
+    assert (influence is blocks_numba.block_influence_numba) == (wrong != "block_influence_numba")
+
+
 def test_between_voxels_a_grid_of_blocks_is_the_grid():
     blocks = some_blocks()
     places = 2.4 * torch.rand(200, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64) - 1.2
@@ -203,6 +219,32 @@ def test_influence_is_the_same_to_the_bit_on_any_number_of_threads(monkeypatch):
     expected = block_influence(blocks, rotation, 12, 20, "reference")
     torch.testing.assert_close(found[0], expected, rtol=1e-3, atol=1e-9)  # of differences of float32
     assert block_influence(blocks, rotation[:0], 12, 20).equal(torch.zeros(21, dtype=torch.float64))
+
+
+def test_torch_itself_on_any_number_of_threads_changes_no_value_either():
+    """Of 300 blocks: torch shares out 32,768 numbers and more, and rounds the last of each share in another way."""
+    raw = 3.0 * torch.randn(2, 300, 8, 8, 8, generator=torch.Generator().manual_seed(0))
+    slots = torch.arange(343, dtype=torch.int32).reshape(7, 7, 7)
+    blocks = Blocks(raw, STEP, torch.where(slots < 300, slots, -1), (56, 56, 56), EMPTY)
+    rotation, found = random_rotations(2, torch.Generator().manual_seed(0)).float(), []
+    before = torch.get_num_threads()
+    try:
+        for threads in (1, 2, 3, 5):
+            torch.set_num_threads(threads)
+            found.append((activated_beside(raw, 0.7), block_influence(blocks, rotation, 12, 20, "numba")))
+    finally:
+        torch.set_num_threads(before)
+    for values, influence in found[1:]:
+        assert torch.equal(values, found[0][0])
+        assert torch.equal(influence, found[0][1])
+
+
+@pytest.mark.parametrize("wrong", [torch.nan, torch.inf, -torch.inf])
+def test_a_rotation_that_is_none_reads_nothing_outside(wrong):
+    blocks = some_blocks(left_out=(), dtype=torch.float32)
+    rotation = random_rotations(2, torch.Generator().manual_seed(0)).float()
+    rotation[0] = wrong
+    assert block_influence(blocks, rotation, 12, 20, "numba").shape == (27,)
 
 
 @pytest.mark.parametrize(

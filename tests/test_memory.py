@@ -206,16 +206,22 @@ def test_weights_are_counted_without_being_made(flags: str, built: Volume):
 
 def test_a_grid_of_blocks_takes_those_of_the_ball_until_it_is_pruned():
     flags = ("--volume", "SparseGrid", "--volume.resolution", "64", "--volume.grow_at", "[.3]", "--watchdog", "warn")
-    of_each = 5 * 2 * 4 * (8**3 + 4**3 + 2**3) + 20_000 + 4_200 * (torch.get_num_threads() - 1)
-    for more, blocks in (
-        ((), 408),  # of 8^3 in a cube of 64^3
-        (("--volume.prune_at", "[.5]"), 408),
-        (("--volume.prune_at", "[.2]"), round(0.4 * 408)),  # grown out of the 64 of 32^3
-        (("--volume.prune_at", "[.2]", "--volume.keep_at_most", ".2"), round(0.2 * 512)),
-        (("--volume.prune_at", "[.2]", "--volume.keep_at_most", ".01"), 64),
+    of_weights = 5 * 2 * 4 * (8**3 + 4**3 + 2**3)
+    of_each = of_weights + 20_000 + 4_200 * (torch.get_num_threads() - 1)
+    for more, blocks, before, then in (
+        ((), 408, 0, 0),  # of 8^3 in a cube of 64^3
+        (("--volume.prune_at", "[.5]"), 408, 0, 0),
+        (("--volume.prune_at", "[.2]"), round(0.4 * 408), round(0.4 * 64), 408),  # grown out of the 64 of 32^3
+        (("--volume.prune_at", "[.3]"), round(0.4 * 408), round(0.4 * 64), 408),  # pruned first
+        (("--volume.prune_at", "[.2]", "--volume.keep_at_most", ".2"), 102, 12, 408),  # of 512 and 64: rounded down
+        (("--volume.prune_at", "[.2]", "--volume.keep_at_most", ".01"), 64, 1, 64),
+        (("--volume.prune_at", "[.2]", "--volume.keep_at_most", ".05"), 64, 3, 192),
+        (("--volume.prune_at", "[.2]", "--volume.keep_at_most", ".75"), 384, 48, 408),
+        (("--volume.prune_at", "[.2]", "--volume.keep_at_most", ".9"), 408, 57, 408),  # no more than in the ball
     ):
         told = memory.training_memory(config(*flags, *more), CPU)
-        assert part(told, "volume.resolution") == blocks * of_each
+        growing = before * of_weights + then * 20_000
+        assert part(told, "volume.resolution") == max(blocks * of_each, growing), more
     whole = memory.training_memory(config(*flags, "--renderer.quadrature", "slices"), CPU)
     assert part(whole, "volume.resolution") > 6 * 8 * 64**3
 

@@ -44,6 +44,9 @@ GRIDS_OF_A_VIEW = 5  # the same where nothing learns
 # Of a grid of blocks, bytes of one of them in such a step, and of its gradient in each further thread: raw values and
 # what they give, the gradients to both, and what the C library keeps of it.
 OF_BLOCK, OF_BLOCK_A_THREAD = 20_000, 4_200
+# The same at a growth, of all blocks among which it then chooses: new levels, raw values and what they give, without
+# gradients or moments; 18,500 to 20,400 were measured.
+OF_BLOCK_CHOSEN_FROM = 20_000
 CHANNELS = 2
 # Bytes of a sample in the reference implementations, which keep all that lies between two operations.
 OF_SAMPLE = 80
@@ -165,8 +168,8 @@ def training_memory(config: Config, device: torch.device) -> dict[tuple[str, ...
     if volume is not None:
         keys, grid = _keys_of(volume), _grid(volume)
         by_blocks = isinstance(volume, SparseGrid) and config.renderer.quadrature == "trilinear"
-        weights, step = _of_blocks(config) if by_blocks else (weights, _bytes_of_grid(grid, config))
-        parts[keys] = weights * (COPIES_OF_VOLUME + SAVED_OF_VOLUME * saved) + step
+        copies = COPIES_OF_VOLUME + SAVED_OF_VOLUME * saved
+        parts[keys] = _of_blocks(config, copies) if by_blocks else weights * copies + _bytes_of_grid(grid, config)
         samples = config.renderer.samples_per_ray or (FIELD_SAMPLES if grid is None else max(grid))
         asked = (views_key, size_key, "renderer.samples_per_ray")
         cube = (at_once if at_once == views else min(PARTS * at_once, views)) * size**2 * samples
@@ -239,16 +242,23 @@ def _bytes_of_grid(grid: tuple[int, ...] | None, config: Config) -> int:
     return (GRIDS[config.renderer.quadrature] + torch.get_num_threads()) * CHANNELS * FLOAT * math.prod(grid)
 
 
-def _of_blocks(config: Config) -> tuple[int, int]:
-    """Bytes of the weights of the blocks that a SparseGrid has at most, and of what a step holds of them besides."""
+def _of_blocks(config: Config, copies: int) -> int:
+    """Bytes of a SparseGrid in a step with the most blocks that it has, or, where that is more, at a growth: of the
+    blocks among which it then chooses, beside the weights before.
+
+    Args:
+        config: of the run.
+        copies: of the weights.
+    """
     try:
         with torch.device("meta"):
             started = SparseGrid(**config.volume["init_args"])
     except Exception:  # such as more blocks than its first stage has: said when it is built
-        return 0, 0
-    blocks = started.most_blocks()
-    of_each = OF_BLOCK + (torch.get_num_threads() - 1) * OF_BLOCK_A_THREAD
-    return blocks * _bytes_of(started) // len(started.places), blocks * of_each
+        return 0
+    of_weights = copies * _bytes_of(started) // len(started.places)
+    of_each = of_weights + OF_BLOCK + (torch.get_num_threads() - 1) * OF_BLOCK_A_THREAD
+    in_a_step, before, then = started.most_blocks()
+    return max(in_a_step * of_each, before * of_weights + then * OF_BLOCK_CHOSEN_FROM)
 
 
 def _of_discriminator(config: Config) -> tuple[int, int]:

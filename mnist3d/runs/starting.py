@@ -10,6 +10,7 @@ from ..formats.reading import read_voxels
 from ..formats.values import with_option
 from ..invocation import to_type
 from ..storage.run_directory import RunDirectory
+from ..volumes import SparseGrid
 from ..volumes.base import SUFFIX, Volume, class_path
 from ..volumes.files import load_volume
 from ..volumes.legacy_3dmnist import SUFFIXES
@@ -63,7 +64,7 @@ def _volume_file(given: str) -> Path | None:
 
 
 def _take_volume(volume: Volume, path: Path) -> None:
-    """Its weights, if it is of the same class.
+    """Its weights, if it is of the same class; of a `SparseGrid` no more blocks than it may keep.
 
     Raises:
         VolumeFileError: missing or damaged, or of a class that the run does not name.
@@ -79,6 +80,9 @@ def _take_volume(volume: Volume, path: Path) -> None:
             f"{typed}, and give --start_from {fitted}"
         )
     take_weights(volume, other)
-    grid = other.dense()
-    if grid is not None and any(bool(weight.isinf().any()) for weight in volume.parameters()):
+    infinite = any(bool(weight.isinf().any()) for weight in volume.parameters())
+    grid = other.dense() if infinite else None
+    if grid is not None:
         volume.take_voxels(grid)  # an infinite weight gets no gradient
+    elif isinstance(volume, SparseGrid):
+        volume.keep_to_bound()

@@ -16,6 +16,8 @@ import torch.distributed as dist
 from jaxtyping import Float
 from torch import Tensor
 
+from ..volumes.base import Volume
+
 BYTES_AT_ONCE = 2**26  # of a state that is handed out
 
 
@@ -171,6 +173,27 @@ class Processes:
         return _each_tensor(
             shapes, lambda tensor: self._hand_out(torch.empty(tensor.shape, dtype=tensor.dtype, device="cpu"))
         )
+
+    def grown(self, volume: Volume, steps_done: int, progress: float) -> bool:
+        """Let the volume refine itself, as the first process's does: what each chooses may hang on rounding.
+
+        Args:
+            volume: of this process.
+            steps_done, progress: as of `Volume.grow`; the same in each process.
+
+        Returns:
+            Whether that of any changed.
+        """
+        before = volume.init_args
+        changed = volume.grow(steps_done, progress)
+        if self.count == 1 or volume.init_args == before:  # its times to come are arguments: none has passed
+            return changed
+        changed = self.largest([changed])[0] > 0.0
+        if changed:
+            state = self.handed_out_state(volume.state_dict() if self.first else {})
+            if not self.first:
+                volume.load_state_dict(state)
+        return changed
 
     def _hand_out(self, tensor: Tensor) -> Tensor:
         """A tensor of the first process, into the same one of the others, a part at a time."""

@@ -299,7 +299,7 @@ class Trainer:
 
     def _grow(self, progress: float) -> None:
         """Let the volume refine itself; the average grows alike, out of its own values."""
-        if self.volume.grow(self.steps_done, progress):
+        if self.processes.grown(self.volume, self.steps_done, progress):
             self.averaged.grow_like(self.volume, self.steps_done, progress)
             self.grown_at = self.steps_done
             # Not carried over: a finer voxel's gradient is an eighth of a coarser one's, so the second moments

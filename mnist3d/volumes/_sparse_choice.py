@@ -23,36 +23,60 @@ LEFT_OUT_AT_ONCE = 0.15  # of the blocks: two that hide each other's like must n
 HALO = 0.1  # of those that stay: beside matter, whatever they show, so that it can grow where it is seen most
 
 
-def worth_keeping(blocks: Blocks, places: np.ndarray, empty_below: float, keep_at_most: float | None) -> np.ndarray:
-    """The blocks with matter and their halo, at most so many as may stay, as ascending flat places; all where there is
-    no matter, as nothing could come of nothing.
+def may_stay(size: tuple[int, ...], keep_at_most: float | None) -> int:
+    """How many blocks of a grid stay at most.
+
+    Args:
+        size: voxels, (Z, Y, X).
+        keep_at_most: share of the cube's blocks, or None: all of them.
+    """
+    whole = math.prod(blocks_along(size))
+    return whole if keep_at_most is None else max(1, int(whole * keep_at_most))
+
+
+def matter_of(blocks: Blocks, places: np.ndarray, empty_below: float) -> Bool[Tensor, "N 8 8 8"]:
+    """Which voxels of the blocks hold matter that a sample in the unit ball can read; on the CPU.
 
     Args:
         blocks: the grid.
         places: flat, of its blocks.
         empty_below: attenuation per world unit beyond which a voxel is matter.
+    """
+    matter = (F.softplus(blocks.raw[0]) / blocks.voxel_step > empty_below).cpu()
+    return matter & read_voxels_of(places, blocks.resolution)
+
+
+def worth_keeping(
+    blocks: Blocks, places: np.ndarray, matter: Bool[Tensor, "N 8 8 8"], keep_at_most: float | None
+) -> np.ndarray:
+    """The blocks with matter and their halo, at most so many as may stay, as ascending flat places. Where there is no
+    matter, those that are there, at most so many, as nothing could come of nothing.
+
+    Args:
+        blocks: the grid.
+        places: flat, of its blocks.
+        matter: of its voxels; on the CPU.
         keep_at_most: share of the cube's blocks, or None.
     """
     give_back()
-    matter = (F.softplus(blocks.raw[0]) / blocks.voxel_step > empty_below).cpu()
-    matter &= read_voxels_of(places, blocks.resolution)
     kept = within_reach(matter, places, blocks.resolution, REACH)
-    most = math.prod(blocks_along(blocks.resolution))
-    most = most if keep_at_most is None else max(1, int(most * keep_at_most))
-    if len(kept) > most:
-        return _most_seen(blocks, places, matter, most)
-    return kept if len(kept) else places
+    kept = kept if len(kept) else places
+    most = may_stay(blocks.resolution, keep_at_most)
+    return _most_seen(blocks, places, matter, most) if len(kept) > most else kept
 
 
 def _most_seen(blocks: Blocks, places: np.ndarray, matter: Bool[Tensor, "N 8 8 8"], most: int) -> np.ndarray:
-    """The blocks that change the views most, and some beside them, as ascending flat places.
+    """The blocks with matter that change the views most, and some beside them, as ascending flat places.
 
     Those with the least `block_influence` are left out a few at a time, as each that goes lets others be seen. The
-    views and so the choice are always the same.
+    views and so the choice are always the same. Where no block has matter, all are ranked and none lies beside them.
     """
-    shown = most - int(HALO * most)
-    kept, influence = _seen(blocks, shown)
-    unseen = places[(~kept & matter.flatten(1).any(dim=1)).numpy()]  # where nothing is seen nothing would grow
+    holds = matter.flatten(1).any(dim=1)
+    if not bool(holds.any()):
+        kept, _ = _seen(blocks, torch.ones_like(holds), most)
+        return places[kept.numpy()]
+    kept, influence = _seen(blocks, holds, most - int(HALO * most))
+    unseen = places[(~kept & holds).numpy()]  # where nothing is seen nothing would grow
     matter, places, influence = matter[kept], places[kept.numpy()], influence[kept].numpy()
     near = within_reach(matter, places, blocks.resolution, REACH)
     beside = near[~np.isin(near, np.concatenate([places, unseen]))]
@@ -65,18 +89,25 @@ def _most_seen(blocks: Blocks, places: np.ndarray, matter: Bool[Tensor, "N 8 8 8
     return np.sort(np.concatenate([places, chosen])).astype(np.int32)
 
 
-def _seen(blocks: Blocks, most: int) -> tuple[Bool[Tensor, " N"], Float[Tensor, " N"]]:
-    """Which blocks stay, and the influence of each as it was found last."""
+def _seen(blocks: Blocks, ranked: Bool[Tensor, " N"], most: int) -> tuple[Bool[Tensor, " N"], Float[Tensor, " N"]]:
+    """Which blocks stay, and the influence of each as it was found last.
+
+    Args:
+        blocks: the grid.
+        ranked: which blocks may stay. The samples in another one read the matter next to it, so it would be credited
+            with what its neighbour shows.
+        most: of those that stay.
+    """
     slots = blocks.slots.long()
-    kept = torch.ones(blocks.raw.shape[1], dtype=torch.bool, device=slots.device)
-    influence = torch.zeros(len(kept), dtype=torch.float64, device=slots.device)
+    kept = ranked.to(slots.device, copy=True)
     seed = 0
-    while (count := int(kept.sum())) > most:
+    while True:
         give_back()
         directions = sample_rotations(VIEWS, torch.Generator().manual_seed(seed), PoseOptions("sphere"))
         left = replace(blocks, slots=torch.where((slots >= 0) & kept[slots.clamp_min(0)], slots, -1).int())
         influence = block_influence(left, directions.to(blocks.raw), PIXELS, max(blocks.resolution))
         order = influence.masked_fill(~kept, -1.0).argsort(descending=True, stable=True)
-        kept[order[max(most, int((1.0 - LEFT_OUT_AT_ONCE) * count)) :]] = False
+        kept[order[max(most, int((1.0 - LEFT_OUT_AT_ONCE) * int(kept.sum()))) :]] = False
+        if int(kept.sum()) <= most:
+            return kept.cpu(), influence.cpu()
         seed += 1
-    return kept.cpu(), influence.cpu()

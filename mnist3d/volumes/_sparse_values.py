@@ -62,8 +62,11 @@ def summed(
     """bias + levels[-1] + sum of upsampled(level) of the others, in the memory of the result and a little more.
 
     Gradients:
-        To the levels, as often as wanted; once in a little more than the memory of the last one's.
+        To the levels, as often as wanted; once in a little more than the memory of the last one's. Inside a transform
+        of torch.func with the memory of all that lies between.
     """
+    if torch._C._are_functorch_transforms_active():  # which know no autograd.Function like this one
+        return sum((upsampled(level, faces) for level in levels[:-1]), bias + levels[-1])
     return _Summed.apply(bias, faces, *levels)  # type: ignore[return-value]
 
 

@@ -15,7 +15,8 @@ from ..geometry.grids import WORLD_EXTENT, grid_size
 from ..kernels.block_absorption import BLOCK, Blocks, sample_blocks
 from ..storage.memory import give_back
 from . import _sparse_blocks as structure
-from ._sparse_choice import REACH, worth_keeping
+from ._sparse_choice import REACH, matter_of, may_stay, worth_keeping
+from ._sparse_count import MostBlocks, most_blocks
 from ._sparse_values import check_whole_fits, layers_of, raw_of, summed
 from .base import Volume
 from .growth import checked_growths, checked_times, coarser, still_to_come
@@ -26,7 +27,6 @@ COARSER = (2, 4)  # voxels along an edge of a block in the levels that are added
 MOST_RAW = 16.0  # beyond, softplus and sigmoid are at the ends of what float32 tells apart
 STARTING_RAW = 8.0  # of voxels from elsewhere: beyond, sigmoid and softplus pass on no gradient that a step could use
 COMING_BACK = 0.1  # attenuation of the voxels of a block that comes back, of the largest that counts as empty
-KEPT = 0.4  # of the blocks in the ball by a pruning, as is told before a run
 BLOCKS_AT_ONCE = 2**9  # bounds the memory of doubles
 GPU_GRID = 2**21  # voxels: a grid of 128^3 is rendered faster whole there, and takes 16 MiB
 CHANNELS = 2
@@ -42,7 +42,7 @@ class SparseGrid(Volume):
 
     All blocks in the unit ball are there at the start. At each time of `prune_at` those without matter are left out,
     but for a halo: blocks with matter within 4 voxels stay, or come back, so that gradients reach them and the matter
-    can grow. With `keep_at_most` no more blocks than that stay: those that change the views most, and a tenth beside
+    can grow. With `keep_at_most` no more than that stay: those with matter that change the views most, and some beside
     them. Matter that is hidden, or black before black, goes first. The view is that of a `VoxelGrid` of these values.
     It is rendered block by block on a CPU, so memory and time of a step are those of the blocks that are there.
 
@@ -58,7 +58,7 @@ class SparseGrid(Volume):
         initial_noise: Standard deviation of the raw values of the finest level at the start, >= 0.
         blocks: Number of blocks of a saved volume; null: all in the unit ball, with which a run starts.
         keep_at_most: Share of the cube's blocks that a pruning keeps at most, > 0 and <= 1: those that change the views
-            most. null: all with matter.
+            most. null: all with matter, or, where there is none, all that are there.
 
     Raises:
         ValueError: a value outside its range.
@@ -96,8 +96,8 @@ class SparseGrid(Volume):
             raise ValueError(f"initial_noise={initial_noise}: must be finite and >= 0")
         if not 0.0 < empty_below < math.inf:
             raise ValueError(f"empty_below={empty_below}: must be finite and > 0")
-        if keep_at_most is not None and not 0.0 < keep_at_most <= 1.0:
-            raise ValueError(f"keep_at_most={keep_at_most}: must be > 0 and <= 1, or null")
+        if keep_at_most is not None and not (isinstance(keep_at_most, int | float) and 0.0 < keep_at_most <= 1.0):
+            raise ValueError(f"keep_at_most={keep_at_most!r}: must be > 0 and <= 1, or null")
         self.empty_below, self.keep_at_most = empty_below, keep_at_most
         self._schedules = checked_growths(grow_at, max(self._final)), checked_times("prune_at", prune_at)
         self.growths_left, self.prunes_left = (nn.Buffer(torch.tensor(len(times))) for times in self._schedules)
@@ -137,19 +137,12 @@ class SparseGrid(Volume):
         faces = structure.faces_of(places, self.resolution)
         self.faces = nn.Buffer(torch.tensor(faces, device=device), persistent=False)
 
-    def most_blocks(self) -> int:
-        """How many blocks a run of it has at most, as far as that can be told: all in the ball until the first pruning,
-        a part of them afterwards; without a time to come those that are there."""
-        growths, prunes = self._schedules
-        if not growths and not prunes:
-            return len(self.places)
-        first = prunes[0] if prunes else math.inf
-        to_come = sum(at > first and (at < 1) == (first < 1) for at in growths)
-        whole = len(structure.blocks_in_ball(self._stage(to_come)))
-        kept = KEPT * len(structure.blocks_in_ball(self._final))
-        if self.keep_at_most is not None:
-            kept = min(kept, self.keep_at_most * math.prod(structure.blocks_along(self._final)))
-        return max(whole, round(kept) if to_come else 0)
+    def most_blocks(self) -> MostBlocks:
+        """How many blocks a run of it has at most; without a time to come those that are there."""
+        if not any(self._schedules):
+            return MostBlocks(len(self.places), 0, 0)
+        stages = [self._stage(left) for left in range(len(self._schedules[0]) + 1)]
+        return most_blocks(stages, *self._schedules, self.keep_at_most)
 
     def extra_repr(self) -> str:
         """Resolution, what it will grow to, and how many blocks are there."""
@@ -176,7 +169,8 @@ class SparseGrid(Volume):
         return Blocks(self.raw(), self.voxel_step, self.slots, self.resolution, self.empty_absorbance)
 
     def _worth_keeping(self, places: np.ndarray) -> np.ndarray:
-        return worth_keeping(self._blocks(), places, self.empty_below, self.keep_at_most)
+        blocks = self._blocks()
+        return worth_keeping(blocks, places, matter_of(blocks, places, self.empty_below), self.keep_at_most)
 
     def dense(self) -> Float[Tensor, "2 Z Y X"]:
         """The whole grid, for those who need it; differentiable in the parameters.
@@ -344,4 +338,13 @@ class SparseGrid(Volume):
                 self.levels[-1][:, some] = raw_of(blocks[0], blocks[1], step, STARTING_RAW).to(self.bias) - self.bias
                 begin = some.stop
             if self.keep_at_most is not None:
-                self._reshape(self._worth_keeping(self.places.cpu().numpy()), ([], self.prune_at))
+                here = self.places.cpu().numpy()
+                matter = matter[torch.from_numpy(np.isin(every, here))]  # as given: +-8 may be matter too
+                self._reshape(worth_keeping(self._blocks(), here, matter, self.keep_at_most), ([], self.prune_at))
+
+    @torch.no_grad()
+    def keep_to_bound(self) -> None:
+        """Leave out what is more than `keep_at_most`, such as of weights that were taken from elsewhere."""
+        places = self.places.cpu().numpy()
+        if len(places) > may_stay(self.resolution, self.keep_at_most):
+            self._reshape(self._worth_keeping(places), (self.grow_at, self.prune_at))

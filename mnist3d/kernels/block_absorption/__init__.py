@@ -67,18 +67,21 @@ def block_influence(
     num_samples: int,
     impl: str = "auto",
 ) -> Float[Tensor, " N"]:
-    """By how much each block alone changes the views.
+    """By how much the samples in each block alone change the views.
 
-        influence[n] = mean over all pixels of (view - view without block n)^2
+        influence[n] = mean over all pixels of (view - view without the samples of block n)^2
 
-    A sample belongs to the block of its nearest voxel. On a ray a block is one stretch, of transmittance t, that gives
-    light L by itself. Without it the pixel changes by T (L - (1 - t) R), where T passes what is before it, and R is the
-    light from behind it: nothing where it is hidden, where it is as black as what is behind, or hides its like.
+    A sample belongs to the block of its nearest voxel, though it is interpolated between those of other blocks too: it
+    counts for this one alone, and for none where this one is not there. So an empty block beside matter has influence,
+    and a block whose matter lies at its face less than the views would change by without its voxels. On a ray a block
+    is one stretch, of transmittance t, that gives light L by itself. Without it the pixel changes by T (L - (1 - t) R),
+    where T passes what is before it, and R is the light from behind it: nothing where it is hidden, where it is as
+    black as what is behind, or hides its like.
 
     Args:
         blocks: the grid; of those that `slots` does not name the influence is 0.
         rotation, image_size, num_samples: as of `render_blocks`.
-        impl: likewise; "auto" takes the same one.
+        impl: likewise; "auto" compares the two once more, by what this returns.
 
     Returns:
         (N,), float64, of the blocks' device.

@@ -267,14 +267,16 @@ def _turn_ray(values, sources, empty, size, turn, count, work, base, corners, u,
 def _owners(u, v, turn, size, slots, count, depth, owner):
     """Which block each sample belongs to: that of the nearest voxel, -1 for one that is not there."""
     kind = depth.dtype.type
-    half, nothing = kind(0.5), kind(0.0)
+    half, least = kind(0.5), kind(0.0)
     for k in range(count):
         block = 0
         for axis in range(2, -1, -1):
             origin, slope = _axis(u, v, turn, size, axis)
+            most = kind(size[axis] - 1)
             place = kind(origin) + depth[k] * kind(slope) - half
-            voxel = min(np.int64(max(place, nothing)), np.int64(size[axis]) - 1)
-            block = block * slots.shape[2 - axis] + (voxel >> 3)
+            place = place if place > least else least  # NaN too
+            place = place if place < most else most
+            block = block * slots.shape[2 - axis] + (np.int64(place) >> 3)
         owner[k] = slots.flat[block]
 
 

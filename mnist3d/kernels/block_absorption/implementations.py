@@ -1,6 +1,7 @@
 """The renderers of a grid of blocks by name, and the choice of "auto" between them."""
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,9 +15,10 @@ from .layout import BLOCK
 from .reference import block_influence_reference, render_blocks_reference
 
 IMPLEMENTATIONS = ("auto", "reference", "numba")
-QUANTITIES = ("image", "gradient to opacity", "gradient to absorbance", "gradient to rotation")
+QUANTITIES = ("image", "gradient to raw values", "gradient to rotation")
 # (Z, Y, X), views, image_size, num_samples of what "auto" compares the two on; of its blocks some are not there.
 SMALL = ((17, 12, 20), 2, 9, 14)
+SHARE = 20 / 14  # of that grid: 2 / num_samples in voxel steps of 2 / 20
 LEFT_OUT = (1, 4, 5)
 
 
@@ -32,34 +34,26 @@ def implementation(impl: str, tensors: tuple[Tensor, ...], at_once: int | None) 
         ValueError: unknown `impl`, or tensors that the chosen one cannot take.
         ImportError: numba is asked for by name and cannot be imported.
     """
-    if _chosen(impl, tensors) == "numba":
-        _numba()
-        from .blocks_numba import render_raw_numba
-
-        return render_raw_numba
-    return _of_raw(_parted(at_once))
+    name = _chosen("render_blocks", impl, tensors)
+    return _numba("render_blocks") if name == "numba" else _of_raw(_parted(at_once))
 
 
-def _chosen(impl: str, tensors: tuple[Tensor, ...]) -> str:
-    """The name of one of the two; arguments and errors as of `implementation`."""
+def _chosen(operation: str, impl: str, tensors: tuple[Tensor, ...]) -> str:
+    """The name of one of the two; arguments and errors as of `implementation`, and what it is called."""
     if impl not in IMPLEMENTATIONS:
         raise ValueError(f"impl={impl!r}: must be one of {', '.join(IMPLEMENTATIONS)}")
     obstacle = _obstacle(tensors)
     if impl == "auto":
-        impl = _automatic(tensors, obstacle)
+        impl = _automatic(operation, tensors, obstacle)
     elif impl == "numba" and obstacle:
         raise ValueError(f"impl='numba' cannot take {obstacle}: tensors must be float32 or float64, on the CPU")
     return impl
 
 
 def influence_implementation(impl: str, tensors: tuple[Tensor, ...]) -> Run:
-    """Who computes `block_influence`: whoever renders these tensors; arguments and errors as of `implementation`."""
-    if _chosen(impl, tensors) == "reference":
-        return _of_raw(block_influence_reference)
-    _numba()
-    from .blocks_numba import block_influence_numba
-
-    return block_influence_numba
+    """Who computes `block_influence`; arguments and errors as of `implementation`."""
+    name = _chosen("block_influence", impl, tensors)
+    return _numba("block_influence") if name == "numba" else _of_raw(block_influence_reference)
 
 
 def _of_raw(run: Run) -> Run:
@@ -76,14 +70,14 @@ def cases() -> Iterator[Case]:
     kept = slots > 0
     slots[kept] = torch.arange(int(kept.sum()), dtype=torch.int32) + 1
     slots = (slots - 1).reshape(*(-(-n // BLOCK) for n in size))
-    values = torch.rand(2, int(kept.sum()), BLOCK, BLOCK, BLOCK, generator=generator, dtype=torch.float64)
+    raw = torch.randn(2, int(kept.sum()), BLOCK, BLOCK, BLOCK, generator=generator, dtype=torch.float64)
     grid = (slots, size, 0.25)
-    yield Case("a few blocks", (*values, random_rotations(views, generator)), (*grid, *rest))
+    yield Case("a few blocks", (raw, random_rotations(views, generator)), (SHARE, *grid, *rest))
 
 
-def _automatic(tensors: tuple[Tensor, ...], obstacle: str | None) -> str:
+def _automatic(operation: str, tensors: tuple[Tensor, ...], obstacle: str | None) -> str:
     """The reference, or numba where it can take the tensors and has proven itself."""
-    what, like = "render_blocks: impl='auto'", tensors[0]
+    what, like = f"{operation}: impl='auto'", tensors[0]
     if obstacle is None:
         try:
             from .. import numba_runtime  # noqa: F401 - the first of our modules to import numba
@@ -92,15 +86,24 @@ def _automatic(tensors: tuple[Tensor, ...], obstacle: str | None) -> str:
     if obstacle is not None:
         say_once(f"{what} takes the reference: {obstacle}")
         return "reference"
-    gradients = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
-    found = verdict("render_blocks", "numba", lambda: twins(like.dtype), like.device, like.dtype, gradients=gradients)
+    differentiable = operation == "render_blocks" and torch.is_grad_enabled()
+    gradients = differentiable and any(tensor.requires_grad for tensor in tensors)
+    pair = partial(twins, operation, like.dtype)
+    found = verdict(operation, "numba", pair, like.device, like.dtype, gradients=gradients)
     announce(what, "numba", "the reference", found)
     return "numba" if found.taken else "reference"
 
 
-def twins(dtype: torch.dtype) -> Twins:
-    """The two, to be compared."""
-    return Twins(_numba(), render_blocks_reference, cases, QUANTITIES, TOLERANCES[dtype])
+def twins(operation: str, dtype: torch.dtype) -> Twins:
+    """The two as a call runs them, to be compared."""
+    reference = block_influence_reference if operation == "block_influence" else render_blocks_reference
+    fast, plain = _share_behind(_numba(operation)), _share_behind(_of_raw(reference))
+    return Twins(fast, plain, cases, QUANTITIES, TOLERANCES[dtype])
+
+
+def _share_behind(run: Run) -> Run:
+    """With the share behind what gradients go to."""
+    return lambda raw, rotation, share, *rest: run(raw, share, rotation, *rest)
 
 
 def _parted(at_once: int | None) -> Run:
@@ -126,9 +129,9 @@ def _obstacle(tensors: tuple[Tensor, ...]) -> str | None:
     return None
 
 
-def _numba() -> Run:
+def _numba(operation: str) -> Run:
     try:
-        from .blocks_numba import render_blocks_numba
+        from .blocks_numba import block_influence_numba, render_raw_numba
     except Exception as error:  # as above
         raise ImportError(f"impl='numba' cannot import numba ({error}): pip install numba") from error
-    return render_blocks_numba
+    return block_influence_numba if operation == "block_influence" else render_raw_numba
