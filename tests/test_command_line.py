@@ -104,7 +104,7 @@ def finished_run(tmp_path_factory):
         (["--data.path", "mine"], ["data.path=mine: is not used by data.name=mnist_5k; add --data.name images for"]),
         (["--data.name", "image", "--data.path", "mine"], ["data.name=image: must be one of", "did you mean images?"]),
         (["--config", "x" * 300], ["config=xxx", "cannot be read (File name too long)"]),
-        (["--config", sys.executable], ["config=", "cannot be read, it is no UTF-8 text"]),
+        (["--config", str(ROOT / "docs/turntable.png")], ["config=", "cannot be read, it is no UTF-8 text"]),
         (["--resume", "nowhere"], ["resume=nowhere", "nothing to resume"]),
         (["--run_dir", ""], ["run_dir is empty: must be the folder of the new run"]),
         (["stray"], ["stray", "no such key"]),
