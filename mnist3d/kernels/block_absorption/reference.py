@@ -49,13 +49,12 @@ def block_influence_reference(
         voxel = torch.minimum((0.5 * (world + 1.0) * size).clamp_min(0.0).floor(), size - 1.0).long()
         x, y, z = (voxel // BLOCK).unbind(dim=-1)
         owner = slots[z, y, x].long()
-        steps = zip((share * sampled[0]).unbind(dim=-1), (1.0 - sampled[1]).unbind(dim=-1), strict=True)
+        shade, colour = share * sampled[0], 1.0 - sampled[1]
+        passed = torch.cat([torch.ones_like(share[..., :1]), (1.0 - shade).cumprod(dim=-1)], dim=-1)
         light = behind = torch.zeros_like(share[..., 0])
         # From the back: once a block is passed, its light and what came from behind it are known.
-        passed = torch.cat([torch.ones_like(share[..., :1]), (1.0 - share * sampled[0]).cumprod(dim=-1)], dim=-1)
-        steps = list(steps)
-        for k in range(num_samples - 1, -1, -1):
-            light = light + steps[k][0] * (steps[k][1] - light)
+        for k in reversed(range(num_samples)):
+            light = light + shade[..., k] * (colour[..., k] - light)
             ends = owner[..., k] != owner[..., k - 1] if k else torch.ones_like(owner[..., 0], dtype=torch.bool)
             change = torch.where(ends, passed[..., k] * (light - behind), 0.0)
             squares.index_add_(0, owner[..., k].flatten() % len(squares), change.double().square().flatten())
